@@ -1,0 +1,83 @@
+// Package kube is how both servers reach the API server: one client
+// configuration and one lean view of namespaces.
+package kube
+
+import (
+	"context"
+	"fmt"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/pullpass/pullpass/internal/version"
+)
+
+// Config returns the client configuration of a component: from the kubeconfig
+// file, or from the pod that it runs in when the path is empty. Requests are
+// not limited on our side; the API server's own fairness does that.
+func Config(kubeconfig, component string) (*rest.Config, error) {
+	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		if kubeconfig == "" {
+			return nil, fmt.Errorf(`--kubeconfig="": outside a cluster, give the path of a kubeconfig: %w`, err)
+		}
+		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
+	}
+	cfg.UserAgent = fmt.Sprintf("pullpass-%s/%s", component, version.String())
+	cfg.QPS = -1
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	return cfg, nil
+}
+
+// Namespaces is a cache of every namespace's name, UID, labels and whether it
+// is being deleted, kept up to date by a watch of metadata only.
+type Namespaces struct {
+	// Informer holds *metav1.PartialObjectMetadata. Run it to fill the cache.
+	Informer cache.SharedIndexInformer
+
+	client metadata.Getter
+}
+
+var namespaceResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+
+// NewNamespaces returns a cache that is empty until its informer runs.
+func NewNamespaces(cfg *rest.Config, indexers cache.Indexers) (*Namespaces, error) {
+	client, err := metadata.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("making the metadata client: %w", err)
+	}
+	informer := metadatainformer.NewFilteredMetadataInformer(client, namespaceResource, metav1.NamespaceAll, 0, indexers, nil).Informer()
+	if err := informer.SetTransform(trim); err != nil {
+		return nil, fmt.Errorf("preparing the namespace informer: %w", err)
+	}
+	return &Namespaces{Informer: informer, client: client.Resource(namespaceResource)}, nil
+}
+
+// trim drops what nobody here reads, so that ten thousand namespaces fit in a
+// few megabytes.
+func trim(object any) (any, error) {
+	if ns, ok := object.(*metav1.PartialObjectMetadata); ok {
+		ns.Annotations, ns.ManagedFields, ns.OwnerReferences, ns.Finalizers = nil, nil, nil, nil
+	}
+	return object, nil
+}
+
+// Get returns a namespace as the cache has it, which may be a moment old.
+func (n *Namespaces) Get(name string) (*metav1.PartialObjectMetadata, bool) {
+	object, ok, err := n.Informer.GetStore().GetByKey(name)
+	if err != nil || !ok {
+		return nil, false
+	}
+	return object.(*metav1.PartialObjectMetadata), true
+}
+
+// GetLive returns a namespace as the API server has it now.
+func (n *Namespaces) GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+	return n.client.Get(ctx, name, metav1.GetOptions{})
+}
