@@ -21,11 +21,13 @@ import (
 // file, or from the pod that it runs in when the path is empty. Requests are
 // not limited on our side; the API server's own fairness does that.
 func Config(kubeconfig, component string) (*rest.Config, error) {
-	cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		if kubeconfig == "" {
-			return nil, fmt.Errorf(`--kubeconfig="": outside a cluster, give the path of a kubeconfig: %w`, err)
+	var cfg *rest.Config
+	var err error
+	if kubeconfig == "" {
+		if cfg, err = rest.InClusterConfig(); err != nil {
+			return nil, fmt.Errorf(`--kubeconfig="": give the path of a kubeconfig, or run in a pod: %w`, err)
 		}
+	} else if cfg, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
 		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
 	}
 	cfg.UserAgent = fmt.Sprintf("pullpass-%s/%s", component, version.String())

@@ -1,0 +1,272 @@
+package renewer
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
+	"github.com/aws/aws-sdk-go-v2/service/ecr"
+	"github.com/aws/aws-sdk-go-v2/service/ecrpublic"
+	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/pullpass/pullpass/internal/version"
+)
+
+const (
+	attemptTimeout = 10 * time.Second // of one HTTP request to AWS
+	requestTimeout = 30 * time.Second // of all attempts, and of assuming a role first
+	maxResponse    = 1 << 20          // bytes; a real answer has a few thousand
+	roleSession    = time.Hour        // what every role allows
+
+	// minSkew is the least difference of clocks that is one: answers are dated
+	// in whole seconds and take a moment to come.
+	minSkew = 3 * time.Second
+
+	// maxTokenLife is what AWS documents for a token. An answer that promises
+	// more is not believed.
+	maxTokenLife = 12 * time.Hour
+)
+
+// awsTokens asks AWS for tokens. The configuration is read anew for each, so
+// that rotated files take effect without a restart. Endpoints follow the SDK's
+// standard variables. The metadata service of EC2 is never asked: off EC2 it
+// turns a missing credential into a slow timeout.
+type awsTokens struct {
+	interval time.Duration // renew at least this often; 0: at half of a token's life
+	metrics  *metrics
+	now      func() time.Time
+}
+
+// Token implements [TokenSource].
+func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	token, err := a.token(ctx, request)
+	if err != nil {
+		return Token{}, errors.New(describe(err, request.Credential))
+	}
+	return token, nil
+}
+
+func (a awsTokens) token(ctx context.Context, request TokenRequest) (Token, error) {
+	cfg, err := a.config(ctx, request)
+	if err != nil {
+		return Token{}, fmt.Errorf("reading the AWS configuration: %w", err)
+	}
+	who, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return Token{}, fmt.Errorf("getting AWS credentials: %w", err)
+	}
+	asked := a.now().Truncate(time.Second)
+	answer, err := getAuthorization(ctx, cfg, request)
+	if err != nil {
+		return Token{}, fmt.Errorf("asking for a token: %w", err)
+	}
+	token, err := answer.token(asked, a.now())
+	if err != nil {
+		return Token{}, fmt.Errorf("reading AWS's answer: %w", err)
+	}
+	var credentialExpires time.Time
+	if who.CanExpire {
+		credentialExpires = who.Expires
+	}
+	token.RenewBy = renewBy(token.Issued, token.Expires, a.interval, credentialExpires)
+	token.Principal = principal(request.Credential, who)
+	return token, nil
+}
+
+// config returns the SDK's configuration for a request, with the credentials
+// that it is to be made with.
+func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config, error) {
+	c := request.Credential
+	options := []func(*config.LoadOptions) error{
+		config.WithRegion(request.Region),
+		config.WithHTTPClient(boundedClient{awshttp.NewBuildableClient().WithTimeout(attemptTimeout)}),
+		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
+		config.WithAppID("pullpass-" + version.String()),
+		config.WithAPIOptions([]func(*middleware.Stack) error{a.measure}),
+	}
+	if c.AccessKeyID != "" {
+		options = append(options, config.WithCredentialsProvider(
+			credentials.NewStaticCredentialsProvider(c.AccessKeyID, string(c.SecretAccessKey), string(c.SessionToken))))
+	}
+	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	if err != nil || c.RoleARN == "" {
+		return cfg, err
+	}
+	stsRegion := cfg.Copy()
+	if c.Region != "" {
+		stsRegion.Region = c.Region
+	}
+	cfg.Credentials = aws.NewCredentialsCache(stscreds.NewAssumeRoleProvider(sts.NewFromConfig(stsRegion), c.RoleARN, func(o *stscreds.AssumeRoleOptions) {
+		o.RoleSessionName = "pullpass"
+		o.Duration = roleSession
+		if c.ExternalID != "" {
+			o.ExternalID = aws.String(string(c.ExternalID))
+		}
+	}))
+	return cfg, nil
+}
+
+// principal returns a fingerprint of who asks. Session keys differ every time,
+// so for those of the default chain it tells no more than that.
+func principal(c Credential, who aws.Credentials) string {
+	if c.AccessKeyID == "" && !who.CanExpire {
+		c.AccessKeyID = who.AccessKeyID
+	}
+	return fingerprint(c.AccessKeyID, c.RoleARN, string(c.ExternalID))
+}
+
+// authorization is what both APIs answer.
+type authorization struct {
+	text      *string // base64 of AWS:<password>
+	expiresAt *time.Time
+	skew      time.Duration // how far AWS's clock is ahead of this one
+}
+
+func getAuthorization(ctx context.Context, cfg aws.Config, request TokenRequest) (authorization, error) {
+	var a authorization
+	var metadata middleware.Metadata
+	if request.Public {
+		out, err := ecrpublic.NewFromConfig(cfg, func(o *ecrpublic.Options) {
+			if o.BaseEndpoint == nil && request.DualStack {
+				o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+			}
+		}).GetAuthorizationToken(ctx, &ecrpublic.GetAuthorizationTokenInput{})
+		if err != nil {
+			return a, err
+		}
+		if out.AuthorizationData != nil {
+			a.text, a.expiresAt = out.AuthorizationData.AuthorizationToken, out.AuthorizationData.ExpiresAt
+		}
+		metadata = out.ResultMetadata
+	} else {
+		out, err := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
+			// The SDK refuses these along with an endpoint of the user's own.
+			if o.BaseEndpoint != nil {
+				return
+			}
+			if request.FIPS {
+				o.EndpointOptions.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
+			}
+			if request.DualStack {
+				o.EndpointOptions.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
+			}
+		}).GetAuthorizationToken(ctx, &ecr.GetAuthorizationTokenInput{})
+		if err != nil {
+			return a, err
+		}
+		if len(out.AuthorizationData) > 0 {
+			a.text, a.expiresAt = out.AuthorizationData[0].AuthorizationToken, out.AuthorizationData[0].ExpiresAt
+		}
+		metadata = out.ResultMetadata
+	}
+	if server, ok := awsmiddleware.GetServerTime(metadata); ok {
+		if received, ok := awsmiddleware.GetResponseAt(metadata); ok {
+			a.skew = server.Sub(received)
+		}
+		if a.skew.Abs() < minSkew {
+			a.skew = 0
+		}
+	}
+	return a, nil
+}
+
+// token checks an answer, because a malformed entry in a pull secret breaks
+// every pull of the pods that name it, and moves its expiry to this clock.
+func (a authorization) token(asked, now time.Time) (Token, error) {
+	if a.text == nil || *a.text == "" {
+		return Token{}, errors.New("it holds no token")
+	}
+	if a.expiresAt == nil {
+		return Token{}, errors.New("it states no expiry")
+	}
+	decoded, err := base64.StdEncoding.DecodeString(*a.text)
+	if err != nil {
+		return Token{}, errors.New("the token is not base64")
+	}
+	password, ok := strings.CutPrefix(string(decoded), "AWS:")
+	if !ok || password == "" || strings.ContainsFunc(password, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return Token{}, errors.New("the token is not AWS:<password>")
+	}
+	expires := a.expiresAt.Add(-a.skew)
+	if latest := asked.Add(maxTokenLife); expires.After(latest) {
+		expires = latest
+	}
+	if !now.Before(expires) {
+		return Token{}, fmt.Errorf("the token expired at %s", a.expiresAt.UTC().Format(time.RFC3339))
+	}
+	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires}, nil
+}
+
+// measure counts and times every request to AWS, retries included.
+func (a awsTokens) measure(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Measure", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
+		out, metadata, err := next.HandleDeserialize(ctx, in)
+		code := "none" // no answer came
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
+			code = strconv.Itoa(response.StatusCode)
+		}
+		a.metrics.awsRequests.WithLabelValues(operation, code).Inc()
+		a.metrics.awsDuration.Observe(time.Since(start).Seconds())
+		return out, metadata, err
+	}), middleware.After)
+}
+
+// boundedClient cuts answers off that are far too long to be AWS's.
+type boundedClient struct{ aws.HTTPClient }
+
+func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
+	response, err := c.HTTPClient.Do(r)
+	if err == nil {
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(response.Body, maxResponse), response.Body}
+	}
+	return response, err
+}
+
+// maxReason is the most bytes of an error that users are shown.
+const maxReason = 300
+
+// describe says what went wrong in one line that can be shown to users. AWS
+// quotes parts of requests back in some errors, so secrets are taken out.
+func describe(err error, c Credential) string {
+	text := err.Error()
+	var api smithy.APIError
+	if errors.As(err, &api) {
+		text = api.ErrorCode() + ": " + api.ErrorMessage()
+		var operation *smithy.OperationError
+		if errors.As(err, &operation) {
+			text = operation.Operation() + ": " + text
+		}
+	}
+	for _, secret := range []secretText{c.SecretAccessKey, c.SessionToken, c.ExternalID} {
+		if secret != "" {
+			text = strings.ReplaceAll(text, string(secret), redacted)
+		}
+	}
+	text, _, _ = strings.Cut(text, "\n")
+	if len(text) > maxReason {
+		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
+	}
+	return text
+}

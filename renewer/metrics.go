@@ -1,0 +1,77 @@
+package renewer
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// The results of looking at a namespace.
+const (
+	resultUnchanged = "unchanged"
+	resultCreated   = "created"
+	resultUpdated   = "updated"
+	resultDeleted   = "deleted"
+	resultForeign   = "foreign"  // the secret is somebody else's
+	resultConflict  = "conflict" // it changed meanwhile
+	resultForbidden = "forbidden"
+	resultFailed    = "failed"
+)
+
+// metrics is what the renewer exposes. The first two are eatr's.
+type metrics struct {
+	secretsCreated *prometheus.CounterVec // by namespace and name
+	renewals       prometheus.Counter
+
+	tokenExpiry  *prometheus.GaugeVec   // by registry
+	syncs        *prometheus.CounterVec // by result
+	syncDuration prometheus.Histogram
+	awsRequests  *prometheus.CounterVec // by operation and status code
+	awsDuration  prometheus.Histogram
+	leader       prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		secretsCreated: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "secrets_created_total",
+			Help: "Pull secrets created.",
+		}, []string{"namespace", "name"}),
+		renewals: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "secret_renewals_total",
+			Help: "Pull secrets rewritten with newer tokens or other registries.",
+		}),
+		tokenExpiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "pullpass_registry_token_expiry_timestamp_seconds",
+			Help: "When the newest token of a registry expires.",
+		}, []string{"registry"}),
+		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pullpass_syncs_total",
+			Help: "Looks at a namespace and its pull secret, by result.",
+		}, []string{"result"}),
+		syncDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "pullpass_sync_duration_seconds",
+			Help:    "Time that a look at a namespace took, writes included.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
+		}),
+		awsRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "pullpass_aws_requests_total",
+			Help: "HTTP requests to AWS, retries included, by operation and status code; the code is none when no answer came.",
+		}, []string{"operation", "code"}),
+		awsDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "pullpass_aws_request_duration_seconds",
+			Help:    "Time that a request to AWS took.",
+			Buckets: prometheus.ExponentialBuckets(0.01, 2, 11),
+		}),
+		leader: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pullpass_leader",
+			Help: "1 while this replica does the work.",
+		}),
+	}
+	for _, result := range []string{resultUnchanged, resultCreated, resultUpdated, resultDeleted, resultForeign, resultConflict, resultForbidden, resultFailed} {
+		m.syncs.WithLabelValues(result)
+	}
+	for _, operation := range []string{"GetAuthorizationToken", "AssumeRole", "AssumeRoleWithWebIdentity"} {
+		m.awsRequests.WithLabelValues(operation, "200")
+	}
+	reg.MustRegister(m.secretsCreated, m.renewals, m.tokenExpiry, m.syncs, m.syncDuration, m.awsRequests, m.awsDuration, m.leader)
+	return m
+}

@@ -1,0 +1,111 @@
+package renewer
+
+import (
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+)
+
+// Failed work is tried again after a moment, then ever less often.
+const (
+	firstRetry = 200 * time.Millisecond
+	lastRetry  = 2 * time.Minute
+)
+
+// queue holds the names of namespaces to look at. Each is in it at most once,
+// and no two workers have the same one. Urgent names overtake all others.
+type queue struct {
+	workqueue.TypedRateLimitingInterface[string]
+	lanes *lanes
+}
+
+func newQueue() *queue {
+	lanes := newLanes()
+	return &queue{
+		lanes: lanes,
+		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[string](firstRetry, lastRetry),
+			workqueue.TypedRateLimitingQueueConfig[string]{
+				DelayingQueue: workqueue.NewTypedDelayingQueueWithConfig(workqueue.TypedDelayingQueueConfig[string]{
+					Queue: workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[string]{Queue: lanes}),
+				}),
+			}),
+	}
+}
+
+// addUrgent adds a name ahead of all that are not urgent.
+func (q *queue) addUrgent(name string) {
+	q.lanes.mark(name)
+	q.Add(name)
+}
+
+// lanes is the order of a queue: urgent names first, otherwise first come,
+// first served. It implements [workqueue.Queue], whose methods the workqueue
+// calls under a lock of its own and with nothing but the name; hence the marks.
+type lanes struct {
+	mu     sync.Mutex
+	marked map[string]bool // guarded by mu: names that are to be urgent
+
+	in           map[string]*[]string // the lane that each name waits in
+	urgent, bulk []string             // a promoted name stays in bulk too, to be skipped there
+}
+
+func newLanes() *lanes {
+	return &lanes{marked: map[string]bool{}, in: map[string]*[]string{}}
+}
+
+func (l *lanes) mark(name string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.marked[name] = true
+}
+
+// takeMark reports whether the name was marked, and removes the mark.
+func (l *lanes) takeMark(name string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	marked := l.marked[name]
+	delete(l.marked, name)
+	return marked
+}
+
+// Touch promotes a waiting name that was added again as urgent.
+func (l *lanes) Touch(name string) {
+	if l.takeMark(name) && l.in[name] == &l.bulk {
+		l.append(&l.urgent, name)
+	}
+}
+
+// Push adds a name.
+func (l *lanes) Push(name string) {
+	if l.takeMark(name) {
+		l.append(&l.urgent, name)
+	} else {
+		l.append(&l.bulk, name)
+	}
+}
+
+func (l *lanes) append(lane *[]string, name string) {
+	*lane = append(*lane, name)
+	l.in[name] = lane
+}
+
+// Len returns how many names wait.
+func (l *lanes) Len() int { return len(l.in) }
+
+// Pop removes the first name. It is called only while there is one.
+func (l *lanes) Pop() string {
+	lane := &l.urgent
+	if len(l.urgent) == 0 {
+		lane = &l.bulk
+	}
+	for {
+		name := (*lane)[0]
+		*lane = (*lane)[1:]
+		if l.in[name] == lane {
+			delete(l.in, name)
+			return name
+		}
+	}
+}

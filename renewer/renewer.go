@@ -1,0 +1,236 @@
+// Package renewer keeps a fresh pull secret in every namespace that is labelled
+// with an ECR registry's host.
+//
+// The flow:
+//
+//	namespace or secret changes → enqueue the namespace → syncNamespace:
+//	its labels' registries → tokens.token → decide → pullSecret → apply
+//	→ enqueue again at the renewal time
+//
+// Beside it, tokens are fetched from AWS ahead of need, one call for each
+// identity and region, and namespaces are enqueued when a new one comes.
+//
+// It writes and reads secrets of one name only, takes no field of them from
+// anybody else, and takes no good entry away because AWS is in trouble.
+package renewer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/validation"
+	corev1informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/pullpass/pullpass/internal/admin"
+	"github.com/pullpass/pullpass/internal/kube"
+)
+
+// Config is what the command line sets.
+type Config struct {
+	AdminAddress            string        // host:port of /metrics, /livez and /readyz
+	Kubeconfig              string        // path; empty: the pod's own account
+	Namespace               string        // the renewer's own, with the credentials and the lease
+	SecretName              string        // of the pull secret in every namespace
+	CredentialsSecretPrefix string        // credentials are in <prefix>-<host>
+	DefaultCredentials      bool          // use the SDK's default chain where there is no secret
+	RenewalInterval         time.Duration // renew at least this often; 0: at half of a token's life
+	LeaderElect             bool          // work only while holding the lease
+	Workers                 int           // namespaces written at once
+	Identity                string        // of this replica in the election
+}
+
+const (
+	minRenewalInterval = time.Minute
+	maxRenewalInterval = 6 * time.Hour
+	maxWorkers         = 256
+)
+
+// Validate names the flag and the value that cannot be.
+func (c Config) Validate() error {
+	if c.Namespace == "" {
+		return fmt.Errorf(`--namespace="": give the renewer's own namespace, or set POD_NAMESPACE`)
+	}
+	if problems := validation.IsDNS1123Label(c.Namespace); problems != nil {
+		return fmt.Errorf("--namespace=%q: %s", c.Namespace, strings.Join(problems, "; "))
+	}
+	if problems := validation.IsDNS1123Subdomain(c.SecretName); problems != nil {
+		return fmt.Errorf("--secret-name=%q: %s", c.SecretName, strings.Join(problems, "; "))
+	}
+	if problems := validation.IsDNS1123Subdomain(c.CredentialsSecretPrefix); problems != nil {
+		return fmt.Errorf("--credentials-secret-prefix=%q: %s", c.CredentialsSecretPrefix, strings.Join(problems, "; "))
+	}
+	if c.RenewalInterval != 0 && (c.RenewalInterval < minRenewalInterval || c.RenewalInterval > maxRenewalInterval) {
+		return fmt.Errorf("--renewal-interval=%s: want 0, or from %s to %s", c.RenewalInterval, minRenewalInterval, maxRenewalInterval)
+	}
+	if c.Workers < 1 || c.Workers > maxWorkers {
+		return fmt.Errorf("--workers=%d: want from 1 to %d", c.Workers, maxWorkers)
+	}
+	return nil
+}
+
+// Prepare opens what the configuration names and returns the function that
+// works until its context ends.
+func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	cfg, err := kube.Config(c.Kubeconfig, "renewer")
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", c.AdminAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--admin-address=%q: %w", c.AdminAddress, err)
+	}
+	return func(ctx context.Context) error { return run(ctx, c, cfg, listener, log) }, nil
+}
+
+func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener, log *slog.Logger) error {
+	reg := admin.NewRegistry()
+	m := newMetrics(reg)
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return fmt.Errorf("making the client: %w", err)
+	}
+	namespaces, err := kube.NewNamespaces(cfg, cache.Indexers{byRegistry: registriesOf})
+	if err != nil {
+		return err
+	}
+	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), trimSecret)
+	if err != nil {
+		return err
+	}
+	credentials, err := secretInformer(client, c.Namespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
+	if err != nil {
+		return err
+	}
+	informers := []cache.SharedIndexInformer{namespaces.Informer, pullSecrets, credentials}
+	recorder, stopEvents, err := newEventRecorder(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer stopEvents()
+
+	store := credentialStore{secrets: credentials.GetStore(), namespace: c.Namespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
+	queue := newQueue()
+	h := &health{waiting: queue.Len, now: time.Now}
+	work := &controller{
+		namespaces:  namespaces,
+		pullSecrets: pullSecrets,
+		credentials: credentials,
+		store:       store,
+		tokens:      newTokens(awsTokens{interval: c.RenewalInterval, metrics: m, now: time.Now}, store, m, log),
+		client:      client.CoreV1(),
+		secretName:  c.SecretName,
+		workers:     c.Workers,
+		queue:       queue,
+		status:      newStatus(recorder, c.SecretName, reg),
+		health:      h,
+		metrics:     m,
+		log:         log,
+		now:         time.Now,
+	}
+	work.tokens.changed, work.tokens.wanted = work.tokensChanged, work.wanted
+
+	synced := func() error {
+		for _, i := range informers {
+			if !i.HasSynced() {
+				return fmt.Errorf("the caches of namespaces and secrets are still filling")
+			}
+		}
+		return nil
+	}
+	live := []admin.Check{{Name: "work", Func: h.live}, {Name: "tokens", Func: func() error { return work.tokens.overdue(stuckAfter) }}}
+	ready := []admin.Check{{Name: "caches", Func: synced}, {Name: "permissions", Func: h.permitted}}
+
+	// What serves and watches goes on until the work has ended.
+	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBackground()
+	group, background := errgroup.WithContext(background)
+	group.Go(func() error {
+		return admin.Serve(background, listener, admin.Handler(reg, live, ready), log)
+	})
+	for _, i := range informers {
+		group.Go(func() error {
+			i.RunWithContext(background)
+			return nil
+		})
+	}
+	group.Go(func() error {
+		defer stopBackground()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		defer context.AfterFunc(background, cancel)()
+		for _, i := range informers {
+			if !cache.WaitForCacheSync(ctx.Done(), i.HasSynced) {
+				return nil
+			}
+		}
+		log.Info("caches are full", "namespaces", len(namespaces.Informer.GetStore().ListKeys()))
+		leading := func(ctx context.Context) error {
+			log.Info("leading")
+			m.leader.Set(1)
+			defer m.leader.Set(0)
+			return work.run(ctx)
+		}
+		if !c.LeaderElect {
+			return leading(ctx)
+		}
+		return lead(ctx, cfg, c.Namespace, c.Identity, leading)
+	})
+	return group.Wait()
+}
+
+// secretInformer watches secrets, and keeps of them what the transform leaves.
+func secretInformer(client kubernetes.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
+	informer := corev1informers.NewFilteredSecretInformer(client, namespace, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
+		o.FieldSelector = selector.String()
+	})
+	if err := informer.SetTransform(transform); err != nil {
+		return nil, fmt.Errorf("preparing the secret informer: %w", err)
+	}
+	return informer, nil
+}
+
+// trimCredential drops the content of secrets that hold no credential, and what
+// nobody reads of the others.
+func trimCredential(prefix string) cache.TransformFunc {
+	return func(object any) (any, error) {
+		if s, ok := object.(*corev1.Secret); ok {
+			s.ManagedFields, s.Annotations = nil, nil
+			if !strings.HasPrefix(s.Name, prefix+"-") {
+				s.Data = nil
+			}
+		}
+		return object, nil
+	}
+}
+
+// newEventRecorder returns a recorder with a client of its own, whose rate is
+// limited: ten thousand namespaces that become ready at once may lose some
+// events, and cost no write of a secret its turn.
+func newEventRecorder(ctx context.Context, cfg *rest.Config) (record.EventRecorder, func(), error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.Burst = 50, 100
+	client, err := typedcorev1.NewForConfig(cfg)
+	if err != nil {
+		return nil, nil, fmt.Errorf("making the event client: %w", err)
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
+	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"}), broadcaster.Shutdown, nil
+}

@@ -1,0 +1,277 @@
+package renewer
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+)
+
+const (
+	// fieldManager owns what we apply to a pull secret.
+	fieldManager = "pullpass"
+
+	labelManagedBy = "app.kubernetes.io/managed-by"
+	managedBy      = "pullpass"
+
+	// annotationRegistries holds JSON: each registry's [entry] by its host.
+	annotationRegistries = "pullpass.dev/registries"
+	// annotationDigest holds the [digest] of what we wrote, so that an edit
+	// shows without a copy of the content being kept.
+	annotationDigest = "pullpass.dev/digest"
+)
+
+// entry is what a pull secret's annotation says of one registry's token: enough
+// to know, after a restart, when the token needs a successor.
+type entry struct {
+	Principal string    `json:"principal"`
+	Issued    time.Time `json:"issued"`
+	Expires   time.Time `json:"expires"`
+}
+
+func (t Token) entry() entry {
+	return entry{Principal: t.Principal, Issued: t.Issued.UTC().Truncate(time.Second), Expires: t.Expires.UTC().Truncate(time.Second)}
+}
+
+// secretState is what is out there under the pull secret's name.
+type secretState struct {
+	exists    bool
+	ours      bool // made by us, and of the type that we make
+	immutable bool
+	intact    bool // as we wrote it
+	entries   map[string]entry
+
+	// uid and resourceVersion hold a write to exactly what was looked at.
+	uid             string
+	resourceVersion string
+}
+
+// expires returns the earliest end of an entry, zero without any.
+func (s secretState) expires() (t time.Time) {
+	for _, e := range s.entries {
+		t = earliest(t, e.Expires)
+	}
+	return t
+}
+
+// trimSecret reduces a pull secret to what [stateOf] needs: ten thousand of
+// them fit in a few megabytes then, and no token stays in memory. The content
+// is replaced by its digest, in a field that the API server never fills.
+func trimSecret(object any) (any, error) {
+	s, ok := object.(*corev1.Secret)
+	if !ok || s.StringData != nil {
+		return object, nil
+	}
+	s.StringData = map[string]string{corev1.DockerConfigJsonKey: digest(s.Data[corev1.DockerConfigJsonKey], s.Annotations[annotationRegistries])}
+	s.Data = nil
+	s.ManagedFields = slices.DeleteFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager != fieldManager })
+	for i := range s.ManagedFields {
+		s.ManagedFields[i].FieldsV1 = nil
+	}
+	return s, nil
+}
+
+// stateOf reads a trimmed secret.
+func stateOf(s *corev1.Secret) secretState {
+	labelled := s.Labels[labelManagedBy] == managedBy
+	state := secretState{
+		exists: true,
+		// Either mark makes it ours, so that it stays so when somebody edits the
+		// labels away.
+		ours:            (labelled || len(s.ManagedFields) > 0) && s.Type == corev1.SecretTypeDockerConfigJson,
+		immutable:       s.Immutable != nil && *s.Immutable,
+		uid:             string(s.UID),
+		resourceVersion: s.ResourceVersion,
+	}
+	err := json.Unmarshal([]byte(s.Annotations[annotationRegistries]), &state.entries)
+	state.intact = labelled && err == nil && s.Annotations[annotationDigest] == s.StringData[corev1.DockerConfigJsonKey]
+	return state
+}
+
+// digest returns the SHA-256, in hex, of a pull secret's content and of the
+// annotation that describes it.
+func digest(content []byte, registries string) string {
+	return fmt.Sprintf("%x", sha256.Sum256(append(bytes.Clone(content), registries...)))
+}
+
+// need is a registry that a namespace is labelled with, and its token or why
+// there is none.
+type need struct {
+	registry ecr.Registry
+	token    Token
+	err      error
+}
+
+// action is what is to be done about a pull secret.
+type action int
+
+const (
+	leave action = iota
+	write
+	remove
+)
+
+// decision is what a namespace's pull secret should become.
+type decision struct {
+	action  action
+	tokens  map[string]Token // by host: the entries to write
+	kept    []string         // hosts whose entries are carried over as they are
+	added   []string         // hosts that the secret had no usable entry for
+	missing []need           // registries that are left without an entry
+	fading  []need           // registries whose entry nears its end without a successor
+	expires time.Time        // earliest end of an entry, zero without any
+	again   time.Time        // when to decide anew, zero when nothing is due
+}
+
+// decide compares what is out there with what is needed. A good entry is never
+// taken away because AWS is in trouble; it is when the credentials are gone.
+func decide(have secretState, needs []need, now time.Time, spread float64) decision {
+	d := decision{tokens: map[string]Token{}}
+	rewrite := have.exists && !have.intact
+	withdraw, waiting := false, map[string]bool{}
+	outcome := map[string]entry{}
+	for _, n := range needs {
+		host := n.registry.String()
+		old, has := have.entries[host]
+		has = has && have.intact && now.Before(old.Expires)
+		switch {
+		case n.token.usable(now):
+			d.tokens[host] = n.token
+			outcome[host] = old
+			switch {
+			case !has:
+				d.added = append(d.added, host)
+				rewrite = true
+			case old.Principal != n.token.Principal:
+				rewrite = true
+			case n.token.entry().Issued.After(old.Issued) && !now.Before(n.token.rewriteAt(old.Issued, spread)):
+				rewrite = true
+			}
+		case has && !isNoCredentials(n.err):
+			d.kept = append(d.kept, host)
+			outcome[host] = old
+		default:
+			d.missing = append(d.missing, n)
+			if !isNoCredentials(n.err) {
+				waiting[host] = true
+			}
+		}
+	}
+	for host := range have.entries {
+		if _, stays := outcome[host]; !stays && !waiting[host] {
+			withdraw = true
+		}
+	}
+	switch {
+	case len(outcome) > 0 && (rewrite || withdraw):
+		d.action = write
+	case len(outcome) == 0 && have.exists && (withdraw || len(waiting) == 0):
+		d.action = remove
+	}
+	for _, n := range needs {
+		host := n.registry.String()
+		e, ok := outcome[host]
+		if !ok {
+			continue
+		}
+		if d.action == write && d.tokens[host].Auth != "" {
+			e = n.token.entry()
+		}
+		d.expires = earliest(d.expires, e.Expires)
+		fades := e.Expires.Add(-e.Expires.Sub(e.Issued) / 4)
+		if n.err != nil && !now.Before(fades) {
+			d.fading = append(d.fading, n)
+		}
+		// What is overdue waits for the next token, whose coming leads here
+		// again.
+		for _, at := range []time.Time{n.token.rewriteAt(e.Issued, spread), fades, e.Expires} {
+			if now.Before(at) {
+				d.again = earliest(d.again, at)
+			}
+		}
+	}
+	return d
+}
+
+// earliest returns the earlier time, where zero means never.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// spreadOf places a namespace's renewal, from 0 to 1, always at the same place.
+func spreadOf(namespace string) float64 {
+	h := fnv.New32a()
+	h.Write([]byte(namespace))
+	return float64(h.Sum32()) / (1 << 32)
+}
+
+// dockerConfig is the content of a pull secret.
+type dockerConfig struct {
+	Auths map[string]dockerAuth `json:"auths"`
+}
+
+type dockerAuth struct {
+	Auth string `json:"auth"`
+}
+
+// keptEntry is an entry to be carried over with its content.
+type keptEntry struct {
+	entry
+	auth secretText
+}
+
+// keptEntries takes hosts' entries out of a pull secret as the API server
+// returns it. It leaves out what somebody edited meanwhile.
+func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
+	content := s.Data[corev1.DockerConfigJsonKey]
+	var config dockerConfig
+	var entries map[string]entry
+	if s.Annotations[annotationDigest] != digest(content, s.Annotations[annotationRegistries]) || json.Unmarshal(content, &config) != nil ||
+		json.Unmarshal([]byte(s.Annotations[annotationRegistries]), &entries) != nil {
+		return nil
+	}
+	kept := map[string]keptEntry{}
+	for _, host := range hosts {
+		e, known := entries[host]
+		if auth, ok := config.Auths[host]; ok && known {
+			kept[host] = keptEntry{entry: e, auth: secretText(auth.Auth)}
+		}
+	}
+	return kept
+}
+
+// pullSecret returns the pull secret of a namespace, to be applied.
+func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*applycorev1.SecretApplyConfiguration, error) {
+	config, entries := dockerConfig{Auths: map[string]dockerAuth{}}, map[string]entry{}
+	for host, k := range kept {
+		config.Auths[host], entries[host] = dockerAuth{Auth: string(k.auth)}, k.entry
+	}
+	for host, t := range tokens {
+		config.Auths[host], entries[host] = dockerAuth{Auth: string(t.Auth)}, t.entry()
+	}
+	content, err := json.Marshal(config)
+	if err != nil {
+		return nil, err
+	}
+	annotation, err := json.Marshal(entries)
+	if err != nil {
+		return nil, err
+	}
+	return applycorev1.Secret(name, namespace).
+		WithLabels(map[string]string{labelManagedBy: managedBy}).
+		WithAnnotations(map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))}).
+		WithType(corev1.SecretTypeDockerConfigJson).
+		WithData(map[string][]byte{corev1.DockerConfigJsonKey: content}), nil
+}

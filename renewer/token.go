@@ -1,0 +1,81 @@
+package renewer
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// A Token opens every registry that its principal may pull from, in one region
+// and for 12 hours at most. Times are on this machine's clock, whatever AWS's
+// says.
+type Token struct {
+	Auth      secretText // base64 of AWS:<password>, as an auths entry holds it
+	Principal string     // fingerprint of whose token it is, the same in every process
+	Issued    time.Time  // when it was asked for, in whole seconds
+	Expires   time.Time  // when registries cease to accept it
+	RenewBy   time.Time  // when every secret should hold its successor
+}
+
+// A TokenSource asks for a new token. Errors can be shown to users: they hold
+// nothing secret.
+type TokenSource interface {
+	Token(ctx context.Context, request TokenRequest) (Token, error)
+}
+
+// TokenRequest says whose token is wanted, and from which API.
+type TokenRequest struct {
+	Credential Credential
+	Region     string
+	Public     bool // the API of ECR Public
+	FIPS       bool // its FIPS 140 endpoint
+	DualStack  bool // its endpoint for IPv6 too
+}
+
+// usable reports whether registries accept the token at the time.
+func (t Token) usable(now time.Time) bool { return t.Auth != "" && now.Before(t.Expires) }
+
+// renewAt returns when to ask for the token's successor: well before RenewBy,
+// because every secret has to be written between the two. The jitter, from 0
+// to 1, keeps the tokens of many identities from falling due together.
+func (t Token) renewAt(jitter float64) time.Time {
+	return t.Issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.85 + 0.05*jitter)))
+}
+
+// rewriteAt returns when a secret with a token issued at the given time should
+// hold a newer one of the same kind as t. Secrets are spread, by a number from
+// 0 to 1 of their own, over the tenth of the time that ends when t's period
+// does.
+func (t Token) rewriteAt(issued time.Time, spread float64) time.Time {
+	return issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.9 + 0.1*spread)))
+}
+
+// renewBy returns when a token should have a successor everywhere: at half of
+// its life, or after the interval, or when the credential that made it ends,
+// whichever is first. Zero values for the last two mean that they set no
+// bound.
+func renewBy(issued, expires time.Time, interval time.Duration, credentialExpires time.Time) time.Time {
+	by := issued.Add(expires.Sub(issued) / 2)
+	if interval > 0 && issued.Add(interval).Before(by) {
+		by = issued.Add(interval)
+	}
+	if !credentialExpires.IsZero() && credentialExpires.Before(by) {
+		by = credentialExpires
+	}
+	return by
+}
+
+// secretText is text that no log, error or format shows.
+type secretText string
+
+const redacted = "[redacted]"
+
+// Format implements [fmt.Formatter] for every verb.
+func (secretText) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
+
+// LogValue implements [slog.LogValuer].
+func (secretText) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText implements [encoding.TextMarshaler], which JSON uses too.
+func (secretText) MarshalText() ([]byte, error) { return []byte(redacted), nil }
