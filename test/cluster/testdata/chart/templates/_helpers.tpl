@@ -1,0 +1,1 @@
+{{- define "tiny.name" -}}{{ .Release.Name }}-tiny{{- end -}}

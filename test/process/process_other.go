@@ -1,0 +1,11 @@
+//go:build unix && !linux
+
+package process
+
+import "syscall"
+
+// ChildAttr puts a child into a process group of its own, so that Ctrl-C in a
+// terminal does not end it before Stop does.
+func ChildAttr() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}

@@ -1,0 +1,21 @@
+// Package webhook tests the webhook behind a real API server, with the chart's
+// own MutatingWebhookConfiguration and roles. The pods as the API server stored
+// them and its audit log say what happened.
+package webhook
+
+import (
+	"os"
+	"testing"
+
+	"github.com/pullpass/pullpass/test/fixture"
+)
+
+var suite = fixture.Suite{Programs: []string{"webhook"}}
+
+func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
+
+const (
+	host      = "111111111111.dkr.ecr.us-east-1.amazonaws.com"
+	otherHost = "222222222222.dkr.ecr.eu-west-1.amazonaws.com"
+	image     = host + "/team/app:1.0"
+)

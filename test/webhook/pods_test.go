@@ -1,0 +1,283 @@
+package webhook
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pullpass/pullpass/test/fixture"
+)
+
+// pods are pods as users write them, each with the pull secrets that it should
+// end up with, where OURS stands for ours. The namespace is labelled with host.
+var pods = map[string]struct {
+	pod  string // in JSON, without apiVersion, kind and name
+	want []string
+}{
+	"a container's image": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"an image by digest": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"` + host + `/app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]}}`,
+		want: []string{"OURS"},
+	},
+	"the second container's image": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"},{"name":"b","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"an init container's image": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"initContainers":[{"name":"i","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"a sidecar's image": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"initContainers":[{"name":"i","image":"` + image + `","restartPolicy":"Always"}]}}`,
+		want: []string{"OURS"},
+	},
+	"an image volume": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"volumes":[{"name":"v","image":{"reference":"` + image + `","pullPolicy":"IfNotPresent"}}]}}`,
+		want: []string{"OURS"},
+	},
+	"an image in upper case": {
+		pod:  `{"spec":{"containers":[{"name":"a","image":"111111111111.DKR.ecr.us-east-1.amazonaws.com/app"}]}}`,
+		want: []string{"OURS"},
+	},
+	"null pull secrets": {
+		pod:  `{"spec":{"imagePullSecrets":null,"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"no pull secrets in a list": {
+		pod:  `{"spec":{"imagePullSecrets":[],"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"other pull secrets, whose order stays": {
+		pod:  `{"spec":{"imagePullSecrets":[{"name":"z"},{"name":"a"}],"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"z", "a", "OURS"},
+	},
+	"our secret already, among others": {
+		pod:  `{"spec":{"imagePullSecrets":[{"name":"OURS"},{"name":"a"}],"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"OURS", "a"},
+	},
+	"a name to be generated": {
+		pod:  `{"metadata":{"generateName":"web-"},"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"OURS"},
+	},
+	"fields that this version's types may not know": {
+		pod:  `{"metadata":{"annotations":{"x":"y"}},"spec":{"hostUsers":false,"containers":[{"name":"a","image":"` + image + `","resizePolicy":[{"resourceName":"cpu","restartPolicy":"NotRequired"}]}]}}`,
+		want: []string{"OURS"},
+	},
+	"an image from elsewhere":      {pod: `{"spec":{"containers":[{"name":"a","image":"busybox"}]}}`},
+	"an image of another registry": {pod: `{"spec":{"containers":[{"name":"a","image":"` + otherHost + `/app"}]}}`},
+	"a look-alike":                 {pod: `{"spec":{"containers":[{"name":"a","image":"` + host + `.evil.example/app"}]}}`},
+	"the registry with a port":     {pod: `{"spec":{"containers":[{"name":"a","image":"` + host + `:443/app"}]}}`},
+	"an opt-out": {
+		pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
+	},
+	"an account's pull secrets": {
+		pod:  `{"spec":{"serviceAccountName":"puller","containers":[{"name":"a","image":"` + image + `"}]}}`,
+		want: []string{"from-the-account", "OURS"},
+	},
+}
+
+// TestPods creates every pod of the table and looks at what was stored. Only the
+// pull secrets may differ from what is stored without the webhook.
+func TestPods(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	webhook := w.Webhook()
+	labelled, plain, optedOut := w.Namespace(host), w.Namespace(), ""
+	optedOut = w.Namespace()
+	_, err := w.Client.CoreV1().Namespaces().Patch(t.Context(), optedOut, types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"`+host+`":"true","pullpass.dev/inject":"false"}}}`), metav1.PatchOptions{})
+	w.Must(err)
+	for _, namespace := range []string{labelled, plain, optedOut} {
+		_, err := w.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{
+			ObjectMeta:       metav1.ObjectMeta{Name: "puller"},
+			ImagePullSecrets: []corev1.LocalObjectReference{{Name: "from-the-account"}},
+		}, metav1.CreateOptions{})
+		w.Must(err)
+	}
+	for name, c := range pods {
+		t.Run(name, func(t *testing.T) {
+			pod := parse(t, c.pod, w.SecretName)
+			injected := create(t, w, labelled, pod)
+			want := slices.Clone(c.want)
+			for i := range want {
+				want[i] = strings.ReplaceAll(want[i], "OURS", w.SecretName)
+			}
+			if got := pullSecrets(injected); !slices.Equal(got, want) {
+				t.Errorf("pull secrets %q, want %q", got, want)
+			}
+			for _, namespace := range []string{plain, optedOut} {
+				untouched := create(t, w, namespace, pod)
+				injected := injected.DeepCopy()
+				injected.Spec.ImagePullSecrets = untouched.Spec.ImagePullSecrets
+				if got, want := comparable(injected), comparable(untouched); got != want {
+					t.Errorf("more than the pull secrets differs:\n%s\n%s", got, want)
+				}
+				if c.want == nil || !slices.Contains(c.want, "OURS") || strings.Contains(c.pod, "OURS") {
+					continue
+				}
+				if slices.Contains(pullSecrets(untouched), w.SecretName) {
+					t.Errorf("namespace %s was given the secret", namespace)
+				}
+			}
+		})
+	}
+	w.NoSecretsShown(webhook)
+}
+
+// TestUncalled looks for calls of the webhook that its conditions should have
+// spared.
+func TestUncalled(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	webhook := w.Webhook()
+	namespace := w.Namespace(host)
+	for name, pod := range map[string]string{
+		"an image from elsewhere": pods["an image from elsewhere"].pod,
+		"an opt-out":              pods["an opt-out"].pod,
+		"a mirror pod":            `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"nodeName":"n","automountServiceAccountToken":false,"containers":[{"name":"a","image":"` + image + `"}]}}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			create(t, w, namespace, parse(t, pod, w.SecretName))
+			w.WaitMetric(webhook, 0, "pullpass_admissions_total")
+		})
+	}
+	create(t, w, namespace, parse(t, pods["a container's image"].pod, w.SecretName))
+	w.WaitMetric(webhook, 1, "pullpass_admissions_total")
+	w.WaitMetric(webhook, 1, "pullpass_admissions_total", "result", "injected")
+}
+
+// TestDryRun asks for a pod without creating it.
+func TestDryRun(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	w.Webhook()
+	namespace := w.Namespace(host)
+	pod := parse(t, pods["a container's image"].pod, w.SecretName)
+	pod.Name = "dry"
+	got, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	w.Must(err)
+	if !slices.Equal(pullSecrets(got), []string{w.SecretName}) {
+		t.Errorf("pull secrets %q", pullSecrets(got))
+	}
+}
+
+// TestEphemeralContainer adds a debug container to a pod. Pull secrets cannot be
+// added then; with inject=labelled they are there already.
+func TestEphemeralContainer(t *testing.T) {
+	for mode, want := range map[string]int{"matching": 0, "labelled": 1} {
+		t.Run(mode, func(t *testing.T) {
+			w := suite.NewWorld(t, map[string]any{"inject": mode})
+			w.Webhook()
+			namespace := w.Namespace(host)
+			pod := create(t, w, namespace, parse(t, pods["an image from elsewhere"].pod, w.SecretName))
+			pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: image}}}
+			after, err := w.Client.CoreV1().Pods(namespace).UpdateEphemeralContainers(t.Context(), pod.Name, pod, metav1.UpdateOptions{})
+			w.Must(err)
+			if got := pullSecrets(after); len(got) != want {
+				t.Errorf("pull secrets %q, want %d", got, want)
+			}
+			if bare := create(t, w, w.Namespace(), parse(t, pods["an image from elsewhere"].pod, w.SecretName)); len(pullSecrets(bare)) != 0 {
+				t.Errorf("a pod of a namespace without a label has pull secrets %q", pullSecrets(bare))
+			}
+		})
+	}
+}
+
+// TestNamespaceAndPodAtOnce creates a pod right after its namespace, before the
+// webhook's watch can have told it of the namespace.
+func TestNamespaceAndPodAtOnce(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	w.Webhook()
+	for i := range 30 {
+		name := fmt.Sprintf("%s-round-%d", w.Release.Namespace, i)
+		w.NamespaceNamed(name, fixture.True(host))
+		pod := create(t, w, name, parse(t, pods["a container's image"].pod, w.SecretName))
+		if !slices.Equal(pullSecrets(pod), []string{w.SecretName}) {
+			t.Errorf("round %d: pull secrets %q", i, pullSecrets(pod))
+		}
+	}
+	// And one whose label comes later.
+	name := w.Namespace()
+	_, err := w.Client.CoreV1().Namespaces().Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+host+`":"true"}}}`), metav1.PatchOptions{})
+	w.Must(err)
+	pod := create(t, w, name, parse(t, pods["a container's image"].pod, w.SecretName))
+	if !slices.Equal(pullSecrets(pod), []string{w.SecretName}) {
+		t.Errorf("after a change of labels: pull secrets %q", pullSecrets(pod))
+	}
+}
+
+// TestMountableSecretsEnforced uses an account that allows only the secrets which
+// it lists. Injection makes its pods be refused; the opt-out lets them in.
+func TestMountableSecretsEnforced(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	w.Webhook()
+	namespace := w.Namespace(host)
+	_, err := w.Client.CoreV1().ServiceAccounts(namespace).Create(t.Context(), &corev1.ServiceAccount{
+		ObjectMeta: metav1.ObjectMeta{Name: "strict", Annotations: map[string]string{"kubernetes.io/enforce-mountable-secrets": "true"}},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	pod := parse(t, `{"spec":{"serviceAccountName":"strict","containers":[{"name":"a","image":"`+image+`"}]}}`, w.SecretName)
+	pod.Name = "strict"
+	_, err = w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if err == nil || !strings.Contains(err.Error(), w.SecretName) {
+		t.Errorf("%v, want a refusal that names the secret", err)
+	}
+	pod.Labels = map[string]string{"pullpass.dev/inject": "false"}
+	_, err = w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	w.Must(err)
+}
+
+func parse(t *testing.T, text, secretName string) *corev1.Pod {
+	t.Helper()
+	var pod corev1.Pod
+	if err := json.Unmarshal([]byte(strings.ReplaceAll(text, "OURS", secretName)), &pod); err != nil {
+		t.Fatal(err)
+	}
+	return &pod
+}
+
+func create(t *testing.T, w *fixture.World, namespace string, pod *corev1.Pod) *corev1.Pod {
+	t.Helper()
+	pod = pod.DeepCopy()
+	if pod.GenerateName == "" {
+		pod.GenerateName = "pod-"
+	}
+	created, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return created
+}
+
+func pullSecrets(pod *corev1.Pod) (names []string) {
+	for _, s := range pod.Spec.ImagePullSecrets {
+		names = append(names, s.Name)
+	}
+	return names
+}
+
+// comparable returns a pod without what differs between any two.
+func comparable(pod *corev1.Pod) string {
+	pod = pod.DeepCopy()
+	pod.ObjectMeta = metav1.ObjectMeta{Labels: pod.Labels, Annotations: pod.Annotations}
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Projected != nil {
+			pod.Spec.Volumes[i].Name = "token"
+		}
+	}
+	for _, containers := range [][]corev1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range containers {
+			for j := range containers[i].VolumeMounts {
+				containers[i].VolumeMounts[j].Name = "token"
+			}
+		}
+	}
+	text, _ := json.Marshal(pod)
+	return string(text)
+}
