@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -97,10 +96,10 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 	c := request.Credential
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(request.Region),
-		config.WithHTTPClient(boundedClient{awshttp.NewBuildableClient().WithTimeout(attemptTimeout)}),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(attemptTimeout)),
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
 		config.WithAppID("pullpass-" + version.String()),
-		config.WithAPIOptions([]func(*middleware.Stack) error{a.measure}),
+		config.WithAPIOptions([]func(*middleware.Stack) error{a.observe}),
 	}
 	if c.AccessKeyID != "" {
 		options = append(options, config.WithCredentialsProvider(
@@ -215,33 +214,24 @@ func (a authorization) token(asked, now time.Time) (Token, error) {
 	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires}, nil
 }
 
-// measure counts and times every request to AWS, retries included.
-func (a awsTokens) measure(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Measure", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+// observe counts and times every request to AWS, retries included, and cuts off
+// answers that are far too long to be AWS's.
+func (a awsTokens) observe(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Observe", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
 		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
 			code = strconv.Itoa(response.StatusCode)
+			response.Body = struct {
+				io.Reader
+				io.Closer
+			}{io.LimitReader(response.Body, maxResponse), response.Body}
 		}
 		a.metrics.awsRequests.WithLabelValues(operation, code).Inc()
 		a.metrics.awsDuration.Observe(time.Since(start).Seconds())
 		return out, metadata, err
 	}), middleware.After)
-}
-
-// boundedClient cuts answers off that are far too long to be AWS's.
-type boundedClient struct{ aws.HTTPClient }
-
-func (c boundedClient) Do(r *http.Request) (*http.Response, error) {
-	response, err := c.HTTPClient.Do(r)
-	if err == nil {
-		response.Body = struct {
-			io.Reader
-			io.Closer
-		}{io.LimitReader(response.Body, maxResponse), response.Body}
-	}
-	return response, err
 }
 
 // maxReason is the most bytes of an error that users are shown.

@@ -25,9 +25,14 @@ import (
 // byRegistry is the index of namespaces by the registries in their labels.
 const byRegistry = "registry"
 
-// registriesOf is the index function of [byRegistry].
+// registriesOf is the index function of [byRegistry]. Namespaces on their way
+// out need nothing.
 func registriesOf(object any) ([]string, error) {
-	registries, _ := ecr.ParseLabels(object.(*metav1.PartialObjectMetadata).Labels)
+	namespace := object.(*metav1.PartialObjectMetadata)
+	if namespace.DeletionTimestamp != nil {
+		return nil, nil
+	}
+	registries, _ := ecr.ParseLabels(namespace.Labels)
 	hosts := make([]string, len(registries))
 	for i, r := range registries {
 		hosts[i] = r.String()

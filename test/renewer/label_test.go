@@ -81,6 +81,41 @@ func TestEveryHostForm(t *testing.T) {
 	}
 }
 
+// TestEndpointsFollowTheHost reaches AWS by its real host names, through a proxy
+// that is the stand-in: the most demanding of a region's hosts decides which
+// endpoint is asked for the token of all of them.
+func TestEndpointsFollowTheHost(t *testing.T) {
+	const plain, fips = "111111111111.dkr.ecr.us-east-2.amazonaws.com", "111111111111.dkr.ecr-fips.us-east-2.amazonaws.com"
+	const dualStack = "111111111111.dkr-ecr.us-west-2.on.aws"
+	w := world(t, nil)
+	keys := fixture.Keys(w.User("alice"))
+	w.RenewerIn(w.AWS.ProxyEnvironment(w.TempFile("ca.pem", string(w.AWS.CertificateAuthority()))))
+	for _, step := range []struct {
+		host, region, endpoint string
+		calls                  int
+	}{
+		{plain, "us-east-2", "api.ecr.us-east-2.amazonaws.com", 1},
+		{fips, "us-east-2", "api.ecr-fips.us-east-2.amazonaws.com", 2},
+		{dualStack, "us-west-2", "ecr.us-west-2.api.aws", 1},
+	} {
+		w.Credential(step.host, keys)
+		w.WaitSecret(w.Namespace(step.host), step.host)
+		w.Settle()
+		if n := w.TokenCalls("", step.region); n != step.calls {
+			t.Errorf("%s: AWS was asked for %d tokens of the region, want %d", step.host, n, step.calls)
+		}
+		last := ""
+		for _, call := range w.AWS.Calls() {
+			if call.Operation == standin.OperationToken {
+				last = call.Host
+			}
+		}
+		if last != step.endpoint {
+			t.Errorf("%s: the last token came from %s, want %s", step.host, last, step.endpoint)
+		}
+	}
+}
+
 func partitionOf(region string) string {
 	for prefix, partition := range map[string]string{
 		"us-gov-": "aws-us-gov", "cn-": "aws-cn", "eusc-": "aws-eusc", "us-iso-": "aws-iso",

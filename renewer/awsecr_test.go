@@ -1,0 +1,246 @@
+package renewer
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/smithy-go"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestAuthorizationToken(t *testing.T) {
+	encode := func(s string) *string { return new(base64.StdEncoding.EncodeToString([]byte(s))) }
+	in := func(d time.Duration) *time.Time { return new(start.Add(d)) }
+	const h = time.Hour
+	good := authorization{text: encode("AWS:password"), expiresAt: in(12 * h)}
+	with := func(edit func(*authorization)) authorization {
+		a := good
+		edit(&a)
+		return a
+	}
+	text := func(s *string) authorization { return with(func(a *authorization) { a.text = s }) }
+	expiring := func(at *time.Time) authorization { return with(func(a *authorization) { a.expiresAt = at }) }
+
+	for name, c := range map[string]struct {
+		answer  authorization
+		expires time.Duration // since it was asked for
+		auth    string
+		err     string
+	}{
+		"as AWS gives it":                         {answer: good, expires: 12 * h, auth: "AWS:password"},
+		"a password with every sign":              {answer: text(encode("AWS:!~:a=/+")), expires: 12 * h, auth: "AWS:!~:a=/+"},
+		"a password of kilobytes":                 {answer: text(encode("AWS:" + strings.Repeat("x", 9000))), expires: 12 * h, auth: "AWS:" + strings.Repeat("x", 9000)},
+		"base64 in lines":                         {answer: text(new("QVdT\nOnBhc3N3\r\nb3Jk\n")), expires: 12 * h, auth: "AWS:password"},
+		"base64 with bits to spare":               {answer: text(new("QVdTOnBhc3N3b3JkMR==")), expires: 12 * h, auth: "AWS:password1"},
+		"a life of 30 s":                          {answer: expiring(in(30 * time.Second)), expires: 30 * time.Second, auth: "AWS:password"},
+		"a life of a day is not believed":         {answer: expiring(in(24 * h)), expires: 12 * h, auth: "AWS:password"},
+		"an expiry in 2099 is not believed":       {answer: expiring(new(time.Date(2099, 1, 1, 0, 0, 0, 0, time.UTC))), expires: 12 * h, auth: "AWS:password"},
+		"AWS's clock is ten minutes ahead":        {answer: authorization{text: good.text, expiresAt: in(12*h + 10*time.Minute), skew: 10 * time.Minute}, expires: 12 * h, auth: "AWS:password"},
+		"AWS's clock is ten minutes behind":       {answer: authorization{text: good.text, expiresAt: in(12*h - 10*time.Minute), skew: -10 * time.Minute}, expires: 12 * h, auth: "AWS:password"},
+		"a short life, by a clock that is ahead":  {answer: authorization{text: good.text, expiresAt: in(11 * time.Minute), skew: 10 * time.Minute}, expires: time.Minute, auth: "AWS:password"},
+		"a short life, by a clock that is behind": {answer: authorization{text: good.text, expiresAt: in(-9 * time.Minute), skew: -10 * time.Minute}, expires: time.Minute, auth: "AWS:password"},
+		"no token":                                 {answer: text(nil), err: "it holds no token"},
+		"an empty token":                           {answer: text(new("")), err: "it holds no token"},
+		"an empty answer":                          {err: "it holds no token"},
+		"no base64":                                {answer: text(new("AWS:password")), err: "the token is not base64"},
+		"base64 for URLs":                          {answer: text(new(base64.URLEncoding.EncodeToString([]byte("AWS:\xfb\xff")))), err: "the token is not base64"},
+		"base64 cut short":                         {answer: text(new("QVdTOnBhc3N3b3J")), err: "the token is not base64"},
+		"another user":                             {answer: text(encode("aws:password")), err: "the token is not AWS:<password>"},
+		"a user alone":                             {answer: text(encode("AWS")), err: "the token is not AWS:<password>"},
+		"an empty password":                        {answer: text(encode("AWS:")), err: "the token is not AWS:<password>"},
+		"a password with a line break":             {answer: text(encode("AWS:pass\nword")), err: "the token is not AWS:<password>"},
+		"a password with a space":                  {answer: text(encode("AWS:pass word")), err: "the token is not AWS:<password>"},
+		"a password with a NUL":                    {answer: text(encode("AWS:pass\x00")), err: "the token is not AWS:<password>"},
+		"a password with a DEL":                    {answer: text(encode("AWS:pass\x7f")), err: "the token is not AWS:<password>"},
+		"a password beyond ASCII":                  {answer: text(encode("AWS:pässword")), err: "the token is not AWS:<password>"},
+		"a password that is not UTF-8":             {answer: text(encode("AWS:\xff\xfe")), err: "the token is not AWS:<password>"},
+		"no expiry":                                {answer: expiring(nil), err: "it states no expiry"},
+		"an expiry in 1970":                        {answer: expiring(new(time.Unix(0, 0))), err: "the token expired at 1970-01-01T00:00:00Z"},
+		"an expiry of a moment ago":                {answer: expiring(in(-time.Second)), err: "the token expired at 2026-02-28T23:59:59Z"},
+		"an expiry while it was under way":         {answer: expiring(in(2 * time.Second)), err: "the token expired at 2026-03-01T00:00:02Z"},
+		"an expiry that a clock ahead makes past":  {answer: authorization{text: good.text, expiresAt: in(9 * time.Minute), skew: 10 * time.Minute}, err: "the token expired at 2026-03-01T00:09:00Z"},
+		"an expiry that is no time (the year one)": {answer: expiring(new(time.Time{})), err: "the token expired at 0001-01-01T00:00:00Z"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			token, err := c.answer.token(start, start.Add(2*time.Second))
+			if c.err != "" {
+				if err == nil || err.Error() != c.err || token != (Token{}) {
+					t.Errorf("got %+v, %v, want %s", token, err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !token.Issued.Equal(start) || token.Expires.Sub(start) != c.expires {
+				t.Errorf("issued %s, expires after %s, want %s", token.Issued, token.Expires.Sub(start), c.expires)
+			}
+			if want := base64.StdEncoding.EncodeToString([]byte(c.auth)); string(token.Auth) != want {
+				t.Error("the auth is not the base64 that was wanted")
+			}
+		})
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	api := &smithy.GenericAPIError{Code: "AccessDeniedException", Message: "User: x is not authorized"}
+	c := Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret", SessionToken: "s3ssion", ExternalID: "3xternal"}
+	for name, test := range map[string]struct {
+		err  error
+		want string
+	}{
+		"an error of AWS's":              {fmt.Errorf("asking: %w", &smithy.OperationError{ServiceID: "ECR", OperationName: "GetAuthorizationToken", Err: fmt.Errorf("https response error StatusCode: 400, RequestID: 1-2-3, %w", api)}), "GetAuthorizationToken: AccessDeniedException: User: x is not authorized"},
+		"an error of AWS's by itself":    {api, "AccessDeniedException: User: x is not authorized"},
+		"another error":                  {errors.New("dial tcp: no route to host"), "dial tcp: no route to host"},
+		"an error of two lines":          {errors.New("one\ntwo"), "one"},
+		"an error that quotes secrets":   {errors.New("s3cret, s3ssion and 3xternal and s3cret of AKIA"), "[redacted], [redacted] and [redacted] and [redacted] of AKIA"},
+		"AWS quotes a secret":            {&smithy.GenericAPIError{Code: "InvalidClientTokenId", Message: "s3ssion is invalid"}, "InvalidClientTokenId: [redacted] is invalid"},
+		"a long error":                   {errors.New(strings.Repeat("x", 400)), strings.Repeat("x", 300) + "…"},
+		"a long error cut in a letter":   {errors.New(strings.Repeat("x", 299) + "éé"), strings.Repeat("x", 299) + "…"},
+		"an error of the longest kind":   {errors.New(strings.Repeat("x", 300)), strings.Repeat("x", 300)},
+		"a secret where the text is cut": {errors.New(strings.Repeat("x", 297) + "s3cret" + strings.Repeat("y", 300)), strings.Repeat("x", 297) + "[re…"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := describe(test.err, c)
+			if got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+			if strings.Contains(got, "\n") || !utf8.ValidString(got) || len(got) > maxReason+len("…") {
+				t.Errorf("not one short line: %q", got)
+			}
+		})
+	}
+	if got := describe(errors.New("plain"), Credential{}); got != "plain" {
+		t.Errorf("without a secret: %q", got)
+	}
+}
+
+func TestPrincipal(t *testing.T) {
+	session := func(id string) aws.Credentials {
+		return aws.Credentials{AccessKeyID: id, CanExpire: true, Expires: start}
+	}
+	keys := func(id string) aws.Credentials { return aws.Credentials{AccessKeyID: id} }
+	const role, other = "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b"
+	type who struct {
+		c   Credential
+		aws aws.Credentials
+	}
+	for name, c := range map[string]struct {
+		a, b who
+		same bool
+	}{
+		"the same keys":                               {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
+		"rotated keys":                                {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "b"}, keys("b")}, false},
+		"a role's sessions":                           {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role}, session("y")}, true},
+		"two roles":                                   {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: other}, session("x")}, false},
+		"a role with another external id":             {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role, ExternalID: "e"}, session("x")}, false},
+		"a role taken by other keys":                  {who{Credential{AccessKeyID: "a", RoleARN: role}, session("x")}, who{Credential{AccessKeyID: "b", RoleARN: role}, session("x")}, false},
+		"sessions of the default chain":               {who{Credential{}, session("x")}, who{Credential{}, session("y")}, true},
+		"other keys of the default chain":             {who{Credential{}, keys("x")}, who{Credential{}, keys("y")}, false},
+		"the same keys from a secret and by default":  {who{Credential{AccessKeyID: "x"}, keys("x")}, who{Credential{}, keys("x")}, true},
+		"another region or secret of the same key id": {who{Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := principal(c.a.c, c.a.aws), principal(c.b.c, c.b.aws)
+			if (a == b) != c.same {
+				t.Errorf("%s and %s, want the same: %t", a, b, c.same)
+			}
+		})
+	}
+}
+
+// TestTokenFromAWS has the real SDK ask a local server.
+func TestTokenFromAWS(t *testing.T) {
+	now := time.Now()
+	answer := func(ahead, life time.Duration) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/x-amz-json-1.1")
+			w.Header().Set("Date", now.Add(ahead).UTC().Format(http.TimeFormat))
+			fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOnBhc3N3b3Jk","expiresAt":%d,"proxyEndpoint":"https://9.dkr.ecr.x.amazonaws.com/path"}]}`, now.Add(ahead+life).Unix())
+		}
+	}
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		life   time.Duration // to within a few seconds
+		code   string
+		err    string
+	}{
+		"a token":                             {answer: answer(0, 12*time.Hour), life: 12 * time.Hour, code: "200"},
+		"a token from a clock that is ahead":  {answer: answer(10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
+		"a token from a clock that is behind": {answer: answer(-10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
+		"an expired token":                    {answer: answer(0, -time.Hour), code: "200", err: "reading AWS's answer: the token expired at "},
+		"no token":                            {answer: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"authorizationData":[]}`) }, code: "200", err: "reading AWS's answer: it holds no token"},
+		"an answer cut short":                 {answer: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"authorizationData":[{"auth`) }, code: "200", err: "asking for a token: "},
+		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
+		}, code: "200", err: "asking for a token: "},
+		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
+			w.WriteHeader(http.StatusBadRequest)
+			io.WriteString(w, `{"message":"not with s3cret"}`)
+		}, code: "400", err: "GetAuthorizationToken: AccessDeniedException: not with [redacted]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var bodies []string
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				body, _ := io.ReadAll(r.Body)
+				bodies = append(bodies, string(body))
+				c.answer(w, r)
+			}))
+			defer server.Close()
+			for _, variable := range os.Environ() {
+				if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
+					t.Setenv(name, "")
+				}
+			}
+			t.Setenv("AWS_ENDPOINT_URL_ECR", server.URL)
+			t.Setenv("AWS_CONFIG_FILE", "/dev/null")
+			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+			reg := prometheus.NewRegistry()
+			source := awsTokens{metrics: newMetrics(reg), now: time.Now, interval: time.Hour}
+			token, err := source.Token(t.Context(), TokenRequest{
+				Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
+				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
+			})
+			server.Close()
+			if len(bodies) != 1 || bodies[0] != "{}" {
+				t.Errorf("requests %q, want one that is empty", bodies)
+			}
+			want := map[string]float64{c.code + " GetAuthorizationToken": 1}
+			got := values(t, reg, "pullpass_aws_requests_total")
+			maps.DeleteFunc(got, func(_ string, n float64) bool { return n == 0 })
+			if !maps.Equal(got, want) {
+				t.Errorf("requests counted %v, want %v", got, want)
+			}
+			if c.err != "" {
+				if err == nil || !strings.HasPrefix(err.Error(), c.err) {
+					t.Errorf("error %v, want %s", err, c.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if token.Auth != "QVdTOnBhc3N3b3Jk" || token.Principal != fingerprint("AKIA", "", "") {
+				t.Errorf("token %+v", token)
+			}
+			if off := token.Expires.Sub(now.Add(c.life)).Abs(); off > time.Minute {
+				t.Errorf("expires %s off what was wanted", off)
+			}
+			if token.Issued.Nanosecond() != 0 || !token.RenewBy.Equal(token.Issued.Add(time.Hour)) {
+				t.Errorf("issued %s, renewed by %s", token.Issued, token.RenewBy)
+			}
+		})
+	}
+}

@@ -1,0 +1,115 @@
+package renewer
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/tools/record"
+)
+
+// clock is a time that a test moves.
+type clock struct{ time.Time }
+
+func (c *clock) now() time.Time          { return c.Time }
+func (c *clock) advance(d time.Duration) { c.Time = c.Add(d) }
+
+// testStatus returns a status, its events and its clock.
+func testStatus() (*status, *record.FakeRecorder, *clock, *prometheus.Registry) {
+	events, c, reg := record.NewFakeRecorder(100), &clock{start}, prometheus.NewRegistry()
+	events.IncludeObject = true
+	s := newStatus(events, "pullpass", reg)
+	s.now = c.now
+	return s, events, c, reg
+}
+
+const aboutSecret = " involvedObject{kind=Secret,apiVersion=v1}"
+
+// sent takes the events that went out.
+func sent(events *record.FakeRecorder) (all []string) {
+	for len(events.Events) > 0 {
+		all = append(all, <-events.Events)
+	}
+	return all
+}
+
+func TestEventsAreRepeatedAfterAnInterval(t *testing.T) {
+	s, events, clock, _ := testStatus()
+	none := problem{reasonNoCredentials, "registry a: 100% gone"}
+	failed := problem{reasonTokenFailed, "registry b"}
+	other := problem{reasonTokenFailed, "registry c"}
+	noneEvent, failedEvent, otherEvent := "Warning NoCredentials registry a: 100% gone"+aboutSecret, "Warning TokenFailed registry b"+aboutSecret, "Warning TokenFailed registry c"+aboutSecret
+
+	for _, step := range []struct {
+		name     string
+		wait     time.Duration
+		problems []problem
+		want     []string
+	}{
+		{"new trouble", 0, []problem{none}, []string{noneEvent}},
+		{"the same trouble", time.Minute, []problem{none}, nil},
+		{"more trouble", time.Minute, []problem{none, failed}, []string{failedEvent}},
+		{"a moment before the interval ends", eventInterval - 2*time.Minute - time.Second, []problem{none, failed}, nil},
+		{"the interval of the first has passed", time.Second, []problem{none, failed}, []string{noneEvent}},
+		{"the interval of the second has passed", 2 * time.Minute, []problem{none, failed}, []string{failedEvent}},
+		{"the same reason with other words", 0, []problem{none, other}, []string{otherEvent}},
+		{"no trouble", 0, nil, nil},
+		{"the trouble is back", 0, []problem{none}, []string{noneEvent}},
+	} {
+		clock.advance(step.wait)
+		s.set("shop", stateFailed, time.Time{}, step.problems)
+		if got := sent(events); !slices.Equal(got, step.want) {
+			t.Errorf("%s: events %q, want %q", step.name, got, step.want)
+		}
+	}
+
+	s.set("bank", stateFailed, time.Time{}, []problem{failed})
+	if got := sent(events); len(got) != 1 {
+		t.Errorf("another namespace: events %q, want one", got)
+	}
+	s.forget("shop")
+	s.set("shop", stateFailed, time.Time{}, []problem{failed})
+	if got := sent(events); len(got) != 1 {
+		t.Errorf("a namespace that was forgotten: events %q, want one", got)
+	}
+	s.ready("shop", "pods can pull")
+	if got, want := sent(events), []string{"Normal PullSecretReady pods can pull" + aboutSecret}; !slices.Equal(got, want) {
+		t.Errorf("ready: events %q, want %q", got, want)
+	}
+}
+
+func TestStatusMetrics(t *testing.T) {
+	s, _, _, reg := testStatus()
+	want := func(states map[string]float64, oldest time.Time) {
+		t.Helper()
+		all := map[string]float64{stateReady: 0, statePending: 0, stateFailed: 0, stateForeign: 0}
+		maps.Copy(all, states)
+		if got := values(t, reg, "pullpass_namespaces"); !maps.Equal(got, all) {
+			t.Errorf("namespaces %v, want %v", got, all)
+		}
+		expiry := map[string]float64{}
+		if !oldest.IsZero() {
+			expiry[""] = float64(oldest.Unix())
+		}
+		if got := values(t, reg, "pullpass_secrets_oldest_expiry_timestamp_seconds"); !maps.Equal(got, expiry) {
+			t.Errorf("oldest expiry %v, want %v", got, expiry)
+		}
+	}
+	want(nil, time.Time{})
+	s.set("new", statePending, time.Time{}, nil)
+	want(map[string]float64{statePending: 1}, time.Time{})
+	s.set("a", stateReady, start.Add(2*time.Hour), nil)
+	s.set("b", stateReady, start.Add(time.Hour), nil)
+	s.set("c", stateFailed, start.Add(3*time.Hour), nil)
+	s.set("d", stateForeign, time.Time{}, nil)
+	want(map[string]float64{statePending: 1, stateReady: 2, stateFailed: 1, stateForeign: 1}, start.Add(time.Hour))
+	s.set("b", stateReady, start.Add(13*time.Hour), nil)
+	s.set("new", stateReady, start.Add(12*time.Hour), nil)
+	want(map[string]float64{stateReady: 3, stateFailed: 1, stateForeign: 1}, start.Add(2*time.Hour))
+	for _, name := range []string{"a", "b", "c", "new", "never heard of"} {
+		s.forget(name)
+	}
+	want(map[string]float64{stateForeign: 1}, time.Time{})
+}

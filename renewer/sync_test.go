@@ -1,0 +1,387 @@
+package renewer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/kube"
+)
+
+func namespaceOf(name string, labels map[string]string) *metav1.PartialObjectMetadata {
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+}
+
+// leaving marks a namespace as being deleted.
+func leaving(n *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
+	n.DeletionTimestamp = new(metav1.NewTime(start))
+	return n
+}
+
+// idleController returns a controller whose informers a test fills by hand and
+// whose API server cannot be reached: what it does without one can be seen.
+func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
+	t.Helper()
+	cfg := &rest.Config{Host: "http://127.0.0.1:1"}
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespaces, err := kube.NewNamespaces(cfg, cache.Indexers{byRegistry: registriesOf})
+	if err != nil {
+		t.Fatal(err)
+	}
+	informer := func(namespace string, transform cache.TransformFunc) cache.SharedIndexInformer {
+		i, err := secretInformer(client, namespace, fields.Everything(), transform)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, nil))
+	s, events, clock, reg := testStatus()
+	m := newMetrics(reg)
+	credentials := informer("own", trimCredential("creds"))
+	store := credentialStore{secrets: credentials.GetStore(), namespace: "own", prefix: "creds"}
+	c := &controller{
+		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, trimSecret), credentials: credentials,
+		store: store, tokens: newTokens(nil, store, m, log), client: client.CoreV1(), secretName: "pullpass", workers: 1,
+		queue: testQueue(t), status: s, metrics: m, log: log, now: clock.now,
+	}
+	c.health = &health{waiting: c.queue.Len, now: clock.now}
+	c.tokens.now, c.tokens.changed, c.tokens.wanted = clock.now, c.tokensChanged, c.wanted
+	t.Cleanup(c.tokens.queue.ShutDown)
+	return c, events, clock
+}
+
+// add puts an object in an informer's cache.
+func add(t *testing.T, informer cache.SharedIndexInformer, object any) {
+	t.Helper()
+	if err := informer.GetStore().Add(object); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// give has a registry's token there already.
+func (c *controller) give(host string, token Token, err error) {
+	a := c.tokens.lookUp(registryOf(host))
+	if a.err != nil {
+		panic(a.err)
+	}
+	c.tokens.registries[registryOf(host)] = a
+	c.tokens.entries[a.key] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(host): true}, token: token, err: err, due: c.now().Add(time.Hour)}
+}
+
+// TestSyncWithoutAWrite looks at namespaces whose secret is to stay as it is.
+func TestSyncWithoutAWrite(t *testing.T) {
+	const h = time.Hour
+	labels := map[string]string{hostA: "true"}
+	holdingAlice := func(t *testing.T) *corev1.Secret {
+		return trimmed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))
+	}
+	foreign := func(*testing.T) *corev1.Secret {
+		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "pullpass"}, Type: corev1.SecretTypeDockerConfigJson}
+	}
+	good := func(c *controller) { c.give(hostA, tokenOf("alice", 0), nil) }
+	for name, c := range map[string]struct {
+		namespace *metav1.PartialObjectMetadata
+		secret    func(*testing.T) *corev1.Secret
+		noKeys    bool
+		tokens    func(*controller)
+		at        time.Duration
+		result    string
+		again     time.Duration
+		state     string // none: not known to status
+		event     string
+	}{
+		"a namespace that is gone":     {result: resultUnchanged},
+		"a namespace on its way out":   {namespace: leaving(namespaceOf("shop", labels)), result: resultUnchanged},
+		"a namespace without labels":   {namespace: namespaceOf("shop", nil), result: resultUnchanged},
+		"other labels":                 {namespace: namespaceOf("shop", map[string]string{"team": "true"}), result: resultUnchanged},
+		"a label that says no":         {namespace: namespaceOf("shop", map[string]string{hostA: "false"}), result: resultUnchanged},
+		"no labels, foreign secret":    {namespace: namespaceOf("shop", nil), secret: foreign, result: resultUnchanged},
+		"a secret that is as it ought": {namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: good, at: h, result: resultUnchanged, state: stateReady},
+		"a foreign secret": {
+			namespace: namespaceOf("shop", labels), secret: foreign, tokens: good, at: h,
+			result: resultForeign, again: h + eventInterval, state: stateForeign,
+			event: "Warning ForeignSecret secret pullpass is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret",
+		},
+		"a malformed label": {
+			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}),
+			result:    resultUnchanged, again: eventInterval, state: stateFailed,
+			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is not an account of 12 digits; correct the label of the namespace`,
+		},
+		"no credentials": {
+			namespace: namespaceOf("shop", labels), noKeys: true,
+			result: resultUnchanged, again: eventInterval, state: stateFailed,
+			event: "Warning NoCredentials registry " + hostA + ": no credentials: create the secret creds-" + hostA + " in namespace own with the keys aws_access_key_id and aws_secret_access_key",
+		},
+		"a token on its way": {namespace: namespaceOf("shop", labels), result: resultUnchanged, state: statePending},
+		"AWS fails from the start": {
+			namespace: namespaceOf("shop", labels), tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) },
+			result: resultUnchanged, again: eventInterval, state: stateFailed,
+			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
+		},
+		"AWS fails while the entry is good": {
+			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) }, at: h,
+			result: resultUnchanged, again: 9 * h, state: stateReady,
+		},
+		"AWS fails and the entry fades": {
+			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) }, at: 9 * h,
+			result: resultUnchanged, again: 9*h + eventInterval, state: stateFailed,
+			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			work, events, clock := idleController(t)
+			clock.advance(c.at)
+			if c.namespace != nil {
+				add(t, work.namespaces.Informer, c.namespace)
+			}
+			if c.secret != nil {
+				add(t, work.pullSecrets, c.secret(t))
+			}
+			if !c.noKeys {
+				add(t, work.credentials, keysFor(hostA, "alice"))
+			}
+			if c.tokens != nil {
+				c.tokens(work)
+			}
+			work.status.namespaces["shop"] = namespaceStatus{state: "of before"}
+
+			result, again, err := work.syncNamespace(t.Context(), "shop")
+			if err != nil || result != c.result {
+				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if name == "a secret that is as it ought" { // to be looked at in its turn
+				c.again = tokenOf("", 0).rewriteAt(start, spreadOf("shop")).Sub(start)
+			}
+			if want := start.Add(c.again); !again.IsZero() && !again.Equal(want) || again.IsZero() != (c.again == 0) {
+				t.Errorf("again at %s, want %s", again, want)
+			}
+			if got, known := work.status.namespaces["shop"]; got.state != c.state || known != (c.state != "") {
+				t.Errorf("state %q, want %q", got.state, c.state)
+			}
+			var want []string
+			if c.event != "" {
+				want = []string{c.event + aboutSecret}
+			}
+			if got := sent(events); !slices.Equal(got, want) {
+				t.Errorf("events %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
+	work, events, _ := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	work.give(hostA, tokenOf("alice", 0), nil)
+	work.queue.Add("shop")
+	if !work.processNextWorkItem(t.Context()) {
+		t.Error("the queue was shut down")
+	}
+	if n := work.queue.NumRequeues("shop"); n != 1 {
+		t.Errorf("requeued %d times, want 1", n)
+	}
+	got := sent(events)
+	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed applying secret pullpass: ") || strings.Contains(got[0], string(tokenOf("alice", 0).Auth)) {
+		t.Errorf("events %q", got)
+	}
+	if state := work.status.namespaces["shop"].state; state != stateFailed {
+		t.Errorf("state %s", state)
+	}
+}
+
+func TestAnImmutableSecretIsReported(t *testing.T) {
+	work, events, clock := idleController(t)
+	clock.advance(7 * time.Hour)
+	s := trimmed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))
+	s.Immutable = new(true)
+	add(t, work.pullSecrets, s)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	work.give(hostA, tokenOf("alice", 6*time.Hour), nil)
+	result, _, err := work.syncNamespace(t.Context(), "shop")
+	if result != resultFailed || err == nil {
+		t.Errorf("result %s, %v", result, err)
+	}
+	if got := sent(events); len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed secret pullpass is immutable and cannot be renewed: delete it") {
+		t.Errorf("events %q", got)
+	}
+}
+
+func TestRegistriesThatAreKnownAndWanted(t *testing.T) {
+	work, _, _ := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true", "team": "true", "1.dkr.ecr.us-east-1.amazonaws.com": "true"}))
+	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
+	add(t, work.namespaces.Informer, leaving(namespaceOf("left", map[string]string{hostPublic: "true"})))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	add(t, work.credentials, keysFor(hostC, "carol"))
+	add(t, work.credentials, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "own", Name: "other"}})
+
+	var got []string
+	for _, r := range work.knownRegistries() {
+		got = append(got, r.String())
+	}
+	slices.Sort(got)
+	if want := []string{hostA, hostB, hostC}; !slices.Equal(got, want) {
+		t.Errorf("known %v, want %v", got, want)
+	}
+	for host, want := range map[string]bool{hostA: true, hostB: true, hostC: true, hostPublic: false, hostGov: false} {
+		if got := work.wanted(registryOf(host)); got != want {
+			t.Errorf("wanted(%s) = %t", host, got)
+		}
+	}
+
+	work.queue.Add("first")
+	work.tokensChanged([]ecr.Registry{registryOf(hostB)}, false)
+	if got, want := work.queue.drain(), []string{"first", "shop"}; !slices.Equal(got, want) {
+		t.Errorf("after a renewal: %v, want %v", got, want)
+	}
+	work.queue.Add("first")
+	work.tokensChanged([]ecr.Registry{registryOf(hostB), registryOf(hostC)}, true)
+	if got, want := work.queue.drain(), []string{"shop", "first"}; !slices.Equal(got, want) {
+		t.Errorf("after a first token: %v, want %v", got, want)
+	}
+	work.tokensChanged([]ecr.Registry{registryOf(hostA), registryOf(hostB)}, false)
+	if got := work.queue.drain(); len(got) != 2 {
+		t.Errorf("for two registries: %v, want each namespace once", got)
+	}
+}
+
+func TestCredentialSecretsConcernRegistries(t *testing.T) {
+	work, _, _ := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	for name, want := range map[string][]string{"other": nil, "creds-x": nil, "creds-" + hostC: nil, "creds-" + hostA: {"shop"}} {
+		work.credentialChanged(name)
+		if got := work.queue.drain(); !slices.Equal(got, want) {
+			t.Errorf("%s: namespaces %v, want %v", name, got, want)
+		}
+	}
+}
+
+func TestHandlersPassOnNames(t *testing.T) {
+	var names []string
+	note := func(name string) { names = append(names, name) }
+	took := func(what string, want ...string) {
+		t.Helper()
+		if !slices.Equal(names, want) {
+			t.Errorf("%s: %q, want %q", what, names, want)
+		}
+		names = nil
+	}
+	secret := keysFor(hostA, "alice")
+	secret.Name = "creds"
+	other := secret.DeepCopy()
+	other.Data["more"] = nil
+
+	h := handleNames(note, dataChanged)
+	h.OnAdd(secret, false)
+	h.OnUpdate(secret, other)
+	h.OnDelete(secret)
+	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "own/creds", Obj: secret})
+	took("changes", "creds", "creds", "creds", "creds")
+	h.OnUpdate(secret, secret.DeepCopy())
+	took("the same content")
+	handleNames(note, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
+	took("a namespace that went unseen", "shop")
+
+	h = handleNamespaces(note)
+	h.OnAdd(secret, true)
+	h.OnUpdate(secret, secret)
+	h.OnDelete(secret)
+	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "own/creds"})
+	took("namespaces", "own", "own", "own", "own")
+}
+
+func TestLabelsChanged(t *testing.T) {
+	before := func() *metav1.PartialObjectMetadata {
+		n := namespaceOf("shop", map[string]string{hostA: "true"})
+		n.UID, n.ResourceVersion = "1", "1"
+		return n
+	}
+	for name, c := range map[string]struct {
+		edit func(*metav1.PartialObjectMetadata)
+		want bool
+	}{
+		"nothing":            {func(n *metav1.PartialObjectMetadata) { n.ResourceVersion = "2" }, false},
+		"another value":      {func(n *metav1.PartialObjectMetadata) { n.Labels[hostA] = "false" }, true},
+		"one more label":     {func(n *metav1.PartialObjectMetadata) { n.Labels["team"] = "x" }, true},
+		"no label":           {func(n *metav1.PartialObjectMetadata) { n.Labels = nil }, true},
+		"another namespace":  {func(n *metav1.PartialObjectMetadata) { n.UID = "2" }, true},
+		"one on its way out": {func(n *metav1.PartialObjectMetadata) { leaving(n) }, true},
+	} {
+		after := before()
+		c.edit(after)
+		if got := labelsChanged(before(), after); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+	if labelsChanged(leaving(before()), leaving(before())) {
+		t.Error("still on its way out")
+	}
+}
+
+func TestErrorsOfTheAPIServer(t *testing.T) {
+	secrets := schema.GroupResource{Resource: "secrets"}
+	terminating := apierrors.NewForbidden(secrets, "pullpass", errors.New("the namespace goes"))
+	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	for name, c := range map[string]struct {
+		err    error
+		gone   bool
+		result string
+	}{
+		"no namespace":               {apierrors.NewNotFound(secrets, "pullpass"), true, resultFailed},
+		"a namespace on its way out": {terminating, true, resultForbidden},
+		"forbidden":                  {apierrors.NewForbidden(secrets, "pullpass", errors.New("no")), false, resultForbidden},
+		"a conflict":                 {apierrors.NewConflict(secrets, "pullpass", errors.New("changed")), false, resultFailed},
+		"too many requests":          {apierrors.NewTooManyRequestsError("later"), false, resultFailed},
+		"no answer":                  {errors.New("connection refused"), false, resultFailed},
+	} {
+		wrapped := fmt.Errorf("applying: %w", c.err)
+		if isGone(wrapped) != c.gone || resultOf(wrapped) != c.result {
+			t.Errorf("%s: gone %t, result %s", name, isGone(wrapped), resultOf(wrapped))
+		}
+	}
+	if isGone(nil) {
+		t.Error("no error, and gone")
+	}
+}
+
+func TestEveryMetricIsThereFromTheStart(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	newMetrics(reg)
+	for metric, want := range map[string]map[string]float64{
+		"pullpass_syncs_total":                  {resultUnchanged: 0, resultCreated: 0, resultUpdated: 0, resultDeleted: 0, resultForeign: 0, resultConflict: 0, resultForbidden: 0, resultFailed: 0},
+		"pullpass_aws_requests_total":           {"200 GetAuthorizationToken": 0, "200 AssumeRole": 0, "200 AssumeRoleWithWebIdentity": 0},
+		"pullpass_leader":                       {"": 0},
+		"secret_renewals_total":                 {"": 0},
+		"pullpass_sync_duration_seconds":        {"": 0},
+		"pullpass_aws_request_duration_seconds": {"": 0},
+	} {
+		if got := values(t, reg, metric); !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %v, want %v", metric, got, want)
+		}
+	}
+}

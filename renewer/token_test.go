@@ -1,0 +1,116 @@
+package renewer
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestRenewBy(t *testing.T) {
+	const h = time.Hour
+	for name, c := range map[string]struct {
+		life, interval, session, want time.Duration // a session of 0 has no end
+	}{
+		"half of the token's life":        {life: 12 * h, want: 6 * h},
+		"the interval":                    {life: 12 * h, interval: 2 * h, want: 2 * h},
+		"an interval beyond half":         {life: 12 * h, interval: 7 * h, want: 6 * h},
+		"an interval beyond a short life": {life: h, interval: 2 * h, want: 30 * time.Minute},
+		"the session's end":               {life: 12 * h, session: h, want: h},
+		"a session that outlives half":    {life: 12 * h, session: 7 * h, want: 6 * h},
+		"a session within the interval":   {life: 12 * h, interval: 2 * h, session: h, want: h},
+		"an interval within the session":  {life: 12 * h, interval: h, session: 2 * h, want: h},
+		"a token of moments":              {life: 30 * time.Second, interval: 2 * h, session: h, want: 15 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var ends time.Time
+			if c.session != 0 {
+				ends = start.Add(c.session)
+			}
+			if got := renewBy(start, start.Add(c.life), c.interval, ends).Sub(start); got != c.want {
+				t.Errorf("%s after the issue, want %s", got, c.want)
+			}
+		})
+	}
+}
+
+func TestRenewalsComeInOrderAndInTime(t *testing.T) {
+	for _, period := range []time.Duration{15 * time.Second, time.Minute, time.Hour, 6 * time.Hour} {
+		token := Token{Issued: start, RenewBy: start.Add(period)}
+		for part, want := range map[float64]float64{0: 0.85, 0.5: 0.875, 1: 0.9} {
+			if got := token.renewAt(part).Sub(start); (got - time.Duration(float64(period)*want)).Abs() > time.Microsecond {
+				t.Errorf("of %s, renewAt(%v) = %s, want %v of it", period, part, got, want)
+			}
+		}
+		for part, want := range map[float64]float64{0: 0.9, 0.5: 0.95, 1: 1} {
+			if got := token.rewriteAt(start, part).Sub(start); (got - time.Duration(float64(period)*want)).Abs() > time.Microsecond {
+				t.Errorf("of %s, rewriteAt(%v) = %s, want %v of it", period, part, got, want)
+			}
+		}
+		if late := token.rewriteAt(start, 1); late.After(token.RenewBy) {
+			t.Errorf("of %s, the last secret is written %s late", period, late.Sub(token.RenewBy))
+		}
+	}
+	token := Token{Issued: start.Add(time.Hour), RenewBy: start.Add(2 * time.Hour)}
+	if got, want := token.rewriteAt(start, 0), start.Add(54*time.Minute); !got.Equal(want) {
+		t.Errorf("rewriteAt counts from %s, want from the old token's issue", got)
+	}
+}
+
+func TestUsable(t *testing.T) {
+	token := Token{Auth: "x", Expires: start}
+	if !token.usable(start.Add(-1)) || token.usable(start) || token.usable(start.Add(1)) || (Token{Expires: start}).usable(start.Add(-1)) {
+		t.Error("usable is until the expiry, and with a token")
+	}
+}
+
+func TestEntryIsInWholeSecondsUTC(t *testing.T) {
+	zone := time.FixedZone("", 3600)
+	token := Token{Principal: "alice", Issued: start.In(zone), Expires: start.Add(time.Hour + 999*time.Millisecond).In(zone)}
+	if got, want := token.entry(), (entry{Principal: "alice", Issued: start, Expires: start.Add(time.Hour)}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestSecretTextShowsNowhere(t *testing.T) {
+	const secret = "hunter2"
+	text := secretText(secret)
+	token := Token{Auth: text, Principal: "alice"}
+	credential := Credential{AccessKeyID: "AKIA", SecretAccessKey: text, SessionToken: text, ExternalID: text}
+	request := TokenRequest{Credential: credential}
+
+	shown := map[string]string{}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%10.3s", "%z"} {
+		for _, value := range []any{text, &text, token, &token, credential, request, []secretText{text}, map[secretText]secretText{text: text}, error(fmt.Errorf("x: %v", text))} {
+			shown[fmt.Sprintf("%s of %T", verb, value)] = fmt.Sprintf(verb, value)
+		}
+	}
+	shown["Sprint"] = fmt.Sprint(text, token, credential, request)
+	shown["Sprintln"] = fmt.Sprintln(text, &token, &credential, &request)
+	encoded, err := json.Marshal(map[string]any{"text": text, "token": token, "request": &request})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown["JSON"] = string(encoded)
+	for format, handler := range map[string]func(*bytes.Buffer) slog.Handler{
+		"slog as JSON": func(b *bytes.Buffer) slog.Handler { return slog.NewJSONHandler(b, nil) },
+		"slog as text": func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
+	} {
+		var b bytes.Buffer
+		slog.New(handler(&b)).With("with", text).WithGroup("g").Info("x", "text", text, "token", token, "pointer", &token, "request", request, "list", []secretText{text})
+		shown[format] = b.String()
+	}
+	for how, got := range shown {
+		if strings.Contains(got, secret) || strings.Contains(strings.ToLower(got), fmt.Sprintf("%x", secret)) {
+			t.Errorf("%s: %s", how, got)
+		}
+	}
+	for _, how := range []string{"%v of renewer.secretText", "%q of renewer.secretText", "%#v of renewer.Token", "Sprint", "JSON", "slog as JSON", "slog as text"} {
+		if !strings.Contains(shown[how], redacted) {
+			t.Errorf("%s does not say that it was redacted: %s", how, shown[how])
+		}
+	}
+}

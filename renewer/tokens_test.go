@@ -1,0 +1,768 @@
+package renewer
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+)
+
+const (
+	hostAFIPS      = "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"
+	hostADualStack = "111111111111.dkr-ecr.us-east-1.on.aws"
+	hostGov        = "111111111111.dkr.ecr.us-gov-west-1.amazonaws.com"
+	hostPublic     = "public.ecr.aws"
+)
+
+// values returns the values of a metric by its labels' values.
+func values(t *testing.T, reg prometheus.Gatherer, metric string) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != metric {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			var labels []string
+			for _, l := range m.GetLabel() {
+				labels = append(labels, l.GetValue())
+			}
+			all[strings.Join(labels, " ")] = m.GetGauge().GetValue() + m.GetCounter().GetValue() + float64(m.GetHistogram().GetSampleCount())
+		}
+	}
+	return all
+}
+
+// keysFor returns the credential secret of a registry, as the test's renewer
+// looks for it.
+func keysFor(host, user string) *corev1.Secret {
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "own", Name: "creds-" + host},
+		Data:       map[string][]byte{keyAccessKeyID: []byte("AKIA" + user), keySecretAccessKey: []byte("secret-of-" + user)},
+	}
+}
+
+// storeOf returns a store of credential secrets.
+func storeOf(secrets ...*corev1.Secret) credentialStore {
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	for _, s := range secrets {
+		if err := store.Add(s); err != nil {
+			panic(err)
+		}
+	}
+	return credentialStore{secrets: store, namespace: "own", prefix: "creds"}
+}
+
+// put adds or replaces a credential secret, without telling anybody.
+func (c credentialStore) put(s *corev1.Secret) {
+	if err := c.secrets.Add(s); err != nil {
+		panic(err)
+	}
+}
+
+// tokenFunc is a [TokenSource].
+type tokenFunc func(context.Context, TokenRequest) (Token, error)
+
+func (f tokenFunc) Token(ctx context.Context, r TokenRequest) (Token, error) { return f(ctx, r) }
+
+// goodToken answers with a token that lives 12 hours from now.
+func goodToken(_ context.Context, r TokenRequest) (Token, error) {
+	now := time.Now()
+	return Token{Auth: "auth", Principal: r.Credential.AccessKeyID, Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
+}
+
+// call is a call to AWS, notice one of changed.
+type call struct {
+	at      time.Duration
+	request TokenRequest
+}
+
+type notice struct {
+	at        time.Duration
+	hosts     string
+	firstTime bool
+}
+
+// running is a tokens at work, and what it did. It is for use in a bubble,
+// where all is quiet whenever a test looks.
+type running struct {
+	*tokens
+	reg *prometheus.Registry
+	log bytes.Buffer
+
+	mu      sync.Mutex
+	began   time.Time
+	answer  tokenFunc
+	calls   []call
+	notices []notice
+	nobody  map[ecr.Registry]bool // whom nobody wants
+}
+
+func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
+	r := &running{reg: prometheus.NewRegistry(), began: time.Now(), answer: answer, nobody: map[ecr.Registry]bool{}}
+	source := tokenFunc(func(ctx context.Context, request TokenRequest) (Token, error) {
+		r.mu.Lock()
+		r.calls = append(r.calls, call{time.Since(r.began), request})
+		answer := r.answer
+		r.mu.Unlock()
+		return answer(ctx, request)
+	})
+	r.tokens = newTokens(source, store, newMetrics(r.reg), slog.New(slog.NewTextHandler(&r.log, nil)))
+	r.wanted = func(registry ecr.Registry) bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return !r.nobody[registry]
+	}
+	r.changed = func(registries []ecr.Registry, firstTime bool) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		var hosts []string
+		for _, registry := range registries {
+			hosts = append(hosts, registry.String())
+		}
+		slices.Sort(hosts)
+		r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), firstTime})
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.run(ctx)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+	})
+	return r
+}
+
+// answers changes how AWS answers from now on.
+func (r *running) answers(f tokenFunc) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answer = f
+}
+
+// unwanted takes all labels and credentials of a registry away.
+func (r *running) unwanted(host string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.nobody[registryOf(host)] = true
+}
+
+// happened waits until all is quiet, and returns the calls and notices since it
+// was last asked.
+func (r *running) happened() ([]call, []notice) {
+	synctest.Wait()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	calls, notices := r.calls, r.notices
+	r.calls, r.notices = nil, nil
+	return calls, notices
+}
+
+func (r *running) wantCalls(t *testing.T, want int) []call {
+	t.Helper()
+	calls, _ := r.happened()
+	if len(calls) != want {
+		t.Errorf("%d calls to AWS, want %d: %+v", len(calls), want, calls)
+	}
+	return calls
+}
+
+func (r *running) wantNotices(t *testing.T, want ...notice) {
+	t.Helper()
+	if _, got := r.happened(); !slices.Equal(got, want) {
+		t.Errorf("notices %+v, want %+v", got, want)
+	}
+}
+
+// expiries returns the hosts that the metric of tokens' expiry names.
+func (r *running) expiries(t *testing.T) []string {
+	t.Helper()
+	return slices.Sorted(maps.Keys(values(t, r.reg, "pullpass_registry_token_expiry_timestamp_seconds")))
+}
+
+func failing(context.Context, TokenRequest) (Token, error) { return Token{}, errAWS }
+
+// hanging answers when the test says so, or the call is given up.
+func hanging(release <-chan struct{}) tokenFunc {
+	return func(ctx context.Context, r TokenRequest) (Token, error) {
+		select {
+		case <-release:
+			return goodToken(ctx, r)
+		case <-ctx.Done():
+			return Token{}, ctx.Err()
+		}
+	}
+}
+
+func TestManyAskersMakeOneCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), hanging(release))
+		var askers sync.WaitGroup
+		for range 200 {
+			askers.Go(func() {
+				if token, err := r.token(registryOf(hostA)); token.Auth != "" || !errors.Is(err, errPending) {
+					t.Errorf("while AWS thinks: %+v, %v", token, err)
+				}
+			})
+		}
+		askers.Wait()
+		calls := r.wantCalls(t, 1)
+		if want := (TokenRequest{Credential: Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}, Region: "us-east-1"}); calls[0].request != want {
+			t.Errorf("asked for %+v, want %+v", calls[0].request, want)
+		}
+		close(release)
+		r.wantNotices(t, notice{0, hostA, true})
+		if token, err := r.token(registryOf(hostA)); token.Auth != "auth" || err != nil {
+			t.Errorf("afterwards: %+v, %v", token, err)
+		}
+		if got := values(t, r.reg, "pullpass_registry_token_expiry_timestamp_seconds"); got[hostA] != float64(r.began.Add(12*time.Hour).Unix()) {
+			t.Errorf("metric of expiry: %v", got)
+		}
+		time.Sleep(5 * time.Hour)
+		r.wantCalls(t, 0)
+	})
+}
+
+func TestRegistriesShareCalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		hosts []string
+		users map[string]string // by host; alice's otherwise
+		calls int
+	}{
+		"two accounts of a region":                 {hosts: []string{hostA, hostB}, calls: 1},
+		"a plain, a FIPS and a dual-stack host":    {hosts: []string{hostA, hostAFIPS, hostADualStack}, calls: 1},
+		"two regions":                              {hosts: []string{hostA, hostC}, calls: 2},
+		"two partitions":                           {hosts: []string{hostA, hostGov}, calls: 2},
+		"a private and the public one of a region": {hosts: []string{hostA, hostPublic}, calls: 2},
+		"two identities":                           {hosts: []string{hostA, hostB}, users: map[string]string{hostB: "bob"}, calls: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, registries := storeOf(), []ecr.Registry{}
+				for _, host := range c.hosts {
+					user := "alice"
+					if other, ok := c.users[host]; ok {
+						user = other
+					}
+					store.put(keysFor(host, user))
+					registries = append(registries, registryOf(host))
+				}
+				r := runTokens(t, store, goodToken)
+				r.prefetch(registries)
+				r.prefetch(registries)
+				r.wantCalls(t, c.calls)
+				slices.Sort(c.hosts)
+				if got := r.expiries(t); !slices.Equal(got, c.hosts) {
+					t.Errorf("expiry of %v, want %v", got, c.hosts)
+				}
+				for _, registry := range registries {
+					if token, err := r.token(registry); err != nil || token.Auth == "" {
+						t.Errorf("%s: %+v, %v", registry, token, err)
+					}
+				}
+				time.Sleep(5*time.Hour + 30*time.Minute) // the end of the renewal's window
+				r.wantCalls(t, c.calls)
+			})
+		})
+	}
+}
+
+func TestRequestsFollowTheRegistries(t *testing.T) {
+	alice := Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}
+	for name, c := range map[string]struct {
+		hosts []string
+		want  TokenRequest
+	}{
+		"plain":                   {[]string{hostA}, TokenRequest{Credential: alice, Region: "us-east-1"}},
+		"FIPS":                    {[]string{hostA, hostAFIPS, hostB}, TokenRequest{Credential: alice, Region: "us-east-1", FIPS: true}},
+		"dual-stack":              {[]string{hostADualStack, hostA}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true}},
+		"FIPS and dual-stack":     {[]string{hostADualStack, hostAFIPS}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true, FIPS: true}},
+		"public":                  {[]string{hostPublic}, TokenRequest{Credential: alice, Region: "us-east-1", Public: true}},
+		"another region's, alone": {[]string{hostC}, TokenRequest{Credential: alice, Region: "eu-west-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				store, registries := storeOf(), []ecr.Registry{}
+				for _, host := range c.hosts {
+					store.put(keysFor(host, "alice"))
+					registries = append(registries, registryOf(host))
+				}
+				r := runTokens(t, store, goodToken)
+				r.prefetch(registries)
+				if calls := r.wantCalls(t, 1); calls[0].request != c.want {
+					t.Errorf("asked for %+v, want %+v", calls[0].request, c.want)
+				}
+			})
+		})
+	}
+}
+
+func TestFIPSRegistryJoins(t *testing.T) {
+	store := storeOf(keysFor(hostA, "alice"), keysFor(hostAFIPS, "alice"))
+	t.Run("after the call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := runTokens(t, store, goodToken)
+			r.prefetch([]ecr.Registry{registryOf(hostA)})
+			r.wantCalls(t, 1)
+			time.Sleep(time.Hour)
+			// The token that is there opens it too, and serves until the next comes.
+			if token, err := r.token(registryOf(hostAFIPS)); token.Auth == "" || err != nil {
+				t.Errorf("at once: %+v, %v", token, err)
+			}
+			calls, notices := r.happened()
+			if len(calls) != 1 || !calls[0].request.FIPS {
+				t.Errorf("calls %+v, want one with FIPS", calls)
+			}
+			if want := []notice{{time.Hour, hostAFIPS + " " + hostA, false}}; !slices.Equal(notices, want) {
+				t.Errorf("notices %+v, want %+v", notices, want)
+			}
+		})
+	})
+	t.Run("while the call is under way", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			release := make(chan struct{})
+			r := runTokens(t, store, hanging(release))
+			r.prefetch([]ecr.Registry{registryOf(hostA)})
+			r.wantCalls(t, 1)
+			r.prefetch([]ecr.Registry{registryOf(hostAFIPS)})
+			r.wantCalls(t, 0)
+			close(release)
+			if calls := r.wantCalls(t, 1); !calls[0].request.FIPS {
+				t.Errorf("asked for %+v, want FIPS", calls[0].request)
+			}
+			time.Sleep(5 * time.Hour)
+			r.wantCalls(t, 0)
+		})
+	})
+	t.Run("and a plain one makes no call", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := runTokens(t, store, goodToken)
+			r.prefetch([]ecr.Registry{registryOf(hostAFIPS)})
+			r.wantCalls(t, 1)
+			if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
+				t.Errorf("at once: %+v, %v", token, err)
+			}
+			r.wantCalls(t, 0)
+			if got, want := r.expiries(t), []string{hostAFIPS, hostA}; !slices.Equal(got, want) {
+				t.Errorf("expiry of %v, want %v", got, want)
+			}
+		})
+	})
+}
+
+func TestAWSFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), failing)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(20 * time.Minute)
+		calls, notices := r.happened()
+		if want := []notice{{0, hostA, true}}; !slices.Equal(notices, want) {
+			t.Errorf("notices %+v, want %+v", notices, want)
+		}
+		most := firstAttemptDelay
+		for i := range calls[1:] {
+			if gap := calls[i+1].at - calls[i].at; gap < most/2 || gap > most {
+				t.Errorf("call %d came %s after the last, want %s to %s", i+1, gap, most/2, most)
+			}
+			most = min(2*most, lastAttemptDelay)
+		}
+		if len(calls) < 30 {
+			t.Errorf("%d calls in 20 minutes", len(calls))
+		}
+		if token, err := r.token(registryOf(hostA)); token.Auth != "" || !errors.Is(err, errAWS) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+		if got := r.expiries(t); len(got) > 0 {
+			t.Errorf("expiry of %v, want none", got)
+		}
+		if err := r.overdue(stuckAfter); err != nil {
+			t.Error(err)
+		}
+
+		// AWS is back.
+		r.answers(goodToken)
+		back := time.Since(r.began)
+		time.Sleep(lastAttemptDelay)
+		calls, notices = r.happened()
+		if len(calls) != 1 || len(notices) != 1 || !notices[0].firstTime || notices[0].hosts != hostA {
+			t.Errorf("after success: calls %+v, notices %+v", calls, notices)
+		}
+		if late := notices[0].at - back; late > lastAttemptDelay {
+			t.Errorf("noticed %s after AWS was back", late)
+		}
+
+		// The next failure begins with short delays again.
+		r.answers(failing)
+		time.Sleep(5 * time.Hour)
+		r.happened()
+		time.Sleep(30 * time.Minute)
+		calls, notices = r.happened()
+		if len(calls) < 2 || calls[1].at-calls[0].at > firstAttemptDelay {
+			t.Errorf("the second failure: %+v", calls[:min(2, len(calls))])
+		}
+		if len(notices) > 0 {
+			t.Errorf("notices of trouble while the token is good: %+v", notices)
+		}
+	})
+}
+
+func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.wantNotices(t, notice{0, hostA, true})
+		r.answers(failing)
+		time.Sleep(12*time.Hour - time.Second)
+		r.wantNotices(t)
+		if token, err := r.token(registryOf(hostA)); token.Auth == "" || !errors.Is(err, errAWS) {
+			t.Errorf("while it is good: %+v, %v", token, err)
+		}
+		time.Sleep(time.Second)
+		if token, err := r.token(registryOf(hostA)); token.Auth != "" || !errors.Is(err, errAWS) {
+			t.Errorf("once it has expired: %+v, %v", token, err)
+		}
+		time.Sleep(time.Hour)
+		if _, notices := r.happened(); len(notices) != 1 || !notices[0].firstTime || notices[0].at > 12*time.Hour+lastAttemptDelay {
+			t.Errorf("notices %+v, want one, at the expiry", notices)
+		}
+		if got := r.expiries(t); !slices.Equal(got, []string{hostA}) {
+			t.Errorf("expiry of %v, want the one that has passed, for alerts", got)
+		}
+		r.answers(goodToken)
+		time.Sleep(time.Minute)
+		if _, notices := r.happened(); len(notices) != 1 || !notices[0].firstTime {
+			t.Errorf("notices %+v, want one of AWS's return", notices)
+		}
+	})
+}
+
+func TestRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		last := time.Duration(0)
+		for range 8 {
+			time.Sleep(last + 6*time.Hour*85/100 - time.Second - time.Since(r.began))
+			r.wantCalls(t, 0)
+			time.Sleep(6*time.Hour*5/100 + 2*time.Second)
+			calls, notices := r.happened()
+			if len(calls) != 1 || len(notices) != 1 || notices[0].firstTime {
+				t.Fatalf("calls %+v, notices %+v, want one each and none a first", calls, notices)
+			}
+			last = calls[0].at
+		}
+	})
+}
+
+func TestTokensThatLiveForMoments(t *testing.T) {
+	for name, life := range map[string]time.Duration{"30 s": 30 * time.Second, "a second": time.Second, "no time at all": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := runTokens(t, storeOf(keysFor(hostA, "alice")), func(ctx context.Context, request TokenRequest) (Token, error) {
+					token, err := goodToken(ctx, request)
+					token.Expires, token.RenewBy = token.Issued.Add(life), token.Issued.Add(life/2)
+					return token, err
+				})
+				r.prefetch([]ecr.Registry{registryOf(hostA)})
+				time.Sleep(10 * time.Minute)
+				calls, _ := r.happened()
+				for i := range calls[1:] {
+					gap := calls[i+1].at - calls[i].at
+					if gap < minRenewal || gap > max(life/2, minRenewal) {
+						t.Errorf("asked again after %s", gap)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestCredentialChanges(t *testing.T) {
+	alice, bob := keysFor(hostA, "alice"), keysFor(hostA, "bob")
+	broken := keysFor(hostA, "carol")
+	delete(broken.Data, keySecretAccessKey)
+	a := registryOf(hostA)
+
+	run := func(name string, f func(t *testing.T, store credentialStore)) {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { f(t, storeOf(alice)) })
+		})
+	}
+	run("rotated", func(t *testing.T, store credentialStore) {
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a})
+		r.happened()
+		store.put(bob)
+		release := make(chan struct{})
+		r.answers(hanging(release))
+		r.credentialChanged(a)
+		calls, notices := r.happened()
+		if len(calls) != 1 || calls[0].request.Credential.AccessKeyID != "AKIAbob" {
+			t.Errorf("calls %+v, want one as bob", calls)
+		}
+		if want := []notice{{0, hostA, true}}; !slices.Equal(notices, want) {
+			t.Errorf("notices %+v, want %+v", notices, want)
+		}
+		if token, err := r.token(a); token.Auth != "" || !errors.Is(err, errPending) {
+			t.Errorf("while AWS thinks: %+v, %v", token, err)
+		}
+		close(release)
+		r.wantNotices(t, notice{0, hostA, true})
+		if token, err := r.token(a); token.Principal != "AKIAbob" || err != nil {
+			t.Errorf("afterwards: %+v, %v", token, err)
+		}
+		time.Sleep(5*time.Hour + 30*time.Minute)
+		r.wantCalls(t, 1) // bob's; alice's is dropped
+	})
+	run("rotated while a call is under way", func(t *testing.T, store credentialStore) {
+		release := make(chan struct{})
+		r := runTokens(t, store, hanging(release))
+		r.prefetch([]ecr.Registry{a})
+		r.wantCalls(t, 1)
+		store.put(bob)
+		r.answers(goodToken)
+		r.credentialChanged(a)
+		r.happened()
+		close(release)
+		r.wantNotices(t)
+		if token, err := r.token(a); token.Principal != "AKIAbob" || err != nil {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+	run("rotated and back while a call is under way", func(t *testing.T, store credentialStore) {
+		release := make(chan struct{})
+		r := runTokens(t, store, hanging(release))
+		r.prefetch([]ecr.Registry{a})
+		r.wantCalls(t, 1)
+		r.answers(goodToken)
+		store.put(bob)
+		r.credentialChanged(a)
+		store.put(alice)
+		r.credentialChanged(a)
+		r.happened()
+		close(release)
+		calls, notices := r.happened()
+		if len(calls) != 1 || len(notices) != 1 {
+			t.Errorf("calls %+v, notices %+v, want one of each", calls, notices)
+		}
+		if token, err := r.token(a); token.Principal != "AKIAalice" || err != nil {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+	run("deleted", func(t *testing.T, store credentialStore) {
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a})
+		r.happened()
+		if err := store.secrets.Delete(alice); err != nil {
+			t.Fatal(err)
+		}
+		r.credentialChanged(a)
+		r.wantNotices(t, notice{0, hostA, true})
+		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+		if got := r.expiries(t); len(got) > 0 {
+			t.Errorf("expiry of %v, want none", got)
+		}
+		time.Sleep(24 * time.Hour)
+		r.wantCalls(t, 0)
+	})
+	run("deleted, with the default chain to fall back on", func(t *testing.T, store credentialStore) {
+		store.useDefault = true
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a})
+		r.happened()
+		if err := store.secrets.Delete(alice); err != nil {
+			t.Fatal(err)
+		}
+		r.credentialChanged(a)
+		if calls := r.wantCalls(t, 1); calls[0].request.Credential != (Credential{}) {
+			t.Errorf("asked as %+v", calls[0].request.Credential)
+		}
+	})
+	run("deleted while a call is under way", func(t *testing.T, store credentialStore) {
+		release := make(chan struct{})
+		r := runTokens(t, store, hanging(release))
+		r.prefetch([]ecr.Registry{a})
+		r.wantCalls(t, 1)
+		if err := store.secrets.Delete(alice); err != nil {
+			t.Fatal(err)
+		}
+		r.credentialChanged(a)
+		close(release)
+		r.wantNotices(t, notice{0, hostA, true}) // of the deletion
+		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+		if got := r.expiries(t); len(got) > 0 {
+			t.Errorf("expiry of %v, want none", got)
+		}
+	})
+	run("broken", func(t *testing.T, store credentialStore) {
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a})
+		r.happened()
+		store.put(broken)
+		r.credentialChanged(a)
+		r.wantNotices(t, notice{0, hostA, true})
+		if _, err := r.token(a); err == nil || !strings.Contains(err.Error(), "holds aws_access_key_id without aws_secret_access_key") {
+			t.Errorf("error %v", err)
+		}
+		store.put(alice)
+		r.credentialChanged(a)
+		r.wantCalls(t, 1)
+	})
+	run("written again as it is", func(t *testing.T, store credentialStore) {
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a})
+		r.happened()
+		store.put(alice.DeepCopy())
+		r.credentialChanged(a)
+		calls, notices := r.happened()
+		if len(calls) > 0 || len(notices) > 0 {
+			t.Errorf("calls %+v, notices %+v, want none", calls, notices)
+		}
+	})
+	run("given for a registry that had none", func(t *testing.T, store credentialStore) {
+		r := runTokens(t, store, goodToken)
+		b := registryOf(hostB)
+		if _, err := r.token(b); !isNoCredentials(err) {
+			t.Errorf("error %v", err)
+		}
+		r.wantCalls(t, 0)
+		store.put(keysFor(hostB, "bob"))
+		r.credentialChanged(b)
+		calls, notices := r.happened()
+		if want := []notice{{0, hostB, true}, {0, hostB, true}}; len(calls) != 1 || !slices.Equal(notices, want) {
+			t.Errorf("calls %+v, notices %+v", calls, notices)
+		}
+	})
+	run("rotated for one of two registries that shared it", func(t *testing.T, store credentialStore) {
+		store.put(keysFor(hostB, "alice"))
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{a, registryOf(hostB)})
+		r.happened()
+		store.put(bob)
+		r.credentialChanged(a)
+		r.wantCalls(t, 1)
+		for host, want := range map[string]string{hostA: "AKIAbob", hostB: "AKIAalice"} {
+			if token, err := r.token(registryOf(host)); token.Principal != want || err != nil {
+				t.Errorf("%s: %+v, %v, want %s's", host, token, err, want)
+			}
+		}
+	})
+}
+
+func TestUnwantedRegistriesAreDroppedAtTheRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storeOf()
+		store.useDefault = true
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostB), registryOf(hostC)})
+		r.wantCalls(t, 2)
+		r.unwanted(hostA)
+		r.unwanted(hostC)
+		time.Sleep(5 * time.Hour)
+		if got := r.expiries(t); len(got) != 3 {
+			t.Errorf("before the renewal: expiry of %v, want three", got)
+		}
+		time.Sleep(30 * time.Minute)
+		if calls := r.wantCalls(t, 1); calls[0].request.Region != "us-east-1" {
+			t.Errorf("renewed the token of %s", calls[0].request.Region)
+		}
+		if got := r.expiries(t); !slices.Equal(got, []string{hostB}) {
+			t.Errorf("expiry of %v, want %s", got, hostB)
+		}
+		// Whoever wants it again gets it at once, or as soon as AWS answers.
+		if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
+			t.Errorf("%s: %+v, %v", hostA, token, err)
+		}
+		if _, err := r.token(registryOf(hostC)); !errors.Is(err, errPending) {
+			t.Errorf("%s: %v", hostC, err)
+		}
+		r.wantCalls(t, 1)
+	})
+}
+
+func TestOverdue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		// A source that does not come back, though its calls have a time limit.
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), hanging(nil))
+		if err := r.overdue(0); err != nil {
+			t.Errorf("nothing to do: %v", err)
+		}
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(stuckAfter)
+		if err := r.overdue(stuckAfter); err != nil {
+			t.Errorf("too early: %v", err)
+		}
+		time.Sleep(time.Second)
+		if err := r.overdue(stuckAfter); err == nil || !strings.Contains(err.Error(), "overdue by 3m1s") {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestOneHangingCallHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hang := hanging(nil)
+		store := storeOf(keysFor(hostA, "alice"), keysFor(hostC, "bob"))
+		r := runTokens(t, store, func(ctx context.Context, request TokenRequest) (Token, error) {
+			if request.Region == "us-east-1" {
+				return hang(ctx, request)
+			}
+			return goodToken(ctx, request)
+		})
+		r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostC)})
+		r.wantNotices(t, notice{0, hostC, true})
+	})
+}
+
+func TestTokensLogNothingSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), func(ctx context.Context, request TokenRequest) (Token, error) {
+			token, err := goodToken(ctx, request)
+			token.Auth = "QVdTOnBhc3N3b3Jk"
+			return token, err
+		})
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		r.answers(failing)
+		time.Sleep(6 * time.Hour)
+		r.happened()
+		text := r.log.String()
+		for _, want := range []string{"got a token", "cannot get a token", errAWS.Error()} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the log lacks %q: %s", want, text)
+			}
+		}
+		for _, secret := range []string{"QVdTOnBhc3N3b3Jk", "secret-of-alice"} {
+			if strings.Contains(text, secret) {
+				t.Errorf("the log holds %q: %s", secret, text)
+			}
+		}
+	})
+}
