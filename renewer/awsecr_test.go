@@ -2,6 +2,7 @@ package renewer
 
 import (
 	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -160,6 +162,21 @@ func TestPrincipal(t *testing.T) {
 	}
 }
 
+// awsEnvironment sets the variables that the SDK reads, and those only.
+func awsEnvironment(t *testing.T, variables map[string]string) {
+	t.Helper()
+	for _, variable := range os.Environ() {
+		if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
+			t.Setenv(name, "")
+		}
+	}
+	t.Setenv("AWS_CONFIG_FILE", os.DevNull)
+	t.Setenv("AWS_SHARED_CREDENTIALS_FILE", os.DevNull)
+	for name, value := range variables {
+		t.Setenv(name, value)
+	}
+}
+
 // TestTokenFromAWS has the real SDK ask a local server.
 func TestTokenFromAWS(t *testing.T) {
 	now := time.Now()
@@ -199,14 +216,7 @@ func TestTokenFromAWS(t *testing.T) {
 				c.answer(w, r)
 			}))
 			defer server.Close()
-			for _, variable := range os.Environ() {
-				if name, _, _ := strings.Cut(variable, "="); strings.HasPrefix(name, "AWS_") {
-					t.Setenv(name, "")
-				}
-			}
-			t.Setenv("AWS_ENDPOINT_URL_ECR", server.URL)
-			t.Setenv("AWS_CONFIG_FILE", "/dev/null")
-			t.Setenv("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+			awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL})
 			reg := prometheus.NewRegistry()
 			source := awsTokens{metrics: newMetrics(reg), now: time.Now, interval: time.Hour}
 			token, err := source.Token(t.Context(), TokenRequest{
@@ -242,5 +252,22 @@ func TestTokenFromAWS(t *testing.T) {
 				t.Errorf("issued %s, renewed by %s", token.Issued, token.RenewBy)
 			}
 		})
+	}
+}
+
+func TestTokenThroughAPrivateCA(t *testing.T) {
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOnBhc3N3b3Jk","expiresAt":%d}]}`, time.Now().Add(time.Hour).Unix())
+	}))
+	defer server.Close()
+	bundle := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(bundle, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL, "AWS_CA_BUNDLE": bundle})
+	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
+	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
+	if token, err := source.Token(t.Context(), request); err != nil || token.Auth == "" {
+		t.Errorf("%+v, %v", token, err)
 	}
 }

@@ -16,10 +16,10 @@ const (
 	resultFailed    = "failed"
 )
 
-// metrics is what the renewer exposes. The first two are eatr's.
+// metrics is what the renewer exposes, besides where namespaces stand: see
+// [status]. The first is eatr's.
 type metrics struct {
-	secretsCreated *prometheus.CounterVec // by namespace and name
-	renewals       prometheus.Counter
+	renewals prometheus.Counter
 
 	tokenExpiry  *prometheus.GaugeVec   // by registry
 	syncs        *prometheus.CounterVec // by result
@@ -31,10 +31,6 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
-		secretsCreated: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "secrets_created_total",
-			Help: "Pull secrets created.",
-		}, []string{"namespace", "name"}),
 		renewals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "secret_renewals_total",
 			Help: "Pull secrets rewritten with newer tokens or other registries.",
@@ -72,6 +68,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, operation := range []string{"GetAuthorizationToken", "AssumeRole", "AssumeRoleWithWebIdentity"} {
 		m.awsRequests.WithLabelValues(operation, "200")
 	}
-	reg.MustRegister(m.secretsCreated, m.renewals, m.tokenExpiry, m.syncs, m.syncDuration, m.awsRequests, m.awsDuration, m.leader)
+	reg.MustRegister(m.renewals, m.tokenExpiry, m.syncs, m.syncDuration, m.awsRequests, m.awsDuration, m.leader)
 	return m
 }

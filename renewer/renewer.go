@@ -36,6 +36,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/pullpass/pullpass/internal/admin"
+	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
@@ -106,11 +107,11 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	if err != nil {
 		return fmt.Errorf("making the client: %w", err)
 	}
-	namespaces, err := kube.NewNamespaces(cfg, cache.Indexers{byRegistry: registriesOf})
+	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
 	if err != nil {
 		return err
 	}
-	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), trimSecret)
+	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
 	if err != nil {
 		return err
 	}

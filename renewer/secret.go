@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"slices"
 	"time"
+	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,37 +64,46 @@ func (s secretState) expires() (t time.Time) {
 	return t
 }
 
-// trimSecret reduces a pull secret to what [stateOf] needs: ten thousand of
-// them fit in a few megabytes then, and no token stays in memory. The content
-// is replaced by its digest, in a field that the API server never fills.
-func trimSecret(object any) (any, error) {
-	s, ok := object.(*corev1.Secret)
-	if !ok || s.StringData != nil {
-		return object, nil
-	}
-	s.StringData = map[string]string{corev1.DockerConfigJsonKey: digest(s.Data[corev1.DockerConfigJsonKey], s.Annotations[annotationRegistries])}
-	s.Data = nil
-	s.ManagedFields = slices.DeleteFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager != fieldManager })
-	for i := range s.ManagedFields {
-		s.ManagedFields[i].FieldsV1 = nil
-	}
-	return s, nil
+// observedSecret is a pull secret as the cache keeps it: ten thousand of them fit
+// in a few megabytes, and no token stays in memory.
+type observedSecret struct {
+	metav1.ObjectMeta // namespace, name, UID and resourceVersion
+
+	ours, immutable, intact bool
+	registries              unique.Handle[string] // [annotationRegistries], which many secrets share
 }
 
-// stateOf reads a trimmed secret.
-func stateOf(s *corev1.Secret) secretState {
+// observe is the transform of the cache of pull secrets.
+func observe(object any) (any, error) {
+	s, ok := object.(*corev1.Secret)
+	if !ok {
+		return object, nil // observed before, or the tombstone of one that was
+	}
 	labelled := s.Labels[labelManagedBy] == managedBy
-	state := secretState{
-		exists: true,
+	applied := slices.ContainsFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
+	registries := s.Annotations[annotationRegistries]
+	return &observedSecret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
 		// Either mark makes it ours, so that it stays so when somebody edits the
 		// labels away.
-		ours:            (labelled || len(s.ManagedFields) > 0) && s.Type == corev1.SecretTypeDockerConfigJson,
-		immutable:       s.Immutable != nil && *s.Immutable,
+		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
+		immutable:  s.Immutable != nil && *s.Immutable,
+		intact:     labelled && s.Annotations[annotationDigest] == digest(s.Data[corev1.DockerConfigJsonKey], registries),
+		registries: unique.Make(registries),
+	}, nil
+}
+
+// stateOf returns what an observed secret says.
+func stateOf(s *observedSecret) secretState {
+	state := secretState{
+		exists:          true,
+		ours:            s.ours,
+		immutable:       s.immutable,
 		uid:             string(s.UID),
 		resourceVersion: s.ResourceVersion,
 	}
-	err := json.Unmarshal([]byte(s.Annotations[annotationRegistries]), &state.entries)
-	state.intact = labelled && err == nil && s.Annotations[annotationDigest] == s.StringData[corev1.DockerConfigJsonKey]
+	err := json.Unmarshal([]byte(s.registries.Value()), &state.entries)
+	state.intact = s.intact && err == nil
 	return state
 }
 

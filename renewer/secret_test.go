@@ -73,9 +73,10 @@ func edited(s secretState) secretState {
 
 // outcome is a decision in a form that a table can hold.
 type outcome struct {
-	action                              action
-	tokens, kept, added, missing, fades []string
-	expires, again                      time.Duration // since the start, in whole seconds
+	action                action
+	tokens, kept          []string // what is written
+	added, missing, fades []string
+	expires, again        time.Duration // since the start, in whole seconds
 }
 
 func (d decision) outcome() outcome {
@@ -91,10 +92,11 @@ func (d decision) outcome() outcome {
 		}
 		return t.Sub(start).Round(time.Second)
 	}
-	return outcome{
-		action: d.action, tokens: slices.Sorted(maps.Keys(d.tokens)), kept: d.kept, added: d.added,
-		missing: hosts(d.missing), fades: hosts(d.fading), expires: since(d.expires), again: since(d.again),
+	o := outcome{action: d.action, added: d.added, missing: hosts(d.missing), fades: hosts(d.fading), expires: since(d.expires), again: since(d.again)}
+	if d.action == write {
+		o.tokens, o.kept = slices.Sorted(maps.Keys(d.tokens)), d.kept
 	}
+	return o
 }
 
 func TestDecide(t *testing.T) {
@@ -127,7 +129,7 @@ func TestDecide(t *testing.T) {
 		},
 		"nothing to do": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: h,
-			want: outcome{tokens: a, expires: 12 * h, again: turn},
+			want: outcome{expires: 12 * h, again: turn},
 		},
 		"a second label": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), at: h,
@@ -136,7 +138,7 @@ func TestDecide(t *testing.T) {
 		},
 		"a newer token waits for the namespace's turn": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 5*h))}, at: turn - time.Second,
-			want: outcome{tokens: a, expires: 12 * h, again: turn},
+			want: outcome{expires: 12 * h, again: turn},
 		},
 		"the namespace's turn": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 5*h))}, at: turn + time.Second,
@@ -144,15 +146,15 @@ func TestDecide(t *testing.T) {
 		},
 		"its turn without a newer token": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: 6 * h,
-			want: outcome{tokens: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"an older token never replaces a newer one": {
 			have: holding(held{hostA: tokenOf("alice", h)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: 11 * h,
-			want: outcome{tokens: a, expires: 13 * h, again: 13 * h},
+			want: outcome{expires: 13 * h, again: 13 * h},
 		},
 		"a token of the same second does not replace itself": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: 11 * h,
-			want: outcome{tokens: a, expires: 12 * h, again: 12 * h},
+			want: outcome{expires: 12 * h, again: 12 * h},
 		},
 		"another principal's token replaces it at once": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("bob", time.Minute))}, at: time.Minute,
@@ -224,11 +226,11 @@ func TestDecide(t *testing.T) {
 		},
 		"a credential secret that cannot be used leaves the entry": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errBroke)}, at: h,
-			want: outcome{kept: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"AWS fails": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errAWS)}, at: h,
-			want: outcome{kept: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"AWS fails beside a registry that is new": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), at: h,
@@ -245,7 +247,7 @@ func TestDecide(t *testing.T) {
 		},
 		"AWS fails while the last token is good": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{failing(hostA, tokenOf("alice", 0))}, at: 6 * h,
-			want: outcome{tokens: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"AWS fails while the last token is newer than the entry": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{failing(hostA, tokenOf("alice", 5*h))}, at: 11 * h,
@@ -253,19 +255,19 @@ func TestDecide(t *testing.T) {
 		},
 		"a second before an entry fades": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errAWS)}, at: 9*h - time.Second,
-			want: outcome{kept: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"an entry fades when a quarter of its life is left": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errAWS)}, at: 9 * h,
-			want: outcome{kept: a, fades: a, expires: 12 * h, again: 12 * h},
+			want: outcome{fades: a, expires: 12 * h, again: 12 * h},
 		},
 		"an entry fades though the last token is still good": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{failing(hostA, tokenOf("alice", 0))}, at: 9 * h,
-			want: outcome{tokens: a, fades: a, expires: 12 * h, again: 12 * h},
+			want: outcome{fades: a, expires: 12 * h, again: 12 * h},
 		},
 		"an entry does not fade while AWS answers": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: 9 * h,
-			want: outcome{tokens: a, expires: 12 * h, again: 12 * h},
+			want: outcome{expires: 12 * h, again: 12 * h},
 		},
 		"an entry that expires while AWS fails": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{failing(hostA, tokenOf("alice", 0))}, at: 12 * h,
@@ -278,7 +280,7 @@ func TestDecide(t *testing.T) {
 		"an expired entry is no reason to write the others": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 12*h)}), at: 13 * h,
 			needs: []need{without(hostA, errAWS), with(hostB, tokenOf("bob", 12*h))},
-			want:  outcome{tokens: b, missing: a, expires: 24 * h, again: 12*h + turn},
+			want:  outcome{missing: a, expires: 24 * h, again: 12*h + turn},
 		},
 		"an expired entry whose credential is gone": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errNone)}, at: 13 * h,
@@ -286,7 +288,7 @@ func TestDecide(t *testing.T) {
 		},
 		"a token is on its way to a namespace that has one": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errPending)}, at: h,
-			want: outcome{kept: a, expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: 9 * h},
 		},
 		"a token is on its way to a new namespace": {
 			needs: []need{without(hostA, errPending)},
@@ -552,14 +554,14 @@ func written(t *testing.T, tokens map[string]Token, kept map[string]keptEntry) *
 	return stored(t, secret)
 }
 
-// trimmed returns a secret as the informer keeps it.
-func trimmed(t *testing.T, s *corev1.Secret) *corev1.Secret {
+// observed returns a secret as the informer keeps it.
+func observed(t *testing.T, s *corev1.Secret) *observedSecret {
 	t.Helper()
-	object, err := trimSecret(s.DeepCopy())
+	object, err := observe(s.DeepCopy())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return object.(*corev1.Secret)
+	return object.(*observedSecret)
 }
 
 func TestPullSecret(t *testing.T) {
@@ -631,7 +633,7 @@ func TestStateOf(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := written(t, tokens, nil)
 			c.edit(s)
-			if got := stateOf(trimmed(t, s)); !reflect.DeepEqual(got, c.want) {
+			if got := stateOf(observed(t, s)); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("stateOf\n got %+v\nwant %+v", got, c.want)
 			}
 		})
@@ -650,27 +652,24 @@ func later(entries map[string]entry, host string, by time.Duration) map[string]e
 	return entries
 }
 
-func TestTrimSecretKeepsNoToken(t *testing.T) {
+func TestObservedSecretsHoldNoToken(t *testing.T) {
 	s := written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
 	s.Data["more"] = []byte("of somebody's")
-	once := trimmed(t, s)
-	if once.Data != nil {
-		t.Errorf("content is kept: %v", once.Data)
+	s.Annotations["note"] = "of somebody's"
+	once := observed(t, s)
+	if want := (metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(once.ObjectMeta, want) {
+		t.Errorf("kept %+v, want %+v", once.ObjectMeta, want)
 	}
-	text, err := json.Marshal(once)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, secret := range []string{string(tokenOf("alice", 0).Auth), "somebody's", "f:data", "kubectl-edit"} {
-		if encoded := base64.StdEncoding.EncodeToString([]byte(secret)); strings.Contains(string(text), secret) || strings.Contains(string(text), encoded) {
+	text := fmt.Sprintf("%+v %s", once, once.registries.Value())
+	for _, secret := range []string{string(tokenOf("alice", 0).Auth), "AWS:alice", "somebody's"} {
+		if encoded := base64.StdEncoding.EncodeToString([]byte(secret)); strings.Contains(text, secret) || strings.Contains(text, encoded) {
 			t.Errorf("%q is kept: %s", secret, text)
 		}
 	}
-	if twice := trimmed(t, once); !reflect.DeepEqual(twice, once) {
-		t.Errorf("trimmed twice\n got %+v\nwant %+v", twice, once)
-	}
-	if object, err := trimSecret("a tombstone"); object != "a tombstone" || err != nil {
-		t.Errorf("trimSecret of something else = %v, %v", object, err)
+	for _, object := range []any{once, "a tombstone"} {
+		if twice, err := observe(object); twice != object || err != nil {
+			t.Errorf("observe of %T = %v, %v", object, twice, err)
+		}
 	}
 }
 
@@ -698,7 +697,7 @@ func TestKeptEntriesAreCarriedOver(t *testing.T) {
 	if !reflect.DeepEqual(second, want) {
 		t.Errorf("carried over\n got %+v\nwant %+v", second, want)
 	}
-	if state := stateOf(trimmed(t, second)); !state.intact || state.entries[hostA] != tokenOf("alice", 0).entry() || state.entries[hostB] != newer.entry() {
+	if state := stateOf(observed(t, second)); !state.intact || state.entries[hostA] != tokenOf("alice", 0).entry() || state.entries[hostB] != newer.entry() {
 		t.Errorf("state %+v", state)
 	}
 	// A token beats an entry of the same host.

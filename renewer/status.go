@@ -49,6 +49,7 @@ type status struct {
 type namespaceStatus struct {
 	state    string
 	expires  time.Time             // earliest end of an entry, zero without any
+	creates  int                   // pull secrets created
 	reported map[problem]time.Time // when the last event of each went out
 }
 
@@ -63,7 +64,7 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, now := s.namespaces[namespace], s.now()
-	after := namespaceStatus{state: state, expires: expires}
+	after := namespaceStatus{state: state, expires: expires, creates: before.creates}
 	for _, p := range problems {
 		last, ok := before.reported[p]
 		if !ok || now.Sub(last) >= eventInterval {
@@ -76,6 +77,15 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 		after.reported[p] = last
 	}
 	s.namespaces[namespace] = after
+}
+
+// created counts a pull secret that was created.
+func (s *status) created(namespace string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.namespaces[namespace]
+	n.creates++
+	s.namespaces[namespace] = n
 }
 
 // ready tells a namespace's users of a secret that can be used from now on.
@@ -99,12 +109,15 @@ func (s *status) forget(namespace string) {
 }
 
 var (
+	// createdDesc is eatr's. A namespace's counter goes with the namespace.
+	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets created.", []string{"namespace", "name"}, nil)
 	namespacesDesc = prometheus.NewDesc("pullpass_namespaces", "Labelled namespaces by state: ready, pending, failed or foreign.", []string{"state"}, nil)
 	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "When the first of all tokens in pull secrets expires. Absent while there are none.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (s *status) Describe(descs chan<- *prometheus.Desc) {
+	descs <- createdDesc
 	descs <- namespacesDesc
 	descs <- oldestDesc
 }
@@ -115,8 +128,11 @@ func (s *status) Collect(collected chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	states := map[string]int{stateReady: 0, statePending: 0, stateFailed: 0, stateForeign: 0}
 	var oldest time.Time
-	for _, n := range s.namespaces {
+	for name, n := range s.namespaces {
 		states[n.state]++
+		if n.creates > 0 {
+			collected <- prometheus.MustNewConstMetric(createdDesc, prometheus.CounterValue, float64(n.creates), name, s.secretName)
+		}
 		if !n.expires.IsZero() && (oldest.IsZero() || n.expires.Before(oldest)) {
 			oldest = n.expires
 		}

@@ -139,20 +139,20 @@ func (c *controller) credentialChanged(secretName string) {
 	}
 }
 
-// tokensChanged puts the namespaces of registries in the queue: ahead of others
-// when they may lack an entry.
-func (c *controller) tokensChanged(registries []ecr.Registry, firstTime bool) {
-	add := c.queue.Add
-	if firstTime {
-		add = c.queue.addUrgent
-	}
+// tokensChanged puts the namespaces of registries in the queue. Those that lack
+// an entry overtake those that only have an older one.
+func (c *controller) tokensChanged(registries []ecr.Registry) {
 	for _, r := range registries {
 		names, err := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
 		if err != nil {
 			panic(err) // the index is not there
 		}
 		for _, name := range names {
-			add(name)
+			if _, has := c.secretState(name).entries[r.String()]; has {
+				c.queue.Add(name)
+			} else {
+				c.queue.addUrgent(name)
+			}
 		}
 	}
 }
@@ -190,7 +190,7 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 func (c *controller) syncNamespace(ctx context.Context, name string) (result string, again time.Time, err error) {
 	namespace, ok := c.namespaces.Get(name)
 	if !ok || namespace.DeletionTimestamp != nil {
-		c.forget(name)
+		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
 	}
 	registries, invalid := ecr.ParseLabels(namespace.Labels)
@@ -201,7 +201,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	if len(registries) == 0 && !have.ours {
 		if len(problems) == 0 {
-			c.forget(name)
+			c.status.forget(name)
 			return resultUnchanged, time.Time{}, nil
 		}
 		c.status.set(name, stateFailed, time.Time{}, problems)
@@ -238,7 +238,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	result, err = c.carryOut(ctx, name, have, &d)
 	switch {
 	case isGone(err):
-		c.forget(name)
+		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
 	case apierrors.IsConflict(err):
 		return resultConflict, time.Time{}, err
@@ -247,7 +247,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		c.status.set(name, stateFailed, have.expires(), problems)
 		return result, time.Time{}, err
 	case len(registries) == 0 && len(problems) == 0:
-		c.forget(name)
+		c.status.forget(name)
 		return result, time.Time{}, nil
 	}
 	if len(problems) > 0 {
@@ -308,7 +308,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 			c.metrics.renewals.Inc()
 			return resultUpdated, nil
 		}
-		c.metrics.secretsCreated.WithLabelValues(namespace, c.secretName).Inc()
+		c.status.created(namespace)
 		c.log.Info("created the pull secret", "namespace", namespace)
 		return resultCreated, nil
 	}
@@ -321,13 +321,7 @@ func (c *controller) secretState(namespace string) secretState {
 	if err != nil || !ok {
 		return secretState{}
 	}
-	return stateOf(object.(*corev1.Secret))
-}
-
-// forget drops what is remembered of a namespace.
-func (c *controller) forget(namespace string) {
-	c.status.forget(namespace)
-	c.metrics.secretsCreated.DeleteLabelValues(namespace, c.secretName)
+	return stateOf(object.(*observedSecret))
 }
 
 // isGone reports whether a write came too late for its namespace.

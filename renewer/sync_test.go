@@ -45,7 +45,7 @@ func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	namespaces, err := kube.NewNamespaces(cfg, cache.Indexers{byRegistry: registriesOf})
+	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
 	credentials := informer("own", trimCredential("creds"))
 	store := credentialStore{secrets: credentials.GetStore(), namespace: "own", prefix: "creds"}
 	c := &controller{
-		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, trimSecret), credentials: credentials,
+		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, observe), credentials: credentials,
 		store: store, tokens: newTokens(nil, store, m, log), client: client.CoreV1(), secretName: "pullpass", workers: 1,
 		queue: testQueue(t), status: s, metrics: m, log: log, now: clock.now,
 	}
@@ -95,7 +95,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 	const h = time.Hour
 	labels := map[string]string{hostA: "true"}
 	holdingAlice := func(t *testing.T) *corev1.Secret {
-		return trimmed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))
+		return written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
 	}
 	foreign := func(*testing.T) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "pullpass"}, Type: corev1.SecretTypeDockerConfigJson}
@@ -157,7 +157,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 				add(t, work.namespaces.Informer, c.namespace)
 			}
 			if c.secret != nil {
-				add(t, work.pullSecrets, c.secret(t))
+				add(t, work.pullSecrets, observed(t, c.secret(t)))
 			}
 			if !c.noKeys {
 				add(t, work.credentials, keysFor(hostA, "alice"))
@@ -215,9 +215,9 @@ func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
 func TestAnImmutableSecretIsReported(t *testing.T) {
 	work, events, clock := idleController(t)
 	clock.advance(7 * time.Hour)
-	s := trimmed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))
+	s := written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
 	s.Immutable = new(true)
-	add(t, work.pullSecrets, s)
+	add(t, work.pullSecrets, observed(t, s))
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
 	add(t, work.credentials, keysFor(hostA, "alice"))
 	work.give(hostA, tokenOf("alice", 6*time.Hour), nil)
@@ -253,19 +253,30 @@ func TestRegistriesThatAreKnownAndWanted(t *testing.T) {
 		}
 	}
 
-	work.queue.Add("first")
-	work.tokensChanged([]ecr.Registry{registryOf(hostB)}, false)
-	if got, want := work.queue.drain(), []string{"first", "shop"}; !slices.Equal(got, want) {
-		t.Errorf("after a renewal: %v, want %v", got, want)
-	}
-	work.queue.Add("first")
-	work.tokensChanged([]ecr.Registry{registryOf(hostB), registryOf(hostC)}, true)
-	if got, want := work.queue.drain(), []string{"shop", "first"}; !slices.Equal(got, want) {
-		t.Errorf("after a first token: %v, want %v", got, want)
-	}
-	work.tokensChanged([]ecr.Registry{registryOf(hostA), registryOf(hostB)}, false)
-	if got := work.queue.drain(); len(got) != 2 {
-		t.Errorf("for two registries: %v, want each namespace once", got)
+}
+
+func TestNewTokensAreForTheirNamespaces(t *testing.T) {
+	work, _, _ := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
+	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
+	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
+	for name, c := range map[string]struct {
+		hosts, want []string
+	}{
+		"those that lack an entry first": {[]string{hostA}, []string{"bank", "first", "shop"}},
+		"one that lacks another's entry": {[]string{hostB}, []string{"shop", "first"}},
+		"of two registries, each once":   {[]string{hostA, hostB}, []string{"bank", "shop", "first"}},
+		"of a registry without any":      {[]string{hostC}, []string{"first"}},
+	} {
+		var registries []ecr.Registry
+		for _, host := range c.hosts {
+			registries = append(registries, registryOf(host))
+		}
+		work.queue.Add("first")
+		work.tokensChanged(registries)
+		if got := work.queue.drain(); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
 	}
 }
 

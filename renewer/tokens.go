@@ -46,8 +46,8 @@ type tokenKey struct {
 type tokens struct {
 	source      TokenSource
 	credentials credentialStore
-	wanted      func(ecr.Registry) bool                         // whether anybody still needs the registry's token
-	changed     func(registries []ecr.Registry, firstTime bool) // is told of new tokens and new trouble
+	wanted      func(ecr.Registry) bool         // whether anybody still needs the registry's token
+	changed     func(registries []ecr.Registry) // is told of new tokens and new trouble
 	metrics     *metrics
 	log         *slog.Logger
 	now         func() time.Time
@@ -155,7 +155,7 @@ func (t *tokens) credentialChanged(r ecr.Registry) {
 	}
 	t.mu.Unlock()
 	if changed {
-		t.changed([]ecr.Registry{r}, true)
+		t.changed([]ecr.Registry{r})
 	}
 }
 
@@ -228,14 +228,14 @@ func (t *tokens) renew(ctx context.Context, key tokenKey) {
 	if ctx.Err() != nil {
 		return
 	}
-	registries, firstTime, report := t.put(key, e, request, token, err)
+	registries, report := t.put(key, e, request, token, err)
 	if err != nil {
 		t.log.Warn("cannot get a token", "registries", len(registries), "region", key.region, "error", err)
 	} else {
 		t.log.Info("got a token", "registries", len(registries), "region", key.region, "principal", token.Principal, "expires", token.Expires, "renewBy", token.RenewBy)
 	}
 	if report {
-		t.changed(registries, firstTime)
+		t.changed(registries)
 	}
 }
 
@@ -262,26 +262,26 @@ func (t *tokens) take(key tokenKey) (*tokenEntry, TokenRequest, bool) {
 	return e, e.request, t.entries[key] == e
 }
 
-// put stores the outcome of a call. It returns the registries that it concerns,
-// whether they had no token before, and whether anybody needs to know.
-func (t *tokens) put(key tokenKey, e *tokenEntry, request TokenRequest, token Token, err error) (registries []ecr.Registry, firstTime, report bool) {
+// put stores the outcome of a call. It returns the registries that it concerns
+// and whether anybody needs to know.
+func (t *tokens) put(key tokenKey, e *tokenEntry, request TokenRequest, token Token, err error) (registries []ecr.Registry, report bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for r := range e.registries {
 		registries = append(registries, r)
 	}
 	if t.entries[key] != e {
-		return registries, false, false // the credential went away meanwhile
+		return registries, false // the credential went away meanwhile
 	}
 	now := t.now()
 	wait := time.Duration(float64(t.backoff.When(key)) * (0.5 + rand.Float64()/2))
 	if err != nil {
 		e.err = err
-		firstTime = !e.token.usable(now)
-		report = firstTime && !e.failing
-		e.failing = firstTime
+		without := !e.token.usable(now)
+		report = without && !e.failing
+		e.failing = without
 	} else {
-		firstTime, report = !e.token.usable(now), true
+		report = true
 		e.token, e.err, e.failing = token, nil, false
 		t.backoff.Forget(key)
 		wait = max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
@@ -294,7 +294,7 @@ func (t *tokens) put(key tokenKey, e *tokenEntry, request TokenRequest, token To
 	}
 	e.due = now.Add(wait)
 	t.queue.AddAfter(key, wait)
-	return registries, firstTime, report
+	return registries, report
 }
 
 // overdue returns an error when a token should have been asked for a while ago

@@ -96,9 +96,8 @@ type call struct {
 }
 
 type notice struct {
-	at        time.Duration
-	hosts     string
-	firstTime bool
+	at    time.Duration
+	hosts string
 }
 
 // running is a tokens at work, and what it did. It is for use in a bubble,
@@ -113,7 +112,7 @@ type running struct {
 	answer  tokenFunc
 	calls   []call
 	notices []notice
-	nobody  map[ecr.Registry]bool // whom nobody wants
+	nobody  map[ecr.Registry]bool // wants these
 }
 
 func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
@@ -131,7 +130,7 @@ func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 		defer r.mu.Unlock()
 		return !r.nobody[registry]
 	}
-	r.changed = func(registries []ecr.Registry, firstTime bool) {
+	r.changed = func(registries []ecr.Registry) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		var hosts []string
@@ -139,7 +138,7 @@ func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 			hosts = append(hosts, registry.String())
 		}
 		slices.Sort(hosts)
-		r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), firstTime})
+		r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " ")})
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
@@ -161,11 +160,11 @@ func (r *running) answers(f tokenFunc) {
 	r.answer = f
 }
 
-// unwanted takes all labels and credentials of a registry away.
-func (r *running) unwanted(host string) {
+// want gives a registry a label, or takes all labels and credentials away.
+func (r *running) want(host string, want bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.nobody[registryOf(host)] = true
+	r.nobody[registryOf(host)] = !want
 }
 
 // happened waits until all is quiet, and returns the calls and notices since it
@@ -183,7 +182,7 @@ func (r *running) wantCalls(t *testing.T, want int) []call {
 	t.Helper()
 	calls, _ := r.happened()
 	if len(calls) != want {
-		t.Errorf("%d calls to AWS, want %d: %+v", len(calls), want, calls)
+		t.Fatalf("%d calls to AWS, want %d: %+v", len(calls), want, calls)
 	}
 	return calls
 }
@@ -233,7 +232,7 @@ func TestManyAskersMakeOneCall(t *testing.T) {
 			t.Errorf("asked for %+v, want %+v", calls[0].request, want)
 		}
 		close(release)
-		r.wantNotices(t, notice{0, hostA, true})
+		r.wantNotices(t, notice{0, hostA})
 		if token, err := r.token(registryOf(hostA)); token.Auth != "auth" || err != nil {
 			t.Errorf("afterwards: %+v, %v", token, err)
 		}
@@ -335,7 +334,7 @@ func TestFIPSRegistryJoins(t *testing.T) {
 			if len(calls) != 1 || !calls[0].request.FIPS {
 				t.Errorf("calls %+v, want one with FIPS", calls)
 			}
-			if want := []notice{{time.Hour, hostAFIPS + " " + hostA, false}}; !slices.Equal(notices, want) {
+			if want := []notice{{time.Hour, hostAFIPS + " " + hostA}}; !slices.Equal(notices, want) {
 				t.Errorf("notices %+v, want %+v", notices, want)
 			}
 		})
@@ -378,7 +377,7 @@ func TestAWSFails(t *testing.T) {
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
 		time.Sleep(20 * time.Minute)
 		calls, notices := r.happened()
-		if want := []notice{{0, hostA, true}}; !slices.Equal(notices, want) {
+		if want := []notice{{0, hostA}}; !slices.Equal(notices, want) {
 			t.Errorf("notices %+v, want %+v", notices, want)
 		}
 		most := firstAttemptDelay
@@ -406,8 +405,8 @@ func TestAWSFails(t *testing.T) {
 		back := time.Since(r.began)
 		time.Sleep(lastAttemptDelay)
 		calls, notices = r.happened()
-		if len(calls) != 1 || len(notices) != 1 || !notices[0].firstTime || notices[0].hosts != hostA {
-			t.Errorf("after success: calls %+v, notices %+v", calls, notices)
+		if len(calls) != 1 || len(notices) != 1 || notices[0].hosts != hostA {
+			t.Fatalf("after success: calls %+v, notices %+v", calls, notices)
 		}
 		if late := notices[0].at - back; late > lastAttemptDelay {
 			t.Errorf("noticed %s after AWS was back", late)
@@ -432,7 +431,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
-		r.wantNotices(t, notice{0, hostA, true})
+		r.wantNotices(t, notice{0, hostA})
 		r.answers(failing)
 		time.Sleep(12*time.Hour - time.Second)
 		r.wantNotices(t)
@@ -444,7 +443,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 			t.Errorf("once it has expired: %+v, %v", token, err)
 		}
 		time.Sleep(time.Hour)
-		if _, notices := r.happened(); len(notices) != 1 || !notices[0].firstTime || notices[0].at > 12*time.Hour+lastAttemptDelay {
+		if _, notices := r.happened(); len(notices) != 1 || notices[0].at > 12*time.Hour+lastAttemptDelay {
 			t.Errorf("notices %+v, want one, at the expiry", notices)
 		}
 		if got := r.expiries(t); !slices.Equal(got, []string{hostA}) {
@@ -452,7 +451,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 		}
 		r.answers(goodToken)
 		time.Sleep(time.Minute)
-		if _, notices := r.happened(); len(notices) != 1 || !notices[0].firstTime {
+		if _, notices := r.happened(); len(notices) != 1 {
 			t.Errorf("notices %+v, want one of AWS's return", notices)
 		}
 	})
@@ -469,8 +468,8 @@ func TestRenewal(t *testing.T) {
 			r.wantCalls(t, 0)
 			time.Sleep(6*time.Hour*5/100 + 2*time.Second)
 			calls, notices := r.happened()
-			if len(calls) != 1 || len(notices) != 1 || notices[0].firstTime {
-				t.Fatalf("calls %+v, notices %+v, want one each and none a first", calls, notices)
+			if len(calls) != 1 || len(notices) != 1 {
+				t.Fatalf("calls %+v, notices %+v, want one each", calls, notices)
 			}
 			last = calls[0].at
 		}
@@ -523,14 +522,14 @@ func TestCredentialChanges(t *testing.T) {
 		if len(calls) != 1 || calls[0].request.Credential.AccessKeyID != "AKIAbob" {
 			t.Errorf("calls %+v, want one as bob", calls)
 		}
-		if want := []notice{{0, hostA, true}}; !slices.Equal(notices, want) {
+		if want := []notice{{0, hostA}}; !slices.Equal(notices, want) {
 			t.Errorf("notices %+v, want %+v", notices, want)
 		}
 		if token, err := r.token(a); token.Auth != "" || !errors.Is(err, errPending) {
 			t.Errorf("while AWS thinks: %+v, %v", token, err)
 		}
 		close(release)
-		r.wantNotices(t, notice{0, hostA, true})
+		r.wantNotices(t, notice{0, hostA})
 		if token, err := r.token(a); token.Principal != "AKIAbob" || err != nil {
 			t.Errorf("afterwards: %+v, %v", token, err)
 		}
@@ -580,7 +579,7 @@ func TestCredentialChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.credentialChanged(a)
-		r.wantNotices(t, notice{0, hostA, true})
+		r.wantNotices(t, notice{0, hostA})
 		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
 			t.Errorf("token %+v, %v", token, err)
 		}
@@ -613,7 +612,7 @@ func TestCredentialChanges(t *testing.T) {
 		}
 		r.credentialChanged(a)
 		close(release)
-		r.wantNotices(t, notice{0, hostA, true}) // of the deletion
+		r.wantNotices(t, notice{0, hostA}) // of the deletion
 		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
 			t.Errorf("token %+v, %v", token, err)
 		}
@@ -627,7 +626,7 @@ func TestCredentialChanges(t *testing.T) {
 		r.happened()
 		store.put(broken)
 		r.credentialChanged(a)
-		r.wantNotices(t, notice{0, hostA, true})
+		r.wantNotices(t, notice{0, hostA})
 		if _, err := r.token(a); err == nil || !strings.Contains(err.Error(), "holds aws_access_key_id without aws_secret_access_key") {
 			t.Errorf("error %v", err)
 		}
@@ -656,7 +655,7 @@ func TestCredentialChanges(t *testing.T) {
 		store.put(keysFor(hostB, "bob"))
 		r.credentialChanged(b)
 		calls, notices := r.happened()
-		if want := []notice{{0, hostB, true}, {0, hostB, true}}; len(calls) != 1 || !slices.Equal(notices, want) {
+		if want := []notice{{0, hostB}, {0, hostB}}; len(calls) != 1 || !slices.Equal(notices, want) {
 			t.Errorf("calls %+v, notices %+v", calls, notices)
 		}
 	})
@@ -683,8 +682,8 @@ func TestUnwantedRegistriesAreDroppedAtTheRenewal(t *testing.T) {
 		r := runTokens(t, store, goodToken)
 		r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostB), registryOf(hostC)})
 		r.wantCalls(t, 2)
-		r.unwanted(hostA)
-		r.unwanted(hostC)
+		r.want(hostA, false)
+		r.want(hostC, false)
 		time.Sleep(5 * time.Hour)
 		if got := r.expiries(t); len(got) != 3 {
 			t.Errorf("before the renewal: expiry of %v, want three", got)
@@ -697,6 +696,8 @@ func TestUnwantedRegistriesAreDroppedAtTheRenewal(t *testing.T) {
 			t.Errorf("expiry of %v, want %s", got, hostB)
 		}
 		// Whoever wants it again gets it at once, or as soon as AWS answers.
+		r.want(hostA, true)
+		r.want(hostC, true)
 		if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
 			t.Errorf("%s: %+v, %v", hostA, token, err)
 		}
@@ -737,7 +738,7 @@ func TestOneHangingCallHoldsUpNoOther(t *testing.T) {
 			return goodToken(ctx, request)
 		})
 		r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostC)})
-		r.wantNotices(t, notice{0, hostC, true})
+		r.wantNotices(t, notice{0, hostC})
 	})
 }
 

@@ -7,6 +7,13 @@ import (
 	"slices"
 )
 
+// IsLabelKey reports whether a label with the key means something to
+// [ParseLabels].
+func IsLabelKey(key string) bool {
+	_, err := ParseLabelKey(key)
+	return !errors.Is(err, ErrNotECR)
+}
+
 // ParseLabels returns the registries that a namespace's labels ask for, each
 // once and sorted by host, and what is wrong with labels that nearly ask for
 // one. A label asks with the value "true"; "false" is a way to say no.

@@ -19,7 +19,7 @@ func TempDir(name string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, err := lock(dir, os.O_CREATE); err != nil {
+	if _, err := lock(dir, syscall.O_CREAT); err != nil {
 		return "", err
 	}
 	return dir, nil
@@ -27,18 +27,19 @@ func TempDir(name string) (string, error) {
 
 const lockFile = ".in-use"
 
-// lock takes the lock of a folder, and holds it until the program ends: the
-// file is never closed. It fails at once when another program holds it.
-func lock(dir string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|flag, 0o600)
+// lock takes the lock of a folder and returns the open file that holds it, until
+// that is closed or the program ends. It fails at once when another program
+// holds it. The file is no *os.File, which the garbage collector would close.
+func lock(dir string, flag int) (fd int, err error) {
+	fd, err = syscall.Open(filepath.Join(dir, lockFile), syscall.O_RDWR|syscall.O_CLOEXEC|flag, 0o600)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		return nil, err
+	if err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		syscall.Close(fd)
+		return -1, err
 	}
-	return f, nil
+	return fd, nil
 }
 
 // removeAbandoned removes the folders whose lock nobody holds. What it cannot
@@ -54,11 +55,11 @@ func removeAbandoned(parent string) {
 			continue
 		}
 		dir := filepath.Join(parent, e.Name())
-		f, err := lock(dir, 0)
+		fd, err := lock(dir, 0)
 		if err != nil {
 			continue
 		}
 		_ = os.RemoveAll(dir) // what is left is tried again next time
-		f.Close()
+		syscall.Close(fd)
 	}
 }

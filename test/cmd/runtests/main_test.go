@@ -18,6 +18,7 @@ func TestRun(t *testing.T) {
 		wantCode int
 		wantEnd  string
 		want     []string // on the terminal
+		not      string   // on the terminal, if anything
 	}{
 		"subtests count, and their parent does not": {
 			test:    `func TestA(t *testing.T) { t.Run("one", func(t *testing.T) {}); t.Run("two/three", func(t *testing.T) {}) }; func TestB(t *testing.T) {}`,
@@ -64,6 +65,13 @@ func TestRun(t *testing.T) {
 			wantEnd:  "1 passed, 1 failed",
 			want:     []string{"oh no"},
 		},
+		"a failure that says too much is cut short": {
+			test:     `func TestA(t *testing.T) { t.Error("first"); for range 99 { t.Log("more") }; t.Fatalf("last %01000d", 0) }`,
+			wantCode: 1,
+			wantEnd:  "0 passed, 1 failed",
+			want:     []string{"… 22 lines before these are in the log", "last 000", "000…\n"},
+			not:      "first",
+		},
 		"no package at all is a failure": {
 			flags:    []string{"-tags=none"},
 			wantCode: 1,
@@ -98,6 +106,9 @@ func TestRun(t *testing.T) {
 				if !strings.Contains(out, want) {
 					t.Errorf("nothing says %q", want)
 				}
+			}
+			if tt.not != "" && strings.Contains(out, tt.not) {
+				t.Errorf("it says %q", tt.not)
 			}
 			if t.Failed() {
 				t.Logf("%s%s", stdout.String(), stderr.String())

@@ -127,15 +127,34 @@ func (p *pkg) report(seconds float64) string {
 	fmt.Fprintf(&b, "%s  %-28s %6.1fs  %s\n", word, p.path, seconds, one.summary())
 	for _, t := range p.order {
 		if t.outcome == "fail" || t.outcome == "" {
-			for _, line := range t.output {
-				if !strings.HasPrefix(line, "=== ") {
-					b.WriteString(line)
-				}
-			}
+			b.WriteString(t.excerpt())
 		}
 	}
 	if one.unexplained {
 		b.WriteString(strings.Join(p.outside, ""))
+	}
+	return b.String()
+}
+
+// What the terminal shows of a test that failed. The log holds all of it.
+const (
+	maxLines  = 80
+	maxLength = 600 // bytes of a line
+)
+
+// excerpt is the last that a failed test printed.
+func (t *test) excerpt() string {
+	lines := slices.DeleteFunc(slices.Clone(t.output), func(line string) bool { return strings.HasPrefix(line, "=== ") })
+	var b strings.Builder
+	if left := len(lines) - maxLines; left > 0 {
+		lines = lines[left:]
+		fmt.Fprintf(&b, "    … %d lines before these are in the log\n", left)
+	}
+	for _, line := range lines {
+		if len(line) > maxLength {
+			line = strings.ToValidUTF8(line[:maxLength], "") + "…\n"
+		}
+		b.WriteString(line)
 	}
 	return b.String()
 }

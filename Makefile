@@ -1,0 +1,142 @@
+# `make help` lists the targets. Beyond Go, make and bash nothing has to be
+# installed; a C compiler lets the tests look for data races.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# The programs of the image: folders under cmd/.
+PROGRAMS := renewer webhook
+
+# Modules of our own code, and those that pin what the tests build from source.
+MODULES := . test
+PINS := $(patsubst %/go.mod,%,$(wildcard test/cluster/binaries/*/go.mod))
+
+# What `--version` says. Without git, or without a commit, the programs say what
+# Go recorded.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+LDFLAGS := -s -w -X github.com/pullpass/pullpass/internal/version.version=$(VERSION)
+
+# Where what is built once per version is kept, as in test/cluster.
+CACHE := $(or $(PULLPASS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pullpass)
+
+GOLANGCI_LINT_VERSION := v2.15.0
+# A linter can only read code for Go versions up to the one that built it.
+GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)-$(shell go env GOVERSION 2>/dev/null)
+
+IMAGE ?= ghcr.io/pullpass/pullpass:$(or $(VERSION),dev)
+CONTAINER_TOOL ?= $(notdir $(firstword $(shell command -v docker podman 2>/dev/null)))
+
+##@ Use
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# About 10 minutes on 2 cores the first time, when etcd and Kubernetes are
+# compiled; under 30 seconds after that.
+.PHONY: demo
+demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
+	@cd test && go run ./demo
+
+.PHONY: build
+build: ## Build the programs, static, into bin/
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
+
+.PHONY: image
+image: ## Build the container image IMAGE, with docker or podman
+	@if [ -z "$(CONTAINER_TOOL)" ]; then \
+		echo 'make image needs docker or podman; neither is installed' >&2; exit 1; fi
+	@if ! "$(CONTAINER_TOOL)" info >/dev/null 2>&1; then \
+		echo 'make image: $(CONTAINER_TOOL) is installed, but `$(CONTAINER_TOOL) info` fails: is its daemon running?' >&2; exit 1; fi
+	"$(CONTAINER_TOOL)" build --build-arg VERSION='$(VERSION)' --tag '$(IMAGE)' .
+
+##@ Check
+
+# Cold, some 15 minutes on 2 cores: what the tests run on is compiled first, then
+# the tests with the race detector. TESTFLAGS are flags of go test, such as
+# TESTFLAGS='-run TestRotation'.
+.PHONY: test
+test: ## Run every test; with CI=true a skipped test is a failure
+	@cd test && go run ./cluster/cmd/build etcd kube-apiserver kube-controller-manager helm
+	@cd test && go run ./cmd/runtests .. . -- $(TESTFLAGS)
+
+# Cold, some 10 minutes on 2 cores: golangci-lint takes 4 to compile, helm 3.
+# `make -k verify` goes on after a failure.
+.PHONY: verify
+verify: verify-format verify-lint verify-tidy verify-docs verify-chart verify-scripts verify-paths ## Check all that needs no test
+
+.PHONY: verify-format
+verify-format: $(GOLANGCI_LINT) ## Code is formatted
+	@echo 'verify-format: golangci-lint fmt'
+	@for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt --diff ./...) || failed=1; done; exit $${failed:-0}
+
+.PHONY: verify-lint
+verify-lint: $(GOLANGCI_LINT) ## go vet and golangci-lint find nothing
+	@for m in $(MODULES); do \
+		echo "verify-lint: go vet and golangci-lint in $$m"; \
+		(cd $$m && go vet ./...) || failed=1; \
+		(cd $$m && $(GOLANGCI_LINT) run ./...) || failed=1; \
+	done; exit $${failed:-0}
+
+.PHONY: verify-tidy
+verify-tidy: ## go.mod and go.sum of every module are tidy
+	@for m in $(MODULES) $(PINS); do \
+		echo "verify-tidy: go mod tidy in $$m"; \
+		(cd $$m && go mod tidy -diff) || failed=1; \
+	done; exit $${failed:-0}
+
+.PHONY: verify-docs
+verify-docs: build ## The README says what the programs' --help says
+	@echo 'verify-docs: README.md'
+	@cd test && go run ./docs -check
+
+.PHONY: verify-chart
+verify-chart: ## The chart passes helm lint --strict, with each of its example values
+	@helm=$$(cd test && go run ./cluster/cmd/build helm); \
+	for values in charts/pullpass/values.yaml charts/pullpass/ci/*.yaml; do \
+		echo "verify-chart: helm lint --strict with $$values"; \
+		"$$helm" lint --strict --quiet --values "$$values" charts/pullpass || failed=1; \
+	done; exit $${failed:-0}
+
+.PHONY: verify-scripts
+verify-scripts: ## Shell scripts parse, and shellcheck (where installed) finds nothing
+	@for s in .ci/run; do \
+		echo "verify-scripts: $$s"; \
+		bash -n $$s || failed=1; \
+		if command -v shellcheck >/dev/null; then shellcheck $$s || failed=1; fi; \
+	done; exit $${failed:-0}
+
+# Folders of one developer's machine have no place in the tree.
+.PHONY: verify-paths
+verify-paths: ## No file names a folder of somebody's machine
+	@echo 'verify-paths: git grep'
+	@git grep --untracked -nIE '(^|[^[:alnum:]_.$$}/-])/(root|home|Users|work)/' && \
+		{ echo 'verify-paths: these lines name a folder of one machine' >&2; exit 1; } || \
+		[ $$? -eq 1 ] # nothing found; any other status is git's trouble
+
+.PHONY: update
+update: $(GOLANGCI_LINT) build ## Format the code, tidy the modules, write generated documentation
+	@for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt ./...); done
+	@for m in $(MODULES) $(PINS); do (cd $$m && go mod tidy); done
+	@cd test && go run ./docs
+
+##@ Clean
+
+.PHONY: clean
+clean: ## Remove what was built in the tree; the cache stays
+	rm -rf bin test.log test/test.log
+
+# Compiled in a folder of its own, and there under its name only when complete.
+$(GOLANGCI_LINT):
+	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION) from source: it is not in $(CACHE) yet; about 4 minutes on 2 cores the first time'
+	@mkdir -p '$(CACHE)'
+	@new=$$(mktemp -d '$(CACHE)/golangci-lint.XXXXXX'); trap 'rm -rf "$$new"' EXIT; \
+	GOBIN="$$new" GOFLAGS= GOWORK=off CGO_ENABLED=0 go install -v github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) 2>&1 | \
+		awk '/^go: downloading/ { if (++d % 50 == 0) print "building golangci-lint: " d " modules downloaded"; fflush(); next } \
+			/ / { print; next } \
+			++n % 200 == 0 { print "building golangci-lint: " n " packages compiled"; fflush() }'; \
+	mv "$$new/golangci-lint" '$@'

@@ -1,0 +1,98 @@
+// The webhook adds a pull secret to pods whose images match a registry that
+// their namespace is labelled with. See package webhook.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pullpass/pullpass/internal/admin"
+	"github.com/pullpass/pullpass/internal/cli"
+	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/webhook"
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	cfg := webhook.DefaultConfig()
+	flags := pflag.NewFlagSet("webhook", pflag.ContinueOnError)
+	flags.StringVar(&cfg.ListenAddress, "listen-address", cfg.ListenAddress, "`HOST:PORT` that POST /mutate is served on, over HTTPS")
+	flags.StringVar(&cfg.AdminAddress, "admin-address", cfg.AdminAddress, "`HOST:PORT` that /metrics, /livez and /readyz are served on")
+	flags.StringVar(&cfg.TLSCertFile, "tls-cert-file", cfg.TLSCertFile, "`FILE` with the certificate, PEM; read again when it changes")
+	flags.StringVar(&cfg.TLSPrivateKeyFile, "tls-private-key-file", cfg.TLSPrivateKeyFile, "`FILE` with the certificate's key, PEM")
+	flags.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "`FILE` that says how to reach the cluster; not needed in a pod")
+	flags.StringVar(&cfg.SecretName, "secret-name", cfg.SecretName, "`NAME` of the pull secret, as the renewer has it")
+	flags.StringVar(&cfg.Inject, "inject", cfg.Inject, "`WHICH` pods of a labelled namespace get the secret: matching (those with an image of the registry) or labelled (all)")
+	flags.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", cfg.ShutdownDelay, "how long requests are still served after SIGTERM, until API servers know")
+	return cli.Server{
+		Name:    "webhook",
+		Summary: "webhook adds a pull secret to pods whose images match a registry that their namespace is labelled with.",
+		Example: "webhook --tls-cert-file=/certs/tls.crt --tls-private-key-file=/certs/tls.key",
+		Flags:   flags,
+		Prepare: func(log *slog.Logger) (func(context.Context) error, error) { return prepare(cfg, log) },
+	}.Main(ctx, args, stdout, stderr)
+}
+
+// prepare opens what the configuration names, and returns what serves it.
+func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	kubeCfg, err := kube.Config(cfg.Kubeconfig, "webhook")
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := kube.NewNamespaces(kubeCfg, webhook.Matters, nil)
+	if err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("tcp", cfg.ListenAddress)
+	if err != nil {
+		return nil, fmt.Errorf("--listen-address=%q: %w", cfg.ListenAddress, err)
+	}
+	adminListener, err := net.Listen("tcp", cfg.AdminAddress)
+	if err != nil {
+		listener.Close()
+		return nil, fmt.Errorf("--admin-address=%q: %w", cfg.AdminAddress, err)
+	}
+	registry := admin.NewRegistry()
+	server, err := webhook.New(cfg, namespaces, registry, log)
+	if err != nil {
+		listener.Close()
+		adminListener.Close()
+		return nil, err
+	}
+	ready := append(server.Ready(), admin.Check{Name: "namespaces", Func: func() error {
+		if !namespaces.Informer.HasSynced() {
+			return errors.New("not listed yet")
+		}
+		return nil
+	}})
+	// That it answers is all that liveness asks: a restart cures nothing else.
+	adminHandler := admin.Handler(registry, nil, ready)
+
+	return func(ctx context.Context) error {
+		g, ctx := errgroup.WithContext(ctx)
+		// What requests need lives until the last of them is answered.
+		serving, served := context.WithCancel(context.WithoutCancel(ctx))
+		g.Go(func() error {
+			defer served()
+			return server.Serve(ctx, listener)
+		})
+		g.Go(func() error { return admin.Serve(serving, adminListener, adminHandler, log) })
+		g.Go(func() error { namespaces.Informer.RunWithContext(serving); return nil })
+		g.Go(func() error { server.WatchCertificate(serving); return nil })
+		return g.Wait()
+	}, nil
+}

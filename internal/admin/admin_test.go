@@ -1,0 +1,158 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+func TestHandler(t *testing.T) {
+	pass := func(name string) Check { return Check{Name: name, Func: func() error { return nil }} }
+	fail := func(name, why string) Check { return Check{Name: name, Func: func() error { return errors.New(why) }} }
+	for name, c := range map[string]struct {
+		live, ready    []Check
+		method, target string
+		status         int
+		body           string // the whole of it, when it is given
+	}{
+		"live":                   {live: []Check{pass("work"), pass("tokens")}, ready: []Check{fail("caches", "x")}, target: "/livez", status: 200, body: "[+]work ok\n[+]tokens ok\n"},
+		"ready":                  {live: []Check{fail("work", "x")}, ready: []Check{pass("caches")}, target: "/readyz", status: 200, body: "[+]caches ok\n"},
+		"one check fails":        {live: []Check{pass("work"), fail("tokens", "overdue by 5m"), pass("other")}, target: "/livez", status: 503, body: "[+]work ok\n[-]tokens: overdue by 5m\n[+]other ok\n"},
+		"all checks fail":        {ready: []Check{fail("caches", "still filling"), fail("permissions", "none")}, target: "/readyz", status: 503, body: "[-]caches: still filling\n[-]permissions: none\n"},
+		"no checks":              {target: "/livez", status: 200, body: ""},
+		"metrics":                {target: "/metrics", status: 200},
+		"nothing at the root":    {target: "/", status: 404},
+		"no profiles":            {target: "/debug/pprof/", status: 404},
+		"a probe takes no input": {method: http.MethodPost, target: "/livez", status: 405},
+		"nor do metrics":         {method: http.MethodPost, target: "/metrics", status: 405},
+	} {
+		t.Run(name, func(t *testing.T) {
+			method := c.method
+			if method == "" {
+				method = http.MethodGet
+			}
+			w := httptest.NewRecorder()
+			Handler(NewRegistry(), c.live, c.ready).ServeHTTP(w, httptest.NewRequest(method, c.target, nil))
+			if w.Code != c.status {
+				t.Errorf("status %d, want %d", w.Code, c.status)
+			}
+			if body := w.Body.String(); c.target != "/metrics" && c.status != 404 && c.status != 405 && body != c.body {
+				t.Errorf("body %q, want %q", body, c.body)
+			}
+		})
+	}
+}
+
+func TestChecksAreMadeAnew(t *testing.T) {
+	err := errors.New("not yet")
+	h := Handler(NewRegistry(), nil, []Check{{Name: "caches", Func: func() error { return err }}})
+	for _, want := range []int{503, 200, 503} {
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+		if w.Code != want {
+			t.Errorf("status %d, want %d", w.Code, want)
+		}
+		if err == nil {
+			err = errors.New("not any more")
+		} else {
+			err = nil
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	w := httptest.NewRecorder()
+	Handler(NewRegistry(), nil, nil).ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	for _, want := range []string{`pullpass_build_info{goversion="go`, "go_goroutines ", "process_start_time_seconds "} {
+		if !strings.Contains(w.Body.String(), "\n"+want) {
+			t.Errorf("no %s in\n%s", want, w.Body)
+		}
+	}
+}
+
+// serving runs Serve, and returns where and how it ends.
+func serving(t *testing.T, ctx context.Context, h http.Handler) (l net.Listener, ended <-chan error) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error, 1)
+	go func() { result <- Serve(ctx, l, h, slog.New(slog.DiscardHandler)) }()
+	return l, result
+}
+
+func TestServeFinishesWhatIsUnderWay(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	began, finish := make(chan struct{}), make(chan struct{})
+	l, ended := serving(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(began)
+		<-finish
+		io.WriteString(w, "done")
+	}))
+	answer := make(chan string, 1)
+	go func() {
+		response, err := http.Get("http://" + l.Addr().String())
+		if err != nil {
+			answer <- err.Error()
+			return
+		}
+		defer response.Body.Close()
+		body, _ := io.ReadAll(response.Body)
+		answer <- string(body)
+	}()
+	<-began
+	stop()
+	// The listener closes while the request is still under way.
+	for {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			break
+		}
+		c.Close()
+	}
+	close(finish)
+	if got := <-answer; got != "done" {
+		t.Errorf("answer %q", got)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestServeFailsWithItsListener(t *testing.T) {
+	l, ended := serving(t, t.Context(), http.NotFoundHandler())
+	l.Close()
+	if err := <-ended; err == nil || !strings.HasPrefix(err.Error(), "serving on "+l.Addr().String()+": ") {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestServeRefusesLongHeaders(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	l, ended := serving(t, ctx, http.NotFoundHandler())
+	request, err := http.NewRequest(http.MethodGet, "http://"+l.Addr().String(), bytes.NewReader(nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("X", strings.Repeat("x", 64<<10))
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("status %d", response.StatusCode)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,93 @@
+package webhook
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// Config is everything that can be set. [DefaultConfig] is where to start.
+type Config struct {
+	ListenAddress     string        // host:port of the webhook, HTTPS
+	AdminAddress      string        // host:port of metrics and probes, HTTP
+	TLSCertFile       string        // PEM, the leaf first
+	TLSPrivateKeyFile string        // PEM
+	Kubeconfig        string        // empty in a pod of the cluster
+	SecretName        string        // what is added to imagePullSecrets
+	Inject            string        // InjectMatching or InjectLabelled
+	ShutdownDelay     time.Duration // how long requests are served after the signal to stop
+
+	// No flags for these.
+
+	HeaderTimeout       time.Duration // to send a request's headers, or to finish the TLS handshake
+	ReadTimeout         time.Duration // to send a whole request
+	WriteTimeout        time.Duration // to handle a request and take the answer, body included
+	IdleTimeout         time.Duration // between two requests
+	DrainTimeout        time.Duration // to finish what is under way after ShutdownDelay
+	LookupTimeout       time.Duration // to read a namespace, if the API server's own timeout leaves it
+	CertificateInterval time.Duration // between two looks at the certificate files
+}
+
+// DefaultConfig returns the configuration that lacks only a certificate.
+func DefaultConfig() Config {
+	return Config{
+		ListenAddress: ":9443",
+		AdminAddress:  ":8080",
+		SecretName:    "pullpass",
+		Inject:        InjectMatching,
+		ShutdownDelay: 10 * time.Second,
+		HeaderTimeout: 5 * time.Second,
+		ReadTimeout:   10 * time.Second,
+		WriteTimeout:  15 * time.Second,
+		// API servers drop idle connections after 90 s. Ours has to be longer,
+		// or a request could meet a connection that is just being closed.
+		IdleTimeout:         3 * time.Minute,
+		DrainTimeout:        5 * time.Second,
+		LookupTimeout:       time.Second,
+		CertificateInterval: 2 * time.Second,
+	}
+}
+
+const maxShutdownDelay = 5 * time.Minute
+
+// Validate names the first flag whose value cannot be used.
+func (c *Config) Validate() error {
+	if err := validateAddress(c.ListenAddress); err != nil {
+		return fmt.Errorf("--listen-address=%q: %w", c.ListenAddress, err)
+	}
+	if err := validateAddress(c.AdminAddress); err != nil {
+		return fmt.Errorf("--admin-address=%q: %w", c.AdminAddress, err)
+	}
+	if c.TLSCertFile == "" {
+		return errors.New(`--tls-cert-file="": want the path of a PEM file`)
+	}
+	if c.TLSPrivateKeyFile == "" {
+		return errors.New(`--tls-private-key-file="": want the path of a PEM file`)
+	}
+	if problems := validation.IsDNS1123Subdomain(c.SecretName); len(problems) > 0 {
+		return fmt.Errorf("--secret-name=%q: %s", c.SecretName, strings.Join(problems, "; "))
+	}
+	if c.Inject != InjectMatching && c.Inject != InjectLabelled {
+		return fmt.Errorf("--inject=%q: want %s or %s", c.Inject, InjectMatching, InjectLabelled)
+	}
+	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
+		return fmt.Errorf("--shutdown-delay=%q: want 0s to %s", c.ShutdownDelay, maxShutdownDelay)
+	}
+	return nil
+}
+
+func validateAddress(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("want host:port or :port")
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("want a port from 0 to 65535")
+	}
+	return nil
+}

@@ -1,0 +1,49 @@
+package webhook
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// metrics are what the webhook counts.
+type metrics struct {
+	admissions         map[result]prometheus.Counter // complete; read only
+	duration           prometheus.Histogram
+	certificateExpiry  prometheus.Gauge
+	certificateProblem prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	admissions := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "pullpass_admissions_total",
+		Help: "Requests to the webhook by result: injected, present (the pod names the secret already), unmatched, opted_out, skipped (not a new pod, or a mirror pod), error (the namespace could not be read, pod admitted as it is), invalid (HTTP 4xx), shed (HTTP 503) and panic (HTTP 500).",
+	}, []string{"result"})
+	m := &metrics{
+		admissions: make(map[result]prometheus.Counter, len(results)),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "pullpass_admission_duration_seconds",
+			Help:    "Time from a request's headers to its answer.",
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
+		}),
+		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pullpass_certificate_expiry_timestamp_seconds",
+			Help: "When the served certificate expires, in seconds since 1970; 0 while there is none.",
+		}),
+		certificateProblem: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pullpass_certificate_problem",
+			Help: "1 while the certificate files hold no usable pair or the served certificate is not valid now, else 0. The log tells which.",
+		}),
+	}
+	for _, r := range results {
+		m.admissions[r] = admissions.WithLabelValues(string(r))
+	}
+	reg.MustRegister(admissions, m.duration, m.certificateExpiry, m.certificateProblem)
+	return m
+}
+
+// observe counts a request that was answered after the given time.
+func (m *metrics) observe(r result, d time.Duration) {
+	m.admissions[r].Inc()
+	m.duration.Observe(d.Seconds())
+}

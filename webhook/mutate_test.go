@@ -1,0 +1,227 @@
+package webhook
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+type (
+	labels = map[string]string
+	nsMeta = metav1.PartialObjectMetadata
+)
+
+// fakeNamespaces stand for the cache and the API server behind it.
+type fakeNamespaces struct {
+	cached, live map[string]labels
+	getLive      func(context.Context) error // called before a live answer
+	lookups      atomic.Int32                // of live ones
+}
+
+func (f *fakeNamespaces) Get(name string) (*nsMeta, bool) {
+	l, ok := f.cached[name]
+	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, ok
+}
+
+func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, error) {
+	f.lookups.Add(1)
+	if f.getLive != nil {
+		if err := f.getLive(ctx); err != nil {
+			return nil, err
+		}
+	}
+	l, ok := f.live[name]
+	if !ok {
+		return nil, errors.New("not found")
+	}
+	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, nil
+}
+
+// Each case compares the pull secrets of the pod as it is admitted. Unless it
+// says more, the namespace is labelled with hostA, in the cache and live.
+func TestMutate(t *testing.T) {
+	image := hostA + "/app:1"
+	shop := func(l labels) map[string]labels { return map[string]labels{"shop": l} }
+	request := func(old, new string) func(string) string {
+		return func(review string) string {
+			if !strings.Contains(review, old) {
+				t.Fatalf("no %s in the review", old)
+			}
+			return strings.Replace(review, old, new, 1)
+		}
+	}
+	for name, c := range map[string]struct {
+		pod          string
+		request      func(string) string
+		inject       string
+		cached, live map[string]labels
+		failing      error
+
+		result  result
+		secrets string // of the admitted pod
+		lookups int32
+	}{
+		"a pod without pull secrets gets a list":    {pod: podOf(image), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"null is no list":                           {pod: podOf(image, `"imagePullSecrets":null`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"an empty list is added to":                 {pod: podOf(image, `"imagePullSecrets":[]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"other secrets stay, in their order":        {pod: podOf(image, `"imagePullSecrets":[{"name":"b"},{"name":"a"}]`), result: injected, secrets: `[{"name":"b"},{"name":"a"},{"name":"pullpass"}]`},
+		"odd entries stay as they are":              {pod: podOf(image, `"imagePullSecrets":[{},{"name":""},{"name":"a"},{"name":"a"}]`), result: injected, secrets: `[{},{"name":""},{"name":"a"},{"name":"a"},{"name":"pullpass"}]`},
+		"a pod that names the secret stays":         {pod: podOf(image, `"imagePullSecrets":[{"name":"a"},{"name":"pullpass"}]`), result: present, secrets: `[{"name":"a"},{"name":"pullpass"}]`},
+		"a secret of a longer name is another":      {pod: podOf(image, `"imagePullSecrets":[{"name":"pullpass-2"}]`), result: injected, secrets: `[{"name":"pullpass-2"},{"name":"pullpass"}]`},
+		"an init container's image counts":          {pod: podOf("nginx", `"initContainers":[{"image":"`+image+`","restartPolicy":"Always"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"an image volume's reference counts":        {pod: podOf("nginx", `"volumes":[{"name":"v","image":{"reference":"`+image+`"}}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"one of several registries is enough":       {pod: podOf(hostB+"/b", `"initContainers":[{"image":"`+image+`"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a dry run is like any other":               {pod: podOf(image), request: request(`"operation"`, `"dryRun":true,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"without requestKind":                       {pod: podOf(image), request: request(`"operation"`, `"requestKind":null,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a label in upper case":                     {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostA): "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a host in upper case":                      {pod: podOf(strings.ToUpper(hostA) + "/app"), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"two labels":                                {pod: podOf(image), cached: shop(labels{hostB: "true", hostA: "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a mirror pod may name no secret":           {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: skipped},
+		"a pod that opts out":                       {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: optedOut},
+		"a pod that opts in is like any other":      {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"true"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a namespace that opts out":                 {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut},
+		"a namespace that has just opted out":       {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"no image of ECR":                           {pod: podOf("nginx"), cached: map[string]labels{}, result: unmatched},
+		"another registry":                          {pod: podOf(hostB + "/b"), result: unmatched, lookups: 1},
+		"a label that says no":                      {pod: podOf(image), cached: shop(labels{hostA: "false"}), live: shop(labels{hostA: "false"}), result: unmatched, lookups: 1},
+		"a namespace that was labelled just now":    {pod: podOf(image), cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that was made just now":        {pod: podOf(image), cached: map[string]labels{}, result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that cannot be read":           {pod: podOf(image), cached: map[string]labels{}, failing: errors.New("refused"), result: failed, lookups: 1},
+		"a labelled namespace need not be read":     {pod: podOf(image), failing: errors.New("refused"), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"no pod":                                    {pod: `null`, result: skipped},
+		"a pod without a spec":                      {pod: `{"metadata":{"name":"p"}}`, inject: InjectLabelled, result: skipped},
+		"a pod with a null spec":                    {pod: `{"spec":null}`, inject: InjectLabelled, result: skipped},
+		"an update":                                 {pod: podOf(image), request: request(`"CREATE"`, `"UPDATE"`), result: skipped},
+		"a deletion":                                {pod: `null`, request: request(`"CREATE"`, `"DELETE"`), result: skipped},
+		"an ephemeral container":                    {pod: podOf(image), request: request(`"operation":"CREATE"`, `"operation":"UPDATE","subResource":"ephemeralcontainers"`), result: skipped},
+		"a binding":                                 {pod: podOf(image), request: request(`"operation"`, `"subResource":"binding","operation"`), result: skipped},
+		"another kind":                              {pod: podOf(image), request: request(`"kind":"Pod"`, `"kind":"PodTemplate"`), result: skipped},
+		"another resource":                          {pod: podOf(image), request: request(`"resource":"pods"`, `"resource":"podtemplates"`), result: skipped},
+		"pods of another group":                     {pod: podOf(image), request: request(`"resource":{"group":""`, `"resource":{"group":"metrics.k8s.io"`), result: skipped},
+		"no kind at all":                            {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
+		"no namespace":                              {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
+		"the pod's own namespace means nothing":     {pod: `{"metadata":{"namespace":"other"},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"labelled mode takes all pods":              {pod: podOf("nginx"), inject: InjectLabelled, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"labelled mode wants a label":               {pod: podOf(image), inject: InjectLabelled, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
+		"labelled mode wants a valid label":         {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
+		"labelled mode, too, respects opting out":   {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut},
+		"labelled mode finds a label of just now":   {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"labelled mode leaves mirror pods alone":    {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: InjectLabelled, result: skipped},
+		"labelled mode works without any container": {pod: `{"spec":{}}`, inject: InjectLabelled, result: injected, secrets: `[{"name":"pullpass"}]`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := &fakeNamespaces{cached: c.cached, live: c.live}
+			if ns.cached == nil {
+				ns.cached = shop(labels{hostA: "true"})
+			}
+			if ns.live == nil {
+				ns.live = shop(labels{hostA: "true"})
+			}
+			ns.getLive = func(context.Context) error { return c.failing }
+			m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: ns}
+			if c.inject != "" {
+				m.inject = c.inject
+			}
+			review := reviewOf(c.pod)
+			if c.request != nil {
+				review = c.request(review)
+			}
+			req, err := decode([]byte(review))
+			if err != nil {
+				t.Fatal(err)
+			}
+			patch, result, err := m.Mutate(t.Context(), req, func() time.Duration { return time.Minute })
+			if result != c.result || (err != nil) != (result == failed) || err != nil && !errors.Is(err, c.failing) {
+				t.Errorf("result %s with error %v, want %s", result, err, c.result)
+			}
+			if n := ns.lookups.Load(); n != c.lookups {
+				t.Errorf("%d live lookups, want %d", n, c.lookups)
+			}
+			var pod map[string]any
+			if err := json.Unmarshal([]byte(c.pod), &pod); err != nil {
+				t.Fatal(err)
+			}
+			if patch != nil {
+				admit(t, pod, patch)
+			}
+			spec, _ := pod["spec"].(map[string]any)
+			var want any
+			if c.secrets != "" {
+				if err := json.Unmarshal([]byte(c.secrets), &want); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if !reflect.DeepEqual(spec["imagePullSecrets"], want) {
+				t.Errorf("pull secrets %v, want %v", spec["imagePullSecrets"], want)
+			}
+		})
+	}
+}
+
+func TestMutateGivesUpALookupAtItsBound(t *testing.T) {
+	for name, bound := range map[string]time.Duration{"a short bound": 10 * time.Millisecond, "no time left": -time.Second} {
+		t.Run(name, func(t *testing.T) {
+			m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: &fakeNamespaces{getLive: func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}}}
+			req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
+			if err != nil {
+				t.Fatal(err)
+			}
+			patch, result, err := m.Mutate(t.Context(), req, func() time.Duration { return bound })
+			if patch != nil || result != failed || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s with patch %q and error %v", result, patch, err)
+			}
+		})
+	}
+}
+
+// Image strings of every kind, against a namespace with every label that the
+// strings could be taken for.
+func TestMatchOfImages(t *testing.T) {
+	const account = "111111111111"
+	forms := []string{
+		account + ".dkr.ecr.eu-west-1.amazonaws.com", account + ".dkr.ecr-fips.us-east-1.amazonaws.com", account + ".dkr-ecr.eu-west-1.on.aws",
+		account + ".dkr.ecr.cn-north-1.amazonaws.com.cn", account + ".dkr.ecr.us-iso-east-1.c2s.ic.gov", "public.ecr.aws",
+		"vpce-0123456789abcdef0-1a2b3c4d.dkr.ecr.eu-west-1.vpce.amazonaws.com",
+	}
+	namespace := labels{"kubernetes.io/metadata.name": "shop"}
+	for _, r := range registries(t, forms...) {
+		namespace[r.LabelKey()] = "true"
+	}
+	const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	decide := func(image string) result {
+		var b strings.Builder
+		_ = json.NewEncoder(&b).Encode(map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"image": image}}}})
+		req, err := decode([]byte(reviewOf(b.String())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return match(InjectMatching, req.pod.registries, namespace)
+	}
+	for _, host := range forms {
+		for _, rest := range []string{"/app", "/team/app:1", "/app" + digest, "/app:1" + digest} {
+			if got := decide(host + rest); got != injected {
+				t.Errorf("%s: %s", host+rest, got)
+			}
+		}
+		for _, other := range []string{host, host + "/", host + ":443/app", host + ".evil.example/app", "evil." + host + "/app", "evil.example/" + host + "/app", "https://" + host + "/app"} {
+			if got := decide(other); got != unmatched {
+				t.Errorf("%s: %s", other, got)
+			}
+		}
+	}
+	for _, other := range []string{"", "/", "nginx", "docker.io/library/nginx:1", "\x00", "\xff\xfe", strings.Repeat("a/", 2048), "222222222222.dkr.ecr.eu-west-1.amazonaws.com/app"} {
+		if got := decide(other); got != unmatched {
+			t.Errorf("%q: %s", other, got)
+		}
+	}
+}
