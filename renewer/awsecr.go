@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
@@ -56,22 +57,24 @@ type awsTokens struct {
 func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	token, err := a.token(ctx, request)
+	c := request.Credential
+	secrets := []string{string(c.SecretAccessKey), string(c.SessionToken), string(c.ExternalID)}
+	cfg, err := a.config(ctx, request)
 	if err != nil {
-		return Token{}, errors.New(describe(err, request.Credential))
+		return Token{}, describe(fmt.Errorf("reading the AWS configuration: %w", err), secrets)
+	}
+	who, err := cfg.Credentials.Retrieve(ctx)
+	if err != nil {
+		return Token{}, describe(fmt.Errorf("getting AWS credentials: %w", err), secrets)
+	}
+	token, err := a.token(ctx, cfg, who, request)
+	if err != nil {
+		return Token{}, describe(err, append(secrets, who.SecretAccessKey, who.SessionToken))
 	}
 	return token, nil
 }
 
-func (a awsTokens) token(ctx context.Context, request TokenRequest) (Token, error) {
-	cfg, err := a.config(ctx, request)
-	if err != nil {
-		return Token{}, fmt.Errorf("reading the AWS configuration: %w", err)
-	}
-	who, err := cfg.Credentials.Retrieve(ctx)
-	if err != nil {
-		return Token{}, fmt.Errorf("getting AWS credentials: %w", err)
-	}
+func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credentials, request TokenRequest) (Token, error) {
 	asked := a.now().Truncate(time.Second)
 	answer, err := getAuthorization(ctx, cfg, request)
 	if err != nil {
@@ -83,7 +86,7 @@ func (a awsTokens) token(ctx context.Context, request TokenRequest) (Token, erro
 	}
 	var credentialExpires time.Time
 	if who.CanExpire {
-		credentialExpires = who.Expires
+		credentialExpires = who.Expires.Add(-answer.skew)
 	}
 	token.RenewBy = renewBy(token.Issued, token.Expires, a.interval, credentialExpires)
 	token.Principal = principal(request.Credential, who)
@@ -99,7 +102,7 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(attemptTimeout)),
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
 		config.WithAppID("pullpass-" + version.String()),
-		config.WithAPIOptions([]func(*middleware.Stack) error{a.observe}),
+		config.WithAPIOptions([]func(*middleware.Stack) error{a.instrument}),
 	}
 	if c.AccessKeyID != "" {
 		options = append(options, config.WithCredentialsProvider(
@@ -211,13 +214,13 @@ func (a authorization) token(asked, now time.Time) (Token, error) {
 	if !now.Before(expires) {
 		return Token{}, fmt.Errorf("the token expired at %s", a.expiresAt.UTC().Format(time.RFC3339))
 	}
-	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires}, nil
+	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
 }
 
-// observe counts and times every request to AWS, retries included, and cuts off
+// instrument counts and times every request to AWS, retries included, and cuts off
 // answers that are far too long to be AWS's.
-func (a awsTokens) observe(stack *middleware.Stack) error {
-	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Observe", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
+func (a awsTokens) instrument(stack *middleware.Stack) error {
+	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Instrument", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
@@ -237,9 +240,10 @@ func (a awsTokens) observe(stack *middleware.Stack) error {
 // maxReason is the most bytes of an error that users are shown.
 const maxReason = 300
 
-// describe says what went wrong in one line that can be shown to users. AWS
-// quotes parts of requests back in some errors, so secrets are taken out.
-func describe(err error, c Credential) string {
+// describe returns an error that says in one line, for users to see, what went
+// wrong. AWS quotes parts of requests back in some errors, so secrets are taken
+// out.
+func describe(err error, secrets []string) error {
 	text := err.Error()
 	var api smithy.APIError
 	if errors.As(err, &api) {
@@ -249,14 +253,20 @@ func describe(err error, c Credential) string {
 			text = operation.Operation() + ": " + text
 		}
 	}
-	for _, secret := range []secretText{c.SecretAccessKey, c.SessionToken, c.ExternalID} {
+	for _, secret := range secrets {
 		if secret != "" {
-			text = strings.ReplaceAll(text, string(secret), redacted)
+			text = strings.ReplaceAll(text, secret, redacted)
 		}
 	}
 	text, _, _ = strings.Cut(text, "\n")
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 	if len(text) > maxReason {
 		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
-	return text
+	return errors.New(text)
 }

@@ -97,24 +97,25 @@ func TestAuthorizationToken(t *testing.T) {
 
 func TestDescribe(t *testing.T) {
 	api := &smithy.GenericAPIError{Code: "AccessDeniedException", Message: "User: x is not authorized"}
-	c := Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret", SessionToken: "s3ssion", ExternalID: "3xternal"}
+	secrets := []string{"s3cret", "s3ssion", "3xternal", ""}
 	for name, test := range map[string]struct {
 		err  error
 		want string
 	}{
-		"an error of AWS's":              {fmt.Errorf("asking: %w", &smithy.OperationError{ServiceID: "ECR", OperationName: "GetAuthorizationToken", Err: fmt.Errorf("https response error StatusCode: 400, RequestID: 1-2-3, %w", api)}), "GetAuthorizationToken: AccessDeniedException: User: x is not authorized"},
-		"an error of AWS's by itself":    {api, "AccessDeniedException: User: x is not authorized"},
-		"another error":                  {errors.New("dial tcp: no route to host"), "dial tcp: no route to host"},
-		"an error of two lines":          {errors.New("one\ntwo"), "one"},
-		"an error that quotes secrets":   {errors.New("s3cret, s3ssion and 3xternal and s3cret of AKIA"), "[redacted], [redacted] and [redacted] and [redacted] of AKIA"},
-		"AWS quotes a secret":            {&smithy.GenericAPIError{Code: "InvalidClientTokenId", Message: "s3ssion is invalid"}, "InvalidClientTokenId: [redacted] is invalid"},
-		"a long error":                   {errors.New(strings.Repeat("x", 400)), strings.Repeat("x", 300) + "…"},
-		"a long error cut in a letter":   {errors.New(strings.Repeat("x", 299) + "éé"), strings.Repeat("x", 299) + "…"},
-		"an error of the longest kind":   {errors.New(strings.Repeat("x", 300)), strings.Repeat("x", 300)},
-		"a secret where the text is cut": {errors.New(strings.Repeat("x", 297) + "s3cret" + strings.Repeat("y", 300)), strings.Repeat("x", 297) + "[re…"},
+		"an error of AWS's":                {fmt.Errorf("asking: %w", &smithy.OperationError{ServiceID: "ECR", OperationName: "GetAuthorizationToken", Err: fmt.Errorf("https response error StatusCode: 400, RequestID: 1-2-3, %w", api)}), "GetAuthorizationToken: AccessDeniedException: User: x is not authorized"},
+		"an error of AWS's by itself":      {api, "AccessDeniedException: User: x is not authorized"},
+		"another error":                    {errors.New("dial tcp: no route to host"), "dial tcp: no route to host"},
+		"an error of two lines":            {errors.New("one\ntwo"), "one"},
+		"an error with control characters": {errors.New("one\rtwo\x1b[31m"), "one two [31m"},
+		"an error that quotes secrets":     {errors.New("s3cret, s3ssion and 3xternal and s3cret of AKIA"), "[redacted], [redacted] and [redacted] and [redacted] of AKIA"},
+		"AWS quotes a secret":              {&smithy.GenericAPIError{Code: "InvalidClientTokenId", Message: "s3ssion is invalid"}, "InvalidClientTokenId: [redacted] is invalid"},
+		"a long error":                     {errors.New(strings.Repeat("x", 400)), strings.Repeat("x", 300) + "…"},
+		"a long error cut in a letter":     {errors.New(strings.Repeat("x", 299) + "éé"), strings.Repeat("x", 299) + "…"},
+		"an error of the longest kind":     {errors.New(strings.Repeat("x", 300)), strings.Repeat("x", 300)},
+		"a secret where the text is cut":   {errors.New(strings.Repeat("x", 297) + "s3cret" + strings.Repeat("y", 300)), strings.Repeat("x", 297) + "[re…"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := describe(test.err, c)
+			got := describe(test.err, secrets).Error()
 			if got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
 			}
@@ -123,7 +124,7 @@ func TestDescribe(t *testing.T) {
 			}
 		})
 	}
-	if got := describe(errors.New("plain"), Credential{}); got != "plain" {
+	if got := describe(errors.New("plain"), nil).Error(); got != "plain" {
 		t.Errorf("without a secret: %q", got)
 	}
 }
@@ -269,5 +270,22 @@ func TestTokenThroughAPrivateCA(t *testing.T) {
 	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
 	if token, err := source.Token(t.Context(), request); err != nil || token.Auth == "" {
 		t.Errorf("%+v, %v", token, err)
+	}
+}
+
+func TestATokenOfFractionalExpiryIsNotWrittenForEver(t *testing.T) {
+	a := authorization{text: new("QVdTOnBhc3N3b3Jk"), expiresAt: new(start.Add(time.Hour + 700*time.Millisecond))}
+	token, err := a.token(start, start)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := start.Add(time.Hour + 300*time.Millisecond)
+	needs := []need{{registry: registryOf(hostA), token: token}}
+	if !token.usable(now) {
+		return // gone, as its entry is
+	}
+	have := holding(map[string]Token{hostA: token})
+	if d := decide(have, needs, now, 0.5); d.action != leave {
+		t.Errorf("the secret that was just written is written again: %+v", d.outcome())
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -75,8 +74,7 @@ func parseCredential(s *corev1.Secret) (Credential, error) {
 func fingerprint(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
-		fmt.Fprintf(h, "%d:", len(p))
-		io.WriteString(h, p)
+		fmt.Fprintf(h, "%d:%s", len(p), p)
 	}
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
@@ -99,6 +97,11 @@ func (e malformedError) Error() string {
 // isNoCredentials reports whether an error is a [noCredentialsError].
 func isNoCredentials(err error) bool {
 	return errors.As(err, new(noCredentialsError))
+}
+
+// isMalformed reports whether an error is a [malformedError].
+func isMalformed(err error) bool {
+	return errors.As(err, new(malformedError))
 }
 
 // credentialStore finds the credential of each registry.

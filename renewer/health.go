@@ -25,12 +25,12 @@ type health struct {
 }
 
 // synced takes note of a piece of work and how it ended.
-func (h *health) synced(err error) {
+func (h *health) synced(result string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.progress = h.now()
 	switch {
-	case err == nil:
+	case result == resultCreated || result == resultUpdated || result == resultDeleted:
 		h.forbidden = ""
 	case apierrors.IsForbidden(err) && strings.Contains(err.Error(), " cannot "):
 		// RBAC's words; a quota or a policy that refuses one namespace has others.
@@ -43,7 +43,7 @@ func (h *health) live() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := h.now()
-	if h.waiting() == 0 {
+	if h.waiting() == 0 || h.progress.IsZero() {
 		h.progress = now
 	}
 	if idle := now.Sub(h.progress); idle > stuckAfter {

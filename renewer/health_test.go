@@ -32,11 +32,11 @@ func TestLive(t *testing.T) {
 	live("work has waited for as long as it may", true)
 	clock.advance(time.Second)
 	live("work has waited for too long", false)
-	h.synced(nil)
+	h.synced(resultUnchanged, nil)
 	live("a piece was done", true)
 	clock.advance(stuckAfter + time.Second)
 	live("the next is stuck", false)
-	h.synced(errors.New("no"))
+	h.synced(resultFailed, errors.New("no"))
 	live("a piece was tried and failed", true)
 	clock.advance(stuckAfter + time.Second)
 	if err := h.live(); err == nil || err.Error() != "namespaces are waiting and none was looked at for 3m1s" {
@@ -53,19 +53,26 @@ func TestPermitted(t *testing.T) {
 		errs []error
 		want string
 	}{
-		"at the start":               {nil, ""},
-		"work that succeeds":         {[]error{nil}, ""},
-		"work that RBAC refuses":     {[]error{rbac}, "restore the renewer's roles: applying secret pullpass: "},
-		"refused, then other errors": {[]error{rbac, errors.New("timeout")}, "restore the renewer's roles: "},
-		"refused, then granted":      {[]error{rbac, nil}, ""},
-		"refused by a quota":         {[]error{apierrors.NewForbidden(secrets, "pullpass", errors.New("exceeded quota: q"))}, ""},
-		"refused as unauthenticated": {[]error{apierrors.NewUnauthorized("you cannot")}, ""},
-		"not refused at all":         {[]error{errors.New("this cannot be")}, ""},
+		"at the start":                {nil, ""},
+		"work that succeeds":          {[]error{nil}, ""},
+		"work that RBAC refuses":      {[]error{rbac}, "restore the renewer's roles: applying secret pullpass: "},
+		"refused, then other errors":  {[]error{rbac, errors.New("timeout")}, "restore the renewer's roles: "},
+		"refused, then granted":       {[]error{rbac, nil}, ""},
+		"refused, then nothing to do": {[]error{rbac, errNothingDone}, "restore the renewer's roles: "},
+		"refused by a quota":          {[]error{apierrors.NewForbidden(secrets, "pullpass", errors.New("exceeded quota: q"))}, ""},
+		"refused as unauthenticated":  {[]error{apierrors.NewUnauthorized("you cannot")}, ""},
+		"not refused at all":          {[]error{errors.New("this cannot be")}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h, _, _ := testHealth()
 			for _, err := range c.errs {
-				h.synced(err)
+				result := resultFailed
+				if err == nil {
+					result = resultUpdated
+				} else if errors.Is(err, errNothingDone) {
+					result, err = resultUnchanged, nil
+				}
+				h.synced(result, err)
 			}
 			switch err := h.permitted(); {
 			case c.want == "" && err != nil:
@@ -74,5 +81,16 @@ func TestPermitted(t *testing.T) {
 				t.Errorf("error %v, want %s", err, c.want)
 			}
 		})
+	}
+}
+
+// errNothingDone stands for a look at a namespace that asked the API server
+// nothing.
+var errNothingDone = errors.New("nothing to do")
+
+func TestLiveBeforeTheFirstPieceOfWork(t *testing.T) {
+	h := &health{waiting: func() int { return 10000 }, now: func() time.Time { return start }}
+	if err := h.live(); err != nil {
+		t.Error(err)
 	}
 }

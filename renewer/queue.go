@@ -40,6 +40,14 @@ func (q *queue) addUrgent(name string) {
 	q.Add(name)
 }
 
+// retry adds a name again after a while, in the lane that it belongs to.
+func (q *queue) retry(name string, urgent bool) {
+	if urgent {
+		q.lanes.mark(name)
+	}
+	q.AddRateLimited(name)
+}
+
 // lanes is the order of a queue: urgent names first, otherwise first come,
 // first served. It implements [workqueue.Queue], whose methods the workqueue
 // calls under a lock of its own and with nothing but the name; hence the marks.
@@ -48,7 +56,7 @@ type lanes struct {
 	marked map[string]bool // guarded by mu: names that are to be urgent
 
 	in           map[string]*[]string // the lane that each name waits in
-	urgent, bulk []string             // a promoted name stays in bulk too, to be skipped there
+	urgent, bulk []string             // a promoted name stays in bulk too, and is skipped there
 }
 
 func newLanes() *lanes {

@@ -58,6 +58,7 @@ const (
 	minRenewalInterval = time.Minute
 	maxRenewalInterval = 6 * time.Hour
 	maxWorkers         = 256
+	maxPrefix          = 128
 )
 
 // Validate names the flag and the value that cannot be.
@@ -73,6 +74,9 @@ func (c Config) Validate() error {
 	}
 	if problems := validation.IsDNS1123Subdomain(c.CredentialsSecretPrefix); problems != nil {
 		return fmt.Errorf("--credentials-secret-prefix=%q: %s", c.CredentialsSecretPrefix, strings.Join(problems, "; "))
+	}
+	if len(c.CredentialsSecretPrefix) > maxPrefix {
+		return fmt.Errorf("--credentials-secret-prefix=%q: want at most %d characters, so that a registry's host fits after it", c.CredentialsSecretPrefix, maxPrefix)
 	}
 	if c.RenewalInterval != 0 && (c.RenewalInterval < minRenewalInterval || c.RenewalInterval > maxRenewalInterval) {
 		return fmt.Errorf("--renewal-interval=%s: want 0, or from %s to %s", c.RenewalInterval, minRenewalInterval, maxRenewalInterval)

@@ -43,13 +43,25 @@ func (t Token) entry() entry {
 	return entry{Principal: t.Principal, Issued: t.Issued.UTC().Truncate(time.Second), Expires: t.Expires.UTC().Truncate(time.Second)}
 }
 
+// newerThan reports whether the entry is of a later token of the same identity,
+// such as another leader's.
+func (e entry) newerThan(t Token) bool {
+	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
+}
+
+// due returns when the entry should give way to a newer token like t: in the
+// namespace's turn, and in any case at half of its own life.
+func (e entry) due(t Token, spread float64) time.Time {
+	return earliest(t.rewriteAt(e.Issued, spread), e.Issued.Add(e.Expires.Sub(e.Issued)/2))
+}
+
 // secretState is what is out there under the pull secret's name.
 type secretState struct {
 	exists    bool
 	ours      bool // made by us, and of the type that we make
 	immutable bool
-	intact    bool // as we wrote it
-	entries   map[string]entry
+	intact    bool             // as we wrote it, marks included
+	entries   map[string]entry // none when the content or the annotation was edited
 
 	// uid and resourceVersion hold a write to exactly what was looked at.
 	uid             string
@@ -69,8 +81,8 @@ func (s secretState) expires() (t time.Time) {
 type observedSecret struct {
 	metav1.ObjectMeta // namespace, name, UID and resourceVersion
 
-	ours, immutable, intact bool
-	registries              unique.Handle[string] // [annotationRegistries], which many secrets share
+	ours, immutable, labelled bool
+	registries                unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
 }
 
 // observe is the transform of the cache of pull secrets.
@@ -82,13 +94,16 @@ func observe(object any) (any, error) {
 	labelled := s.Labels[labelManagedBy] == managedBy
 	applied := slices.ContainsFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
 	registries := s.Annotations[annotationRegistries]
+	if s.Annotations[annotationDigest] != digest(s.Data[corev1.DockerConfigJsonKey], registries) {
+		registries = ""
+	}
 	return &observedSecret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
 		// Either mark makes it ours, so that it stays so when somebody edits the
 		// labels away.
 		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
 		immutable:  s.Immutable != nil && *s.Immutable,
-		intact:     labelled && s.Annotations[annotationDigest] == digest(s.Data[corev1.DockerConfigJsonKey], registries),
+		labelled:   labelled,
 		registries: unique.Make(registries),
 	}, nil
 }
@@ -102,8 +117,11 @@ func stateOf(s *observedSecret) secretState {
 		uid:             string(s.UID),
 		resourceVersion: s.ResourceVersion,
 	}
-	err := json.Unmarshal([]byte(s.registries.Value()), &state.entries)
-	state.intact = s.intact && err == nil
+	if err := json.Unmarshal([]byte(s.registries.Value()), &state.entries); err != nil {
+		state.entries = nil // it may be decoded in part
+		return state
+	}
+	state.intact = s.labelled
 	return state
 }
 
@@ -137,7 +155,7 @@ type decision struct {
 	kept    []string         // hosts whose entries are carried over as they are
 	added   []string         // hosts that the secret had no usable entry for
 	missing []need           // registries that are left without an entry
-	fading  []need           // registries whose entry nears its end without a successor
+	fading  []need           // registries whose entry will have no successor, or nears its end without one
 	expires time.Time        // earliest end of an entry, zero without any
 	again   time.Time        // when to decide anew, zero when nothing is due
 }
@@ -152,9 +170,9 @@ func decide(have secretState, needs []need, now time.Time, spread float64) decis
 	for _, n := range needs {
 		host := n.registry.String()
 		old, has := have.entries[host]
-		has = has && have.intact && now.Before(old.Expires)
+		has = has && now.Before(old.Expires)
 		switch {
-		case n.token.usable(now):
+		case n.token.usable(now) && !(has && old.newerThan(n.token)):
 			d.tokens[host] = n.token
 			outcome[host] = old
 			switch {
@@ -163,7 +181,7 @@ func decide(have secretState, needs []need, now time.Time, spread float64) decis
 				rewrite = true
 			case old.Principal != n.token.Principal:
 				rewrite = true
-			case n.token.entry().Issued.After(old.Issued) && !now.Before(n.token.rewriteAt(old.Issued, spread)):
+			case n.token.entry().Issued.After(old.Issued) && !now.Before(old.due(n.token, spread)):
 				rewrite = true
 			}
 		case has && !isNoCredentials(n.err):
@@ -198,12 +216,12 @@ func decide(have secretState, needs []need, now time.Time, spread float64) decis
 		}
 		d.expires = earliest(d.expires, e.Expires)
 		fades := e.Expires.Add(-e.Expires.Sub(e.Issued) / 4)
-		if n.err != nil && !now.Before(fades) {
+		if n.err != nil && (isMalformed(n.err) || !now.Before(fades)) {
 			d.fading = append(d.fading, n)
 		}
 		// What is overdue waits for the next token, whose coming leads here
 		// again.
-		for _, at := range []time.Time{n.token.rewriteAt(e.Issued, spread), fades, e.Expires} {
+		for _, at := range []time.Time{e.due(n.token, spread), fades, e.Expires} {
 			if now.Before(at) {
 				d.again = earliest(d.again, at)
 			}

@@ -768,3 +768,38 @@ func TestEarliest(t *testing.T) {
 		}
 	}
 }
+
+func TestAWriteForOneRegistryGivesNoOtherAnOlderToken(t *testing.T) {
+	have := holding(map[string]Token{hostA: tokenOf("alice", 2*time.Hour)})
+	needs := []need{
+		{registry: registryOf(hostA), token: tokenOf("alice", time.Hour)},
+		{registry: registryOf(hostB), token: tokenOf("bob", time.Hour)},
+	}
+	d := decide(have, needs, start.Add(3*time.Hour), 0.5)
+	if e := carried(have, d).entries[hostA]; !e.Issued.Equal(start.Add(2 * time.Hour)) {
+		t.Errorf("the entry goes back from one issued at 2h to one issued at %s", e.Issued.Sub(start))
+	}
+}
+
+func TestAShortLivedEntryIsReplacedInTime(t *testing.T) {
+	short := tokenOf("alice", 0)
+	short.Expires, short.RenewBy = start.Add(30*time.Second), start.Add(15*time.Second)
+	have := holding(map[string]Token{hostA: short})
+	needs := []need{{registry: registryOf(hostA), token: tokenOf("alice", 13*time.Second)}}
+	if d := decide(have, needs, start.Add(16*time.Second), 0.5); d.action != write {
+		t.Errorf("16 s of 30 have passed: %+v", d.outcome())
+	}
+	if d := decide(have, needs, start.Add(13*time.Second), 0.5); d.action != write && d.again.After(start.Add(15*time.Second)) {
+		t.Errorf("13 s of 30 have passed: looked at again only at %s", d.again.Sub(start))
+	}
+}
+
+func TestALabelEditedAwayCostsNoGoodEntry(t *testing.T) {
+	s := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}, nil)
+	delete(s.Labels, labelManagedBy)
+	have := stateOf(observed(t, s))
+	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), 0.5)
+	if !slices.Equal(d.kept, []string{hostA}) || d.action != write {
+		t.Errorf("%+v, want %s kept", d.outcome(), hostA)
+	}
+}

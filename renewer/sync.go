@@ -83,7 +83,7 @@ func (c *controller) run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("listening to an informer: %w", err)
 		}
-		defer r.informer.RemoveEventHandler(registration)
+		defer func() { _ = r.informer.RemoveEventHandler(registration) }() // an error means that it is gone
 	}
 
 	// Writes outlive the context for a moment.
@@ -93,7 +93,7 @@ func (c *controller) run(ctx context.Context) error {
 	running.Go(func() { c.tokens.run(ctx) })
 	for range c.workers {
 		running.Go(func() {
-			for c.processNextWorkItem(writes) {
+			for ctx.Err() == nil && c.processNextWorkItem(writes) {
 			}
 		})
 	}
@@ -140,15 +140,17 @@ func (c *controller) credentialChanged(secretName string) {
 }
 
 // tokensChanged puts the namespaces of registries in the queue. Those that lack
-// an entry overtake those that only have an older one.
-func (c *controller) tokensChanged(registries []ecr.Registry) {
+// a good entry overtake those that only have an older one.
+func (c *controller) tokensChanged(registries []ecr.Registry, urgent bool) {
+	now := c.now()
 	for _, r := range registries {
 		names, err := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
 		if err != nil {
 			panic(err) // the index is not there
 		}
 		for _, name := range names {
-			if _, has := c.secretState(name).entries[r.String()]; has {
+			e, has := c.secretState(name).entries[r.String()]
+			if has && now.Before(e.Expires) && !urgent {
 				c.queue.Add(name)
 			} else {
 				c.queue.addUrgent(name)
@@ -165,16 +167,19 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	defer c.queue.Done(name)
 	start := c.now()
 	result, again, err := c.syncNamespace(ctx, name)
-	c.health.synced(err)
+	c.health.synced(result, err)
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncDuration.Observe(c.now().Sub(start).Seconds())
+	if err != nil && ctx.Err() != nil {
+		return true // cut off at the end of the program
+	}
 	if err != nil {
 		level := slog.LevelWarn
 		if result == resultConflict {
 			level = slog.LevelDebug // the cache is a moment behind
 		}
 		c.log.Log(ctx, level, "cannot sync", "namespace", name, "result", result, "error", err)
-		c.queue.AddRateLimited(name)
+		c.queue.retry(name, !c.secretState(name).exists)
 		return true
 	}
 	c.queue.Forget(name)
@@ -229,6 +234,8 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 			continue
 		case isNoCredentials(n.err):
 			problems = append(problems, problem{reasonNoCredentials, fmt.Sprintf("registry %s: %v", n.registry, n.err)})
+		case isMalformed(n.err):
+			problems = append(problems, problem{reasonTokenFailed, fmt.Sprintf("registry %s: %v", n.registry, n.err)})
 		default:
 			problems = append(problems, problem{reasonTokenFailed, fmt.Sprintf("registry %s: %v; it is tried again", n.registry, n.err)})
 		}
@@ -240,8 +247,10 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	case isGone(err):
 		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
-	case apierrors.IsConflict(err):
+	case apierrors.IsConflict(err) || errors.Is(err, errChanged):
 		return resultConflict, time.Time{}, err
+	case err != nil && ctx.Err() != nil:
+		return result, time.Time{}, err
 	case err != nil:
 		problems = append(problems, problem{reasonApplyFailed, err.Error() + "; it is tried again"})
 		c.status.set(name, stateFailed, have.expires(), problems)
@@ -255,12 +264,18 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		d.again = earliest(d.again, c.now().Add(eventInterval))
 	}
 	c.status.set(name, state, d.expires, problems)
+	if result == resultCreated {
+		c.status.created(name)
+	}
 	if len(d.added) > 0 {
 		slices.Sort(d.added)
 		c.status.ready(name, fmt.Sprintf("pods can pull from %s with secret %s", strings.Join(d.added, ", "), c.secretName))
 	}
 	return result, d.again, nil
 }
+
+// errChanged says that a secret is no longer what the cache has.
+var errChanged = errors.New("the secret changed meanwhile")
 
 // carryOut makes a decision true. Its errors are the API server's.
 func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d *decision) (result string, err error) {
@@ -284,10 +299,15 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 		var kept map[string]keptEntry
 		if len(d.kept) > 0 {
 			live, err := secrets.Get(ctx, c.secretName, metav1.GetOptions{})
+			if apierrors.IsNotFound(err) {
+				return resultConflict, errChanged
+			}
 			if err != nil {
 				return resultOf(err), fmt.Errorf("reading secret %s: %w", c.secretName, err)
 			}
-			kept = keptEntries(live, d.kept)
+			if kept = keptEntries(live, d.kept); len(kept) < len(d.kept) {
+				return resultConflict, errChanged
+			}
 		}
 		secret, err := pullSecret(namespace, c.secretName, d.tokens, kept)
 		if err != nil {
@@ -308,7 +328,6 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 			c.metrics.renewals.Inc()
 			return resultUpdated, nil
 		}
-		c.status.created(namespace)
 		c.log.Info("created the pull secret", "namespace", namespace)
 		return resultCreated, nil
 	}
@@ -326,8 +345,7 @@ func (c *controller) secretState(namespace string) secretState {
 
 // isGone reports whether a write came too late for its namespace.
 func isGone(err error) bool {
-	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) ||
-		apierrors.IsNotFound(err) && !apierrors.IsConflict(err)
+	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
 }
 
 func resultOf(err error) string {

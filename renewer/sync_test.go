@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -273,7 +274,7 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 			registries = append(registries, registryOf(host))
 		}
 		work.queue.Add("first")
-		work.tokensChanged(registries)
+		work.tokensChanged(registries, false)
 		if got := work.queue.drain(); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
@@ -394,5 +395,19 @@ func TestEveryMetricIsThereFromTheStart(t *testing.T) {
 		if got := values(t, reg, metric); !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: %v, want %v", metric, got, want)
 		}
+	}
+}
+
+func TestTheEndIsNoTrouble(t *testing.T) {
+	work, events, _ := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	work.give(hostA, tokenOf("alice", 0), nil)
+	work.queue.Add("shop")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	work.processNextWorkItem(ctx)
+	if got := sent(events); len(got) > 0 {
+		t.Errorf("events %q", got)
 	}
 }

@@ -54,19 +54,24 @@ func (t Token) rewriteAt(issued time.Time, spread float64) time.Time {
 // renewBy returns when a token should have a successor everywhere: at half of
 // its life, or after the interval, or when the credential that made it ends,
 // whichever is first. Zero values for the last two mean that they set no
-// bound.
+// bound. A credential that is just about to end sets one of a minute.
 func renewBy(issued, expires time.Time, interval time.Duration, credentialExpires time.Time) time.Time {
 	by := issued.Add(expires.Sub(issued) / 2)
 	if interval > 0 && issued.Add(interval).Before(by) {
 		by = issued.Add(interval)
 	}
-	if !credentialExpires.IsZero() && credentialExpires.Before(by) {
-		by = credentialExpires
+	if credentialExpires.IsZero() {
+		return by
 	}
-	return by
+	if least := issued.Add(time.Minute); credentialExpires.Before(least) {
+		credentialExpires = least
+	}
+	return earliest(by, credentialExpires)
 }
 
-// secretText is text that no log, error or format shows.
+// secretText is text that logs, errors, fmt and JSON do not show. fmt sees it all
+// the same in unexported fields, so those who hold it there print themselves
+// nowhere.
 type secretText string
 
 const redacted = "[redacted]"

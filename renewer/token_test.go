@@ -114,3 +114,9 @@ func TestSecretTextShowsNowhere(t *testing.T) {
 		}
 	}
 }
+
+func TestRenewByIsAfterTheIssue(t *testing.T) {
+	if by := renewBy(start, start.Add(12*time.Hour), 0, start.Add(-time.Minute)); by.Before(start) {
+		t.Errorf("by %s", by.Sub(start))
+	}
+}

@@ -16,8 +16,8 @@ import (
 const (
 	// AWS is asked again after a second, then ever less often, but so often
 	// that tokens flow within a minute of its return.
-	firstAttemptDelay = time.Second
-	lastAttemptDelay  = 40 * time.Second
+	firstAWSRetry = time.Second
+	lastAWSRetry  = 40 * time.Second
 
 	// tokenWorkers bounds the calls to AWS under way at once. It is far above
 	// what any installation has of identities times regions, so that an
@@ -46,8 +46,8 @@ type tokenKey struct {
 type tokens struct {
 	source      TokenSource
 	credentials credentialStore
-	wanted      func(ecr.Registry) bool         // whether anybody still needs the registry's token
-	changed     func(registries []ecr.Registry) // is told of new tokens and new trouble
+	wanted      func(ecr.Registry) bool                      // whether anybody still needs the registry's token
+	changed     func(registries []ecr.Registry, urgent bool) // is told of new tokens and new trouble; urgent when credentials are gone
 	metrics     *metrics
 	log         *slog.Logger
 	now         func() time.Time
@@ -68,11 +68,11 @@ type assigned struct {
 
 type tokenEntry struct {
 	registries map[ecr.Registry]bool
-	request    TokenRequest
-	token      Token     // the last one, zero before the first
-	err        error     // of the last attempt
-	due        time.Time // when to ask AWS next
-	failing    bool      // has been reported as without a usable token
+	request    TokenRequest // the last one
+	token      Token        // the last one, zero before the first
+	err        error        // of the last attempt
+	due        time.Time    // when to ask AWS next
+	failing    bool         // has been reported as without a usable token
 }
 
 func newTokens(source TokenSource, credentials credentialStore, m *metrics, log *slog.Logger) *tokens {
@@ -83,7 +83,7 @@ func newTokens(source TokenSource, credentials credentialStore, m *metrics, log 
 		log:         log,
 		now:         time.Now,
 		queue:       workqueue.NewTypedDelayingQueue[tokenKey](),
-		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[tokenKey](firstAttemptDelay, lastAttemptDelay),
+		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[tokenKey](firstAWSRetry, lastAWSRetry),
 		registries:  map[ecr.Registry]assigned{},
 		entries:     map[tokenKey]*tokenEntry{},
 	}
@@ -153,9 +153,10 @@ func (t *tokens) credentialChanged(r ecr.Registry) {
 		t.releaseLocked(r)
 		t.assignLocked(r)
 	}
+	gone := isNoCredentials(t.registries[r].err)
 	t.mu.Unlock()
 	if changed {
-		t.changed([]ecr.Registry{r})
+		t.changed([]ecr.Registry{r}, gone)
 	}
 }
 
@@ -177,27 +178,35 @@ func (t *tokens) assignLocked(r ecr.Registry) assigned {
 	}
 	e, ok := t.entries[a.key]
 	if !ok {
-		e = &tokenEntry{
-			registries: map[ecr.Registry]bool{},
-			request:    TokenRequest{Credential: a.key.credential, Region: a.key.region, Public: a.key.public},
-			due:        t.now(),
-		}
+		e = &tokenEntry{registries: map[ecr.Registry]bool{}, due: t.now()}
 		t.entries[a.key] = e
 	}
 	e.registries[r] = true
-	// One token opens FIPS, dual-stack and plain hosts alike, so it is fetched
-	// in the way that the most demanding of them asks for.
-	request := e.request
-	request.FIPS = request.FIPS || r.FIPS()
-	request.DualStack = request.DualStack || r.DualStack()
-	if request != e.request {
-		e.request, e.due = request, t.now()
+	if !e.request.covers(e.needs(a.key)) {
+		e.due = t.now()
 	}
 	if e.token.Auth != "" {
 		t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(e.token.Expires.Unix()))
 	}
 	t.queue.Add(a.key)
 	return a
+}
+
+// needs returns what to ask AWS for. One token opens FIPS, dual-stack and plain
+// hosts alike, so it is fetched in the way that the most demanding of them asks
+// for.
+func (e *tokenEntry) needs(key tokenKey) TokenRequest {
+	request := TokenRequest{Credential: key.credential, Region: key.region, Public: key.public}
+	for r := range e.registries {
+		request.FIPS = request.FIPS || r.FIPS()
+		request.DualStack = request.DualStack || r.DualStack()
+	}
+	return request
+}
+
+// covers reports whether a token fetched this way does for what is needed.
+func (r TokenRequest) covers(needs TokenRequest) bool {
+	return (r.FIPS || !needs.FIPS) && (r.DualStack || !needs.DualStack)
 }
 
 // releaseLocked forgets which token a registry uses. A token that nobody uses
@@ -229,13 +238,15 @@ func (t *tokens) renew(ctx context.Context, key tokenKey) {
 		return
 	}
 	registries, report := t.put(key, e, request, token, err)
-	if err != nil {
+	switch {
+	case len(registries) == 0: // nobody wants it any more
+	case err != nil:
 		t.log.Warn("cannot get a token", "registries", len(registries), "region", key.region, "error", err)
-	} else {
+	default:
 		t.log.Info("got a token", "registries", len(registries), "region", key.region, "principal", token.Principal, "expires", token.Expires, "renewBy", token.RenewBy)
 	}
 	if report {
-		t.changed(registries)
+		t.changed(registries, false)
 	}
 }
 
@@ -252,44 +263,43 @@ func (t *tokens) take(key tokenKey) (*tokenEntry, TokenRequest, bool) {
 		t.queue.AddAfter(key, wait)
 		return nil, TokenRequest{}, false
 	}
-	if e.token.Auth != "" {
-		for r := range e.registries {
-			if !t.wanted(r) {
-				t.releaseLocked(r)
-			}
+	for r := range e.registries {
+		if !t.wanted(r) {
+			t.releaseLocked(r)
 		}
 	}
+	e.request = e.needs(key)
 	return e, e.request, t.entries[key] == e
 }
 
-// put stores the outcome of a call. It returns the registries that it concerns
-// and whether anybody needs to know.
+// put stores the outcome of a call. It returns the registries that it concerns,
+// none when nobody wants it any more, and whether anybody needs to know.
 func (t *tokens) put(key tokenKey, e *tokenEntry, request TokenRequest, token Token, err error) (registries []ecr.Registry, report bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.entries[key] != e {
+		return nil, false // the credential went away meanwhile
+	}
 	for r := range e.registries {
 		registries = append(registries, r)
 	}
-	if t.entries[key] != e {
-		return registries, false // the credential went away meanwhile
-	}
 	now := t.now()
-	wait := time.Duration(float64(t.backoff.When(key)) * (0.5 + rand.Float64()/2))
+	var wait time.Duration
 	if err != nil {
-		e.err = err
+		wait = time.Duration(float64(t.backoff.When(key)) * (0.5 + rand.Float64()/2))
 		without := !e.token.usable(now)
 		report = without && !e.failing
-		e.failing = without
+		e.err, e.failing = err, without
 	} else {
+		wait = max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
 		report = true
 		e.token, e.err, e.failing = token, nil, false
 		t.backoff.Forget(key)
-		wait = max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
 		for _, r := range registries {
 			t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(token.Expires.Unix()))
 		}
 	}
-	if e.request != request {
+	if !request.covers(e.needs(key)) {
 		wait = 0 // a registry joined meanwhile that wants it otherwise
 	}
 	e.due = now.Add(wait)

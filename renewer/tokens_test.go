@@ -130,7 +130,7 @@ func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 		defer r.mu.Unlock()
 		return !r.nobody[registry]
 	}
-	r.changed = func(registries []ecr.Registry) {
+	r.changed = func(registries []ecr.Registry, _ bool) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		var hosts []string
@@ -380,12 +380,12 @@ func TestAWSFails(t *testing.T) {
 		if want := []notice{{0, hostA}}; !slices.Equal(notices, want) {
 			t.Errorf("notices %+v, want %+v", notices, want)
 		}
-		most := firstAttemptDelay
+		most := firstAWSRetry
 		for i := range calls[1:] {
 			if gap := calls[i+1].at - calls[i].at; gap < most/2 || gap > most {
 				t.Errorf("call %d came %s after the last, want %s to %s", i+1, gap, most/2, most)
 			}
-			most = min(2*most, lastAttemptDelay)
+			most = min(2*most, lastAWSRetry)
 		}
 		if len(calls) < 30 {
 			t.Errorf("%d calls in 20 minutes", len(calls))
@@ -403,12 +403,12 @@ func TestAWSFails(t *testing.T) {
 		// AWS is back.
 		r.answers(goodToken)
 		back := time.Since(r.began)
-		time.Sleep(lastAttemptDelay)
+		time.Sleep(lastAWSRetry)
 		calls, notices = r.happened()
 		if len(calls) != 1 || len(notices) != 1 || notices[0].hosts != hostA {
 			t.Fatalf("after success: calls %+v, notices %+v", calls, notices)
 		}
-		if late := notices[0].at - back; late > lastAttemptDelay {
+		if late := notices[0].at - back; late > lastAWSRetry {
 			t.Errorf("noticed %s after AWS was back", late)
 		}
 
@@ -418,7 +418,7 @@ func TestAWSFails(t *testing.T) {
 		r.happened()
 		time.Sleep(30 * time.Minute)
 		calls, notices = r.happened()
-		if len(calls) < 2 || calls[1].at-calls[0].at > firstAttemptDelay {
+		if len(calls) < 2 || calls[1].at-calls[0].at > firstAWSRetry {
 			t.Errorf("the second failure: %+v", calls[:min(2, len(calls))])
 		}
 		if len(notices) > 0 {
@@ -443,7 +443,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 			t.Errorf("once it has expired: %+v, %v", token, err)
 		}
 		time.Sleep(time.Hour)
-		if _, notices := r.happened(); len(notices) != 1 || notices[0].at > 12*time.Hour+lastAttemptDelay {
+		if _, notices := r.happened(); len(notices) != 1 || notices[0].at > 12*time.Hour+lastAWSRetry {
 			t.Errorf("notices %+v, want one, at the expiry", notices)
 		}
 		if got := r.expiries(t); !slices.Equal(got, []string{hostA}) {
@@ -765,5 +765,19 @@ func TestTokensLogNothingSecret(t *testing.T) {
 				t.Errorf("the log holds %q: %s", secret, text)
 			}
 		}
+	})
+}
+
+func TestUnwantedRegistriesThatNeverGotATokenAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), failing)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(10 * time.Minute)
+		r.happened()
+		r.want(hostA, false)
+		time.Sleep(time.Minute)
+		r.happened()
+		time.Sleep(24 * time.Hour)
+		r.wantCalls(t, 0)
 	})
 }

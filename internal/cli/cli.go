@@ -13,6 +13,7 @@ import (
 	"io"
 	"log/slog"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -70,7 +71,7 @@ func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Write
 		run, err = s.Prepare(log)
 	}
 	if err != nil {
-		fmt.Fprintf(stderr, "%s: %v\n", s.Name, err)
+		fmt.Fprintf(stderr, "%s: %s\n", s.Name, strings.ReplaceAll(err.Error(), "\n", " "))
 		return ExitUsage
 	}
 

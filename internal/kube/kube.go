@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"unique"
 
-	"k8s.io/apimachinery/pkg/api/validation/path"
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata"
@@ -30,6 +30,9 @@ func Config(kubeconfig, component string) (*rest.Config, error) {
 			return nil, fmt.Errorf(`--kubeconfig="": give the path of a kubeconfig, or run in a pod: %w`, err)
 		}
 	} else if cfg, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
+		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
+	}
+	if _, err := rest.TLSConfigFor(cfg); err != nil {
 		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
 	}
 	cfg.UserAgent = fmt.Sprintf("pullpass-%s/%s", component, version.String())
@@ -98,7 +101,7 @@ func (n *Namespaces) Get(name string) (*metav1.PartialObjectMetadata, bool) {
 // GetLive returns a namespace as the API server has it now.
 func (n *Namespaces) GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
 	// The client makes a path of it without a look.
-	if problems := path.IsValidPathSegmentName(name); len(problems) > 0 {
+	if problems := content.IsPathSegmentName(name); len(problems) > 0 {
 		return nil, fmt.Errorf("name %s", problems[0])
 	}
 	return n.client.Get(ctx, name, metav1.GetOptions{})

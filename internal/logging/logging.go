@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"k8s.io/klog/v2"
 )
@@ -15,7 +16,7 @@ import (
 func New(w io.Writer, level, format string) (*slog.Logger, error) {
 	var options slog.HandlerOptions
 	var l slog.Level
-	if err := l.UnmarshalText([]byte(level)); err != nil {
+	if err := l.UnmarshalText([]byte(level)); err != nil || strings.ContainsAny(level, "+-") {
 		return nil, fmt.Errorf("--log-level=%q: want debug, info, warn or error", level)
 	}
 	options.Level = l
