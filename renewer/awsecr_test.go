@@ -198,15 +198,15 @@ func TestTokenFromAWS(t *testing.T) {
 		"a token from a clock that is ahead":  {answer: answer(10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
 		"a token from a clock that is behind": {answer: answer(-10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
 		"an expired token":                    {answer: answer(0, -time.Hour), code: "200", err: "reading AWS's answer: the token expired at "},
-		"no token":                            {answer: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"authorizationData":[]}`) }, code: "200", err: "reading AWS's answer: it holds no token"},
-		"an answer cut short":                 {answer: func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"authorizationData":[{"auth`) }, code: "200", err: "asking for a token: "},
+		"no token":                            {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[]}`) }, code: "200", err: "reading AWS's answer: it holds no token"},
+		"an answer cut short":                 {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[{"auth`) }, code: "200", err: "asking for a token: "},
 		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
-			io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
+			_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
 		}, code: "200", err: "asking for a token: "},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
 			w.WriteHeader(http.StatusBadRequest)
-			io.WriteString(w, `{"message":"not with s3cret"}`)
+			_, _ = io.WriteString(w, `{"message":"not with s3cret"}`)
 		}, code: "400", err: "GetAuthorizationToken: AccessDeniedException: not with [redacted]"},
 	} {
 		t.Run(name, func(t *testing.T) {

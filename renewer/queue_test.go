@@ -149,7 +149,7 @@ func TestQueueHoldsToItsModel(t *testing.T) {
 			switch random.IntN(4) {
 			case 0:
 				q.Add(name)
-				into[name] = into[name]
+				into[name] = into[name] || false // there, and as urgent as it was
 			case 1:
 				q.addUrgent(name)
 				into[name] = true
@@ -222,7 +222,7 @@ func TestQueueLosesNothing(t *testing.T) {
 					return
 				}
 				var n int
-				fmt.Sscan(name, &n)
+				_, _ = fmt.Sscan(name, &n)
 				if working[n].Add(1) != 1 {
 					t.Errorf("two work on %s", name)
 				}

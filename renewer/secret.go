@@ -172,7 +172,7 @@ func decide(have secretState, needs []need, now time.Time, spread float64) decis
 		old, has := have.entries[host]
 		has = has && now.Before(old.Expires)
 		switch {
-		case n.token.usable(now) && !(has && old.newerThan(n.token)):
+		case n.token.usable(now) && (!has || !old.newerThan(n.token)):
 			d.tokens[host] = n.token
 			outcome[host] = old
 			switch {

@@ -67,7 +67,7 @@ func holding(tokens map[string]Token) secretState {
 }
 
 func edited(s secretState) secretState {
-	s.intact = false
+	s.intact, s.entries = false, nil
 	return s
 }
 
@@ -224,9 +224,9 @@ func TestDecide(t *testing.T) {
 			needs: []need{without(hostA, errNone), with(hostB, tokenOf("bob", 0))},
 			want:  outcome{action: write, tokens: b, added: b, missing: a, expires: 12 * h, again: turn},
 		},
-		"a credential secret that cannot be used leaves the entry": {
+		"a credential secret that cannot be used leaves the entry, and is told": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errBroke)}, at: h,
-			want: outcome{expires: 12 * h, again: 9 * h},
+			want: outcome{fades: []string{hostA}, expires: 12 * h, again: 9 * h},
 		},
 		"AWS fails": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errAWS)}, at: h,
@@ -363,7 +363,7 @@ func scenario(random *rand.Rand) (have secretState, needs []need, now time.Time,
 			continue
 		}
 		n := need{registry: registryOf(host), err: []error{nil, errAWS, errPending, errNone, errBroke}[next(5)]}
-		if n.err == nil || n.err == errAWS && next(2) > 0 {
+		if n.err == nil || errors.Is(n.err, errAWS) && next(2) > 0 {
 			n.token = token()
 			if !n.token.usable(now) { // of which tokens.token makes an error
 				n.token, n.err = Token{}, errAWS
@@ -538,8 +538,8 @@ func stored(t *testing.T, secret *applycorev1.SecretApplyConfiguration) *corev1.
 	}
 	s.UID, s.ResourceVersion = "uid", "7"
 	s.ManagedFields = []metav1.ManagedFieldsEntry{
-		{Manager: fieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:data":{}}`)}},
-		{Manager: "kubectl-edit", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:metadata":{}}`)}},
+		{Manager: fieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(`{"f:data":{}}`)},
+		{Manager: "kubectl-edit", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)},
 	}
 	return &s
 }
@@ -610,15 +610,15 @@ func TestStateOf(t *testing.T) {
 		"our label edited away":                  {func(s *corev1.Secret) { delete(s.Labels, labelManagedBy) }, touched},
 		"our label edited":                       {func(s *corev1.Secret) { s.Labels[labelManagedBy] = "helm" }, touched},
 		"our managed fields edited away":         {func(s *corev1.Secret) { s.ManagedFields = nil }, ours},
-		"edited content":                         {func(s *corev1.Secret) { s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`) }, touched},
-		"content edited away":                    {func(s *corev1.Secret) { s.Data = nil }, touched},
-		"an edited digest":                       {func(s *corev1.Secret) { s.Annotations[annotationDigest] = "0" }, touched},
+		"edited content":                         {func(s *corev1.Secret) { s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`) }, broken},
+		"content edited away":                    {func(s *corev1.Secret) { s.Data = nil }, broken},
+		"an edited digest":                       {func(s *corev1.Secret) { s.Annotations[annotationDigest] = "0" }, broken},
 		"annotations edited away":                {func(s *corev1.Secret) { s.Annotations = nil }, broken},
 		"an annotation that is no JSON":          {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "{" }, broken},
 		"an annotation that is other JSON":       {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "[]" }, broken},
 		"an annotation of null":                  {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "null" }, broken},
-		"an annotation without entries":          {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "{}" }, state(func(s *secretState) { s.intact, s.entries = false, map[string]entry{} })},
-		"an annotation edited to a later expiry": {func(s *corev1.Secret) { replace(s.Annotations, annotationRegistries, "13:00:00", "23:00:00") }, state(func(s *secretState) { s.intact = false; s.entries = later(s.entries, hostB, 10*time.Hour) })},
+		"an annotation without entries":          {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "{}" }, broken},
+		"an annotation edited to a later expiry": {func(s *corev1.Secret) { replace(s.Annotations, annotationRegistries, "13:00:00", "23:00:00") }, broken},
 		"an annotation with a byte of the content": {func(s *corev1.Secret) {
 			s.Annotations[annotationRegistries] = "}" + s.Annotations[annotationRegistries]
 		}, broken},
@@ -642,14 +642,6 @@ func TestStateOf(t *testing.T) {
 
 func replace(m map[string]string, key, old, with string) {
 	m[key] = strings.Replace(m[key], old, with, 1)
-}
-
-func later(entries map[string]entry, host string, by time.Duration) map[string]entry {
-	entries = maps.Clone(entries)
-	e := entries[host]
-	e.Expires = e.Expires.Add(by)
-	entries[host] = e
-	return entries
 }
 
 func TestObservedSecretsHoldNoToken(t *testing.T) {

@@ -81,14 +81,14 @@ func add(t *testing.T, informer cache.SharedIndexInformer, object any) {
 	}
 }
 
-// give has a registry's token there already.
-func (c *controller) give(host string, token Token, err error) {
-	a := c.tokens.lookUp(registryOf(host))
+// give has the token of hostA there already.
+func (c *controller) give(token Token, err error) {
+	a := c.tokens.lookUp(registryOf(hostA))
 	if a.err != nil {
 		panic(a.err)
 	}
-	c.tokens.registries[registryOf(host)] = a
-	c.tokens.entries[a.key] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(host): true}, token: token, err: err, due: c.now().Add(time.Hour)}
+	c.tokens.registries[registryOf(hostA)] = a
+	c.tokens.entries[a.key] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(hostA): true}, token: token, err: err, due: c.now().Add(time.Hour)}
 }
 
 // TestSyncWithoutAWrite looks at namespaces whose secret is to stay as it is.
@@ -101,7 +101,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 	foreign := func(*testing.T) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "pullpass"}, Type: corev1.SecretTypeDockerConfigJson}
 	}
-	good := func(c *controller) { c.give(hostA, tokenOf("alice", 0), nil) }
+	good := func(c *controller) { c.give(tokenOf("alice", 0), nil) }
 	for name, c := range map[string]struct {
 		namespace *metav1.PartialObjectMetadata
 		secret    func(*testing.T) *corev1.Secret
@@ -137,16 +137,16 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		},
 		"a token on its way": {namespace: namespaceOf("shop", labels), result: resultUnchanged, state: statePending},
 		"AWS fails from the start": {
-			namespace: namespaceOf("shop", labels), tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) },
+			namespace: namespaceOf("shop", labels), tokens: func(c *controller) { c.give(Token{}, errAWS) },
 			result: resultUnchanged, again: eventInterval, state: stateFailed,
 			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
 		},
 		"AWS fails while the entry is good": {
-			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) }, at: h,
+			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: h,
 			result: resultUnchanged, again: 9 * h, state: stateReady,
 		},
 		"AWS fails and the entry fades": {
-			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(hostA, Token{}, errAWS) }, at: 9 * h,
+			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: 9 * h,
 			result: resultUnchanged, again: 9*h + eventInterval, state: stateFailed,
 			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
 		},
@@ -196,7 +196,7 @@ func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
 	work, events, _ := idleController(t)
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
 	add(t, work.credentials, keysFor(hostA, "alice"))
-	work.give(hostA, tokenOf("alice", 0), nil)
+	work.give(tokenOf("alice", 0), nil)
 	work.queue.Add("shop")
 	if !work.processNextWorkItem(t.Context()) {
 		t.Error("the queue was shut down")
@@ -221,7 +221,7 @@ func TestAnImmutableSecretIsReported(t *testing.T) {
 	add(t, work.pullSecrets, observed(t, s))
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
 	add(t, work.credentials, keysFor(hostA, "alice"))
-	work.give(hostA, tokenOf("alice", 6*time.Hour), nil)
+	work.give(tokenOf("alice", 6*time.Hour), nil)
 	result, _, err := work.syncNamespace(t.Context(), "shop")
 	if result != resultFailed || err == nil {
 		t.Errorf("result %s, %v", result, err)
@@ -402,7 +402,7 @@ func TestTheEndIsNoTrouble(t *testing.T) {
 	work, events, _ := idleController(t)
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
 	add(t, work.credentials, keysFor(hostA, "alice"))
-	work.give(hostA, tokenOf("alice", 0), nil)
+	work.give(tokenOf("alice", 0), nil)
 	work.queue.Add("shop")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

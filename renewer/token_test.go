@@ -84,7 +84,7 @@ func TestSecretTextShowsNowhere(t *testing.T) {
 
 	shown := map[string]string{}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%10.3s", "%z"} {
-		for _, value := range []any{text, &text, token, &token, credential, request, []secretText{text}, map[secretText]secretText{text: text}, error(fmt.Errorf("x: %v", text))} {
+		for _, value := range []any{text, &text, token, &token, credential, request, []secretText{text}, map[secretText]secretText{text: text}, fmt.Errorf("x: %v", text)} {
 			shown[fmt.Sprintf("%s of %T", verb, value)] = fmt.Sprintf(verb, value)
 		}
 	}

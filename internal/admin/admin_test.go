@@ -78,7 +78,7 @@ func TestMetrics(t *testing.T) {
 }
 
 // serving runs Serve, and returns where and how it ends.
-func serving(t *testing.T, ctx context.Context, h http.Handler) (l net.Listener, ended <-chan error) {
+func serving(ctx context.Context, t *testing.T, h http.Handler) (l net.Listener, ended <-chan error) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,10 +92,10 @@ func serving(t *testing.T, ctx context.Context, h http.Handler) (l net.Listener,
 func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	began, finish := make(chan struct{}), make(chan struct{})
-	l, ended := serving(t, ctx, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	l, ended := serving(ctx, t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		close(began)
 		<-finish
-		io.WriteString(w, "done")
+		_, _ = io.WriteString(w, "done")
 	}))
 	answer := make(chan string, 1)
 	go func() {
@@ -128,7 +128,7 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 }
 
 func TestServeFailsWithItsListener(t *testing.T) {
-	l, ended := serving(t, t.Context(), http.NotFoundHandler())
+	l, ended := serving(t.Context(), t, http.NotFoundHandler())
 	l.Close()
 	if err := <-ended; err == nil || !strings.HasPrefix(err.Error(), "serving on "+l.Addr().String()+": ") {
 		t.Errorf("ended with %v", err)
@@ -137,7 +137,7 @@ func TestServeFailsWithItsListener(t *testing.T) {
 
 func TestServeRefusesLongHeaders(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
-	l, ended := serving(t, ctx, http.NotFoundHandler())
+	l, ended := serving(ctx, t, http.NotFoundHandler())
 	request, err := http.NewRequest(http.MethodGet, "http://"+l.Addr().String(), bytes.NewReader(nil))
 	if err != nil {
 		t.Fatal(err)

@@ -114,7 +114,7 @@ func (p *Program) Ready(ctx context.Context) error {
 		case <-p.Done():
 			return fmt.Errorf("it ended; its last lines:\n%s", p.Tail())
 		case <-ctx.Done():
-			return fmt.Errorf("it is not ready: %w: %s%v; its last lines:\n%s", ctx.Err(), body, err, p.Tail())
+			return fmt.Errorf("it is not ready: %w: %s%w; its last lines:\n%s", ctx.Err(), body, err, p.Tail())
 		case <-time.After(20 * time.Millisecond):
 		}
 	}

@@ -15,14 +15,16 @@ const tempPrefix = "pullpass-"
 // programs that were killed before they could remove theirs, are removed.
 func TempDir(name string) (string, error) {
 	removeAbandoned(os.TempDir())
-	dir, err := os.MkdirTemp("", tempPrefix+name+"-")
+	// It gets its name once it is locked: before, it could be taken for abandoned.
+	unnamed, err := os.MkdirTemp("", "new-"+tempPrefix+name+"-")
 	if err != nil {
 		return "", err
 	}
-	if _, err := lock(dir, syscall.O_CREAT); err != nil {
+	if _, err := lock(unnamed, syscall.O_CREAT); err != nil {
 		return "", err
 	}
-	return dir, nil
+	dir := filepath.Join(filepath.Dir(unnamed), strings.TrimPrefix(filepath.Base(unnamed), "new-"))
+	return dir, os.Rename(unnamed, dir)
 }
 
 const lockFile = ".in-use"
@@ -36,15 +38,14 @@ func lock(dir string, flag int) (fd int, err error) {
 		return -1, err
 	}
 	if err := syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		syscall.Close(fd)
+		_ = syscall.Close(fd)
 		return -1, err
 	}
 	return fd, nil
 }
 
 // removeAbandoned removes the folders whose lock nobody holds. What it cannot
-// look at or remove is somebody else's and stays. A folder that is being made,
-// whose lock file is not there yet, is not taken for abandoned.
+// look at or remove is somebody else's and stays.
 func removeAbandoned(parent string) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
@@ -60,6 +61,6 @@ func removeAbandoned(parent string) {
 			continue
 		}
 		_ = os.RemoveAll(dir) // what is left is tried again next time
-		syscall.Close(fd)
+		_ = syscall.Close(fd)
 	}
 }

@@ -2,6 +2,7 @@ package process
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -20,7 +21,7 @@ func TestAbandonedFoldersAreRemoved(t *testing.T) {
 		for range 10 {
 			runtime.GC()
 		}
-		os.Stderr.WriteString(dir + "\n")
+		fmt.Fprintln(os.Stderr, dir)
 		select {}
 	}
 	t.Setenv("TMPDIR", t.TempDir())

@@ -204,6 +204,9 @@ func TestTerminatingNamespaceIsLeftAlone(t *testing.T) {
 // World adds what these tests do to namespaces.
 type World struct{ *fixture.World }
 
+// in returns the same world for a subtest.
+func (w *World) in(t *testing.T) *World { return &World{w.In(t)} }
+
 // label sets labels of a namespace. An empty value removes the label.
 func (w *World) label(namespace string, labels map[string]string) {
 	w.Helper()

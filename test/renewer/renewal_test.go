@@ -61,6 +61,7 @@ func TestAWSTrouble(t *testing.T) {
 			continue // no failures, or told apart below
 		}
 		t.Run(string(mode), func(t *testing.T) {
+			w := w.in(t)
 			heal := w.AWS.Fail(standin.Filter{Region: "ap-south-1"}, standin.Failure{Mode: mode})
 			w.Credential(other, keys)
 			waiting := w.Namespace(hostA, other)
@@ -74,6 +75,7 @@ func TestAWSTrouble(t *testing.T) {
 	}
 	for _, mode := range []standin.Mode{standin.OtherAccount, standin.EndpointPath, standin.Expires2099, standin.ExpiresSoon} {
 		t.Run(string(mode)+" is no failure", func(t *testing.T) {
+			w := w.in(t)
 			heal := w.AWS.Fail(standin.Filter{Region: "ap-south-1"}, standin.Failure{Mode: mode})
 			w.Credential(other, keys)
 			w.WaitSecret(w.Namespace(other), other)

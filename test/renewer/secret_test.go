@@ -25,6 +25,7 @@ func TestTamperedSecretIsPutBack(t *testing.T) {
 		"annotations taken away": `{"metadata":{"annotations":null}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
 			namespace := w.Namespace(hostA)
 			before := w.WaitSecret(namespace, hostA)
 			tampered, err := w.Client.CoreV1().Secrets(namespace).Patch(t.Context(), w.SecretName, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
@@ -47,6 +48,7 @@ func TestTamperedSecretIsPutBack(t *testing.T) {
 		})
 	}
 	t.Run("deleted", func(t *testing.T) {
+		w := w.in(t)
 		namespace := w.Namespace(hostA)
 		before := w.WaitSecret(namespace, hostA)
 		w.Must(w.Client.CoreV1().Secrets(namespace).Delete(t.Context(), w.SecretName, metav1.DeleteOptions{}))
@@ -55,6 +57,7 @@ func TestTamperedSecretIsPutBack(t *testing.T) {
 		}
 	})
 	t.Run("others' labels, annotations and keys stay", func(t *testing.T) {
+		w := w.in(t)
 		namespace := w.Namespace(hostA)
 		w.WaitSecret(namespace, hostA)
 		_, err := w.Client.CoreV1().Secrets(namespace).Patch(t.Context(), w.SecretName, types.MergePatchType,
@@ -88,6 +91,7 @@ func TestForeignSecretIsLeftAlone(t *testing.T) {
 		"immutable": {Type: corev1.SecretTypeDockerConfigJson, Data: dockerconfig, Immutable: &yes},
 	} {
 		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
 			namespace := w.Namespace()
 			foreign.Name = w.SecretName
 			before, err := w.Client.CoreV1().Secrets(namespace).Create(t.Context(), &foreign, metav1.CreateOptions{})

@@ -19,7 +19,7 @@ func TestTokenLooksLikeTheRealOne(t *testing.T) {
 	s := start(t, Options{})
 	before := time.Now()
 	out, err := ecr.NewFromConfig(sdk(s, userKey(), region)).GetAuthorizationToken(t.Context(),
-		&ecr.GetAuthorizationTokenInput{RegistryIds: []string{"999999999999"}})
+		&ecr.GetAuthorizationTokenInput{RegistryIds: []string{"999999999999"}}) //nolint:staticcheck // that it changes nothing is what is tested
 	ok(t, err)
 	if len(out.AuthorizationData) != 1 {
 		t.Fatalf("%d tokens, want 1", len(out.AuthorizationData))

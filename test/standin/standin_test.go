@@ -111,7 +111,7 @@ func decodePassword(token string) (string, error) {
 	}
 	password, found := strings.CutPrefix(string(b), "AWS:")
 	if !found {
-		return "", errors.New("token has no AWS:")
+		return "", errors.New("token has no user AWS")
 	}
 	return password, nil
 }

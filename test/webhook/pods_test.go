@@ -104,6 +104,7 @@ func TestPods(t *testing.T) {
 	}
 	for name, c := range pods {
 		t.Run(name, func(t *testing.T) {
+			w := w.In(t)
 			pod := parse(t, c.pod, w.SecretName)
 			injected := create(t, w, labelled, pod)
 			want := slices.Clone(c.want)
@@ -144,6 +145,7 @@ func TestUncalled(t *testing.T) {
 		"a mirror pod":            `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"nodeName":"n","automountServiceAccountToken":false,"containers":[{"name":"a","image":"` + image + `"}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
+			w := w.In(t)
 			create(t, w, namespace, parse(t, pod, w.SecretName))
 			w.WaitMetric(webhook, 0, "pullpass_admissions_total")
 		})
