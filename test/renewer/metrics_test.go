@@ -54,6 +54,8 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 
+	w.Documented(renewer, "renewer")
+
 	// What is gone leaves no series behind.
 	w.label(namespace, map[string]string{hostA: ""})
 	w.WaitNoSecret(namespace)

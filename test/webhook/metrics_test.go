@@ -21,6 +21,8 @@ func TestMetrics(t *testing.T) {
 	w.WaitMetric(webhook, 2, "pullpass_admissions_total")
 	w.WaitMetric(webhook, 1, "pullpass_build_info")
 
+	w.Documented(webhook, "webhook")
+
 	families, err = webhook.Metrics(t.Context())
 	w.Must(err)
 	if h := families["pullpass_admission_duration_seconds"].GetMetric(); len(h) == 0 || h[0].GetHistogram().GetSampleCount() != 2 {
