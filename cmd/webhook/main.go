@@ -37,7 +37,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", cfg.ShutdownDelay, "how long requests are still served after SIGTERM, until API servers know")
 	return cli.Server{
 		Name:    "webhook",
-		Summary: "webhook adds a pull secret to pods whose images match a registry that their namespace is labelled with.",
+		Summary: "Webhook adds a pull secret to pods whose images match a registry that their\nnamespace is labelled with.",
 		Example: "webhook --tls-cert-file=/certs/tls.crt --tls-private-key-file=/certs/tls.key",
 		Flags:   flags,
 		Prepare: func(log *slog.Logger) (func(context.Context) error, error) { return prepare(cfg, log) },
