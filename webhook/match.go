@@ -21,6 +21,9 @@ const (
 	// injectLabel, set to injectNever on a pod or a namespace, opts out.
 	injectLabel = "pullpass.dev/inject"
 	injectNever = "false"
+
+	// mirrorAnnotation is on pods that show what a kubelet runs by itself.
+	mirrorAnnotation = "kubernetes.io/config.mirror"
 )
 
 // match decides whether a pod with images of the registries gets the secret in

@@ -52,33 +52,32 @@ type mutator struct {
 func (m *mutator) Mutate(ctx context.Context, req *request, bound func() time.Duration) ([]byte, result, error) {
 	// Mirror pods may reference no secret: the kubelet could not create them
 	// (NodeRestriction, and the ServiceAccount admission plugin).
-	if !req.createsPod() || req.Pod.Metadata.Annotations.Mirror != nil {
+	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
 	}
-	if req.Pod.Metadata.Labels.Inject == injectNever {
+	if req.pod.inject == injectNever {
 		return nil, optedOut, nil
 	}
-	registries := req.Pod.Spec.registries()
-	if len(registries) == 0 && m.inject != InjectLabelled {
+	if len(req.pod.registries) == 0 && m.inject != InjectLabelled {
 		return nil, unmatched, nil
 	}
-	patch := patch(req.Pod.Spec.ImagePullSecrets, m.secretName)
+	patch := patch(req.pod.pullSecrets, m.secretName)
 	if patch == nil {
 		return nil, present, nil
 	}
 
 	verdict := unmatched
-	if ns, ok := m.namespaces.Get(req.Namespace); ok {
-		verdict = match(m.inject, registries, ns.Labels)
+	if ns, ok := m.namespaces.Get(req.namespace); ok {
+		verdict = match(m.inject, req.pod.registries, ns.Labels)
 	}
 	if verdict == unmatched {
 		ctx, cancel := context.WithTimeout(ctx, bound())
 		defer cancel()
-		ns, err := m.namespaces.GetLive(ctx, req.Namespace)
+		ns, err := m.namespaces.GetLive(ctx, req.namespace)
 		if err != nil {
-			return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.Namespace, err)
+			return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.namespace, err)
 		}
-		verdict = match(m.inject, registries, ns.Labels)
+		verdict = match(m.inject, req.pod.registries, ns.Labels)
 	}
 	if verdict != injected {
 		return nil, verdict, nil
@@ -90,7 +89,7 @@ func (m *mutator) Mutate(ctx context.Context, req *request, bound func() time.Du
 // secrets of a pod cannot change afterwards, and subresources such as
 // ephemeralcontainers and binding are no pods of their own.
 func (r *request) createsPod() bool {
-	return r.Operation == "CREATE" && r.SubResource == "" && r.Namespace != "" && r.Pod.Spec != nil &&
-		r.Kind == metav1.GroupVersionKind{Version: "v1", Kind: "Pod"} &&
-		r.Resource == metav1.GroupVersionResource{Version: "v1", Resource: "pods"}
+	return r.operation == "CREATE" && r.subResource == "" && r.namespace != "" && r.pod.hasSpec &&
+		r.kind == groupVersion{version: "v1", name: "Pod"} &&
+		r.resource == groupVersion{version: "v1", name: "pods"}
 }

@@ -133,7 +133,7 @@ func TestMutate(t *testing.T) {
 			if c.request != nil {
 				review = c.request(review)
 			}
-			req, err := decodeReview([]byte(review))
+			req, err := decode([]byte(review))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -172,7 +172,7 @@ func TestMutateGivesUpALookupAtItsBound(t *testing.T) {
 				<-ctx.Done()
 				return ctx.Err()
 			}}}
-			req, err := decodeReview([]byte(reviewOf(podOf(hostA + "/app"))))
+			req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -201,11 +201,11 @@ func TestMatchOfImages(t *testing.T) {
 	decide := func(image string) result {
 		var b strings.Builder
 		_ = json.NewEncoder(&b).Encode(map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"image": image}}}})
-		req, err := decodeReview([]byte(reviewOf(b.String())))
+		req, err := decode([]byte(reviewOf(b.String())))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return match(InjectMatching, req.Pod.Spec.registries(), namespace)
+		return match(InjectMatching, req.pod.registries, namespace)
 	}
 	for _, host := range forms {
 		for _, rest := range []string{"/app", "/team/app:1", "/app" + digest, "/app:1" + digest} {

@@ -10,11 +10,11 @@ import (
 // not apply rejects the pod, and adding a list where there is one replaces it,
 // so the two cases have operations of their own. The pod has to have a spec,
 // and the name to be a DNS subdomain, which needs no escaping.
-func patch(secrets []localReference, name string) []byte {
+func patch(secrets []string, name string) []byte {
 	switch {
 	case secrets == nil:
 		return fmt.Appendf(nil, `[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":%q}]}]`, name)
-	case slices.Contains(secrets, localReference{name}):
+	case slices.Contains(secrets, name):
 		return nil
 	default:
 		return fmt.Appendf(nil, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":%q}}]`, name)

@@ -5,13 +5,13 @@ import "testing"
 // What the patches do to pods is told in TestMutate.
 func TestPatchIsOneAddition(t *testing.T) {
 	for name, c := range map[string]struct {
-		secrets []localReference
+		secrets []string
 		want    string
 	}{
 		"no list":           {nil, `[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":"pullpass"}]}]`},
-		"an empty list":     {[]localReference{}, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"pullpass"}}]`},
-		"other secrets":     {[]localReference{{"a"}}, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"pullpass"}}]`},
-		"the secret itself": {[]localReference{{"a"}, {"pullpass"}}, ``},
+		"an empty list":     {[]string{}, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"pullpass"}}]`},
+		"other secrets":     {[]string{"a"}, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"pullpass"}}]`},
+		"the secret itself": {[]string{"a", "pullpass"}, ``},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := patch(c.secrets, "pullpass"); string(got) != c.want || (got == nil) != (c.want == "") {

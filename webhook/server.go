@@ -42,8 +42,6 @@ import (
 
 // Bounds on memory. At their worst together, bodies take 60 MiB and
 // connections 40 MiB; requests of the usual few kilobytes take next to nothing.
-// Decoding adds, at worst, 200 KiB for a small body of nothing but list elements
-// and, in passing, fifteen times a large body that is one long name.
 const (
 	// maxBody is what API servers themselves accept of a webhook. They send
 	// the pod, of at most 3 MiB, with little around it.
@@ -78,7 +76,7 @@ type Server struct {
 
 	handler  http.Handler
 	draining atomic.Bool
-	bodies   sync.Pool     // of *bytes.Buffer, none of them large
+	readers  sync.Pool     // of *reviewReader without a large body
 	large    chan struct{} // holds one for each large body
 	work     chan struct{} // holds one for each request at work
 
@@ -95,7 +93,7 @@ func New(cfg Config, namespaces namespaceGetter, reg prometheus.Registerer, log 
 		mutator:          mutator{secretName: cfg.SecretName, inject: cfg.Inject, namespaces: namespaces},
 		metrics:          newMetrics(reg),
 		log:              log,
-		bodies:           sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		readers:          sync.Pool{New: func() any { return newReviewReader() }},
 		large:            make(chan struct{}, maxLarge),
 		work:             make(chan struct{}, maxWork),
 		warnings:         make(map[result]*rate.Sometimes, len(results)),
@@ -220,14 +218,14 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, start time.Time) 
 	if err := checkHeaders(r.Header); err != nil {
 		return s.refuse(w, invalid, http.StatusUnsupportedMediaType, err)
 	}
-	body := s.bodies.Get().(*bytes.Buffer)
+	reader := s.readers.Get().(*reviewReader)
 	defer func() {
-		if body.Cap() <= 2*smallBody {
-			body.Reset()
-			s.bodies.Put(body)
+		if reader.body.Cap() <= 2*smallBody {
+			reader.body.Reset()
+			s.readers.Put(reader)
 		}
 	}()
-	release, err := s.readBody(body, w, r)
+	release, err := s.readBody(&reader.body, w, r)
 	defer release()
 	var tooLarge *http.MaxBytesError
 	switch {
@@ -245,7 +243,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, start time.Time) 
 		return s.refuse(w, shed, http.StatusServiceUnavailable, errTooMuch)
 	}
 
-	req, err := decodeReview(body.Bytes())
+	req, err := reader.decodeReview()
 	if err != nil {
 		return s.refuse(w, invalid, http.StatusBadRequest, err)
 	}
@@ -258,12 +256,12 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request, start time.Time) 
 	}
 	w.Header().Set("Content-Type", "application/json")
 	// An error means that the client is gone, and takes the pod as it is.
-	_, _ = w.Write(encodeReview(req.UID, patch))
+	_, _ = w.Write(encodeReview(req.uid, patch))
 	return result
 }
 
 func (s *Server) logAdmission(req *request, result result) {
-	s.log.Debug("admission", "result", result, "namespace", req.Namespace, "pod", cmp.Or(req.Pod.Metadata.Name, req.Pod.Metadata.GenerateName), "uid", req.UID)
+	s.log.Debug("admission", "result", result, "namespace", req.namespace, "pod", cmp.Or(req.pod.name, req.pod.generateName), "uid", req.uid)
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r result, status int, err error) result {

@@ -108,7 +108,7 @@ func TestHelp(t *testing.T) {
 		}
 		for _, want := range []string{
 			"Usage:\n  renewer [flags]\n", "Example:\n  renewer --namespace pullpass ",
-			"--admin-address ADDRESS ", `(default ":8080")`, "--kubeconfig FILE ", "--namespace NAMESPACE ", "(default $POD_NAMESPACE)\n",
+			"--admin-address ADDRESS ", `(default ":8080")`, "--kubeconfig FILE ", "--namespace NAMESPACE ", "without the flag, $POD_NAMESPACE\n",
 			"--secret-name NAME ", `(default "pullpass")`, "--credentials-secret-prefix PREFIX ", `(default "pullpass-aws-credentials")`,
 			"--default-credentials ", "--renewal-interval duration ", "--leader-elect ", "(default true)", "--workers NUMBER ", "(default 16)",
 			"--log-level LEVEL ", "--log-format FORMAT ", "--version ",

@@ -8,6 +8,7 @@ package install
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -146,12 +148,20 @@ func hostTowards(server string) (string, error) {
 	return host, err
 }
 
+// Ports are taken from below those that the kernel gives to outgoing connections
+// (32768 and up by default), so that no connection takes one before the program
+// that it was meant for.
+const firstPort, lastPort = 10000, 32000
+
 // freeAddress returns an address of a host that nobody listened at a moment ago.
 func freeAddress(host string) (string, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
-	if err != nil {
-		return "", err
+	var err error
+	for range 100 {
+		address := net.JoinHostPort(host, strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
+		var l net.Listener
+		if l, err = net.Listen("tcp", address); err == nil {
+			return address, l.Close()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return "", err
 }

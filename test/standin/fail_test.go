@@ -100,7 +100,7 @@ func TestFailuresAsTheSDKReportsThem(t *testing.T) {
 		})},
 		NoUser: {check: data(func(token string, _ *time.Time, _ string) bool {
 			_, err := decodePassword(token)
-			return err != nil && strings.Contains(err.Error(), "no AWS:")
+			return err != nil && strings.Contains(err.Error(), "no user AWS")
 		})},
 		ExpiresPast: {check: expires(func(e time.Time) bool { return e.Before(time.Now().Add(-59 * time.Minute)) })},
 		ExpiresNull: {check: data(func(_ string, expires *time.Time, _ string) bool { return expires == nil })},
