@@ -106,7 +106,7 @@ func reachByURL(configuration *unstructured.Unstructured, url, authority string)
 // BuildPrograms builds programs of the product into dir, with the race detector
 // if asked to.
 func BuildPrograms(ctx context.Context, dir string, race bool, names ...string) error {
-	args := []string{"build", "-o", dir + string(filepath.Separator)}
+	args := []string{"build", "-buildvcs=false", "-o", dir + string(filepath.Separator)}
 	if race {
 		args = append(args, "-race")
 	}
