@@ -224,23 +224,8 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		needs[i] = need{registry: r, token: token, err: err}
 	}
 	d := decide(have, needs, c.now(), spreadOf(name))
-	state := stateReady
-	for _, n := range append(d.missing, d.fading...) {
-		switch {
-		case errors.Is(n.err, errPending):
-			if state == stateReady {
-				state = statePending
-			}
-			continue
-		case isNoCredentials(n.err):
-			problems = append(problems, problem{reasonNoCredentials, fmt.Sprintf("registry %s: %v", n.registry, n.err)})
-		case isMalformed(n.err):
-			problems = append(problems, problem{reasonTokenFailed, fmt.Sprintf("registry %s: %v", n.registry, n.err)})
-		default:
-			problems = append(problems, problem{reasonTokenFailed, fmt.Sprintf("registry %s: %v; it is tried again", n.registry, n.err)})
-		}
-		state = stateFailed
-	}
+	state, more := troubleOf(d)
+	problems = append(problems, more...)
 
 	result, err = c.carryOut(ctx, name, have, &d)
 	switch {
@@ -272,6 +257,29 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		c.status.ready(name, fmt.Sprintf("pods can pull from %s with secret %s", strings.Join(d.added, ", "), c.secretName))
 	}
 	return result, d.again, nil
+}
+
+// troubleOf returns where a namespace stands once a decision was carried out, and
+// what its users should know of the registries that are not served.
+func troubleOf(d decision) (state string, problems []problem) {
+	state = stateReady
+	for _, n := range append(d.missing, d.fading...) {
+		reason, advice := reasonTokenFailed, "; it is tried again"
+		switch {
+		case errors.Is(n.err, errPending):
+			if state == stateReady {
+				state = statePending
+			}
+			continue
+		case isNoCredentials(n.err): // its text says what to do
+			reason, advice = reasonNoCredentials, ""
+		case isMalformed(n.err): // so does this one
+			advice = ""
+		}
+		state = stateFailed
+		problems = append(problems, problem{reason, fmt.Sprintf("registry %s: %v%s", n.registry, n.err, advice)})
+	}
+	return state, problems
 }
 
 // errChanged says that a secret is no longer what the cache has.
