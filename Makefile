@@ -40,6 +40,7 @@ help: ## List the targets
 # compiled; under 30 seconds after that.
 .PHONY: demo
 demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
+	@echo 'compiling the demo, which takes some minutes the first time'
 	@cd test && go run ./demo
 
 .PHONY: build
@@ -66,6 +67,7 @@ bench: ## Measure the product against floors measured in the same run
 # TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
+	@echo 'compiling what the tests run on, which takes some minutes the first time'
 	@cd test && go run ./cluster/cmd/build etcd kube-apiserver kube-controller-manager helm
 	@cd test && go run ./cmd/runtests .. . -- $(TESTFLAGS)
 
