@@ -115,6 +115,9 @@ func BuildPrograms(ctx context.Context, dir string, race bool, names ...string) 
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = Root()
+	if !race { // which needs cgo
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("building the programs: %w", err)
