@@ -241,28 +241,39 @@ func ParseManifests(data []byte) ([]*unstructured.Unstructured, error) {
 // cert-manager itself does not run: its objects are accepted, and nothing comes
 // of them.
 func (c *Cluster) InstallCertManagerCRDs(ctx context.Context) error {
-	objects, err := certManagerCRDs(ctx)
+	return c.installCRDs(ctx, "certmanager", "github.com/cert-manager/cert-manager", "deploy/crds")
+}
+
+// InstallPrometheusOperatorCRDs does the same for the Prometheus operator.
+func (c *Cluster) InstallPrometheusOperatorCRDs(ctx context.Context) error {
+	return c.installCRDs(ctx, "prometheusoperator", "github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd")
+}
+
+// installCRDs applies the files in a folder of a module that a wrapper module
+// names.
+func (c *Cluster) installCRDs(ctx context.Context, wrapper, module, folder string) error {
+	objects, err := crds(ctx, wrapper, module, folder)
 	if err != nil {
-		return fmt.Errorf("finding cert-manager's CRDs: %w", err)
+		return fmt.Errorf("finding the CRDs of %s: %w", module, err)
 	}
 	return c.Apply(ctx, objects)
 }
 
-func certManagerCRDs(ctx context.Context) ([]*unstructured.Unstructured, error) {
-	wrapper, err := wrapperModule("certmanager")
+func crds(ctx context.Context, wrapper, module, folder string) ([]*unstructured.Unstructured, error) {
+	source, err := wrapperModule(wrapper)
 	if err != nil {
 		return nil, err
 	}
-	dir, err := moduleDir(ctx, wrapper, "github.com/cert-manager/cert-manager")
+	dir, err := moduleDir(ctx, source, module)
 	if err != nil {
 		return nil, err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, "deploy", "crds", "*.yaml"))
+	files, err := filepath.Glob(filepath.Join(dir, folder, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	if len(files) == 0 {
-		return nil, fmt.Errorf("no files in %s/deploy/crds", dir)
+		return nil, fmt.Errorf("no files in %s/%s", dir, folder)
 	}
 	var objects []*unstructured.Unstructured
 	for _, file := range files {

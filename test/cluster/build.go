@@ -34,7 +34,18 @@ const (
 	Etcd                  Binary = "etcd"
 	KubeAPIServer         Binary = "kube-apiserver"
 	KubeControllerManager Binary = "kube-controller-manager"
+	KubeScheduler         Binary = "kube-scheduler"
+	Kubelet               Binary = "kubelet"
+	KubeProxy             Binary = "kube-proxy"
+	Kubectl               Binary = "kubectl"
+	Containerd            Binary = "containerd"
+	ContainerdShim        Binary = "containerd-shim-runc-v2"
+	Ctr                   Binary = "ctr"
+	CertManager           Binary = "cert-manager"
 	Helm                  Binary = "helm"
+	Helm3                 Binary = "helm3"
+	Promtool              Binary = "promtool"
+	PromQL                Binary = "promql" // ours, see binaries/promtool
 )
 
 // A recipe says how one Binary is built.
@@ -42,39 +53,63 @@ type recipe struct {
 	module  string // its folder under binaries
 	require string // the module whose version is the binary's
 	pkg     string
-	cold    string // how long a first build takes on 2 cores
+	tags    string // of the build
+	cold    string // how long a first build takes on 2 cores, after those above it
 }
 
 func (b Binary) recipe() (recipe, error) {
 	switch b {
 	case Etcd:
-		return recipe{"etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "1 minute"}, nil
+		return recipe{"etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "", "1 minute"}, nil
 	case KubeAPIServer:
-		return recipe{"kubernetes", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", "6 minutes"}, nil
-	case KubeControllerManager:
-		return recipe{"kubernetes", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager", "2 minutes"}, nil
+		return kubernetesRecipe(b, "6 minutes"), nil
+	case KubeControllerManager, Kubelet:
+		return kubernetesRecipe(b, "2 minutes"), nil
+	case KubeScheduler, KubeProxy, Kubectl:
+		return kubernetesRecipe(b, "30 seconds"), nil
+	case Containerd:
+		return containerdRecipe(b, "3 minutes"), nil
+	case ContainerdShim, Ctr:
+		return containerdRecipe(b, "10 seconds"), nil
+	case CertManager:
+		return recipe{"certmanager", "github.com/cert-manager/cert-manager", ".", "", "2 minutes"}, nil
 	case Helm:
-		return recipe{"helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "3 minutes"}, nil
+		return recipe{"helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "", "3 minutes"}, nil
+	case Promtool:
+		return recipe{"promtool", "github.com/prometheus/prometheus", "github.com/prometheus/prometheus/cmd/promtool", "remove_all_sd", "3 minutes"}, nil
+	case PromQL:
+		return recipe{"promtool", "github.com/prometheus/prometheus", ".", "remove_all_sd", "10 seconds"}, nil
+	case Helm3:
+		return recipe{"helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "", "2 minutes"}, nil
 	}
 	return recipe{}, fmt.Errorf("no recipe for binary %q", b)
+}
+
+func kubernetesRecipe(b Binary, cold string) recipe {
+	return recipe{"kubernetes", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/" + string(b), "", cold}
+}
+
+func containerdRecipe(b Binary, cold string) recipe {
+	const module = "github.com/containerd/containerd/v2"
+	return recipe{"containerd", module, module + "/cmd/" + string(b), "no_btrfs,no_zfs", cold}
 }
 
 // ldflags strip the binary and tell it its version, which none of these programs
 // takes from its module: an unstamped kube-apiserver calls itself
 // v0.0.0-master+$Format:%H$, which kubectl and helm cannot parse.
-func (b Binary) ldflags(version string) string {
+func (r recipe) ldflags(version string) string {
 	flags := []string{"-s", "-w"}
 	set := func(name, value string) { flags = append(flags, "-X", name+"="+value) }
-	switch b {
-	case KubeAPIServer, KubeControllerManager:
+	switch r.module {
+	case "kubernetes":
 		parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 		for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 			set(pkg+".gitVersion", version)
 			set(pkg+".gitMajor", parts[0])
 			set(pkg+".gitMinor", parts[1])
 		}
-	case Helm:
-		set("helm.sh/helm/v4/internal/version.version", version)
+	case "helm", "helm3":
+		set(r.require+"/internal/version.version", version)
 	}
 	return strings.Join(flags, " ")
 }
@@ -108,7 +143,7 @@ func Build(ctx context.Context, log io.Writer, what Binary) (path string, err er
 	}
 	args := []string{
 		"build", "-v", "-mod=readonly", "-trimpath=false", "-buildvcs=false",
-		"-ldflags", what.ldflags(version),
+		"-tags", r.tags, "-ldflags", r.ldflags(version),
 	}
 	key, err := buildKey(ctx, source, args)
 	if err != nil {
@@ -218,12 +253,16 @@ func KubernetesVersion() (string, error) {
 // buildKey hashes what decides a binary's contents besides its name.
 func buildKey(ctx context.Context, source string, args []string) (string, error) {
 	h := sha256.New()
-	for _, name := range []string{"go.mod", "go.sum"} {
-		data, err := os.ReadFile(filepath.Join(source, name))
+	programs, err := filepath.Glob(filepath.Join(source, "*.go"))
+	if err != nil {
+		return "", err
+	}
+	for _, name := range append(programs, filepath.Join(source, "go.mod"), filepath.Join(source, "go.sum")) {
+		data, err := os.ReadFile(name)
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(h, "%s %d\n%s", name, len(data), data)
+		fmt.Fprintf(h, "%s %d\n%s", filepath.Base(name), len(data), data)
 	}
 	toolchain, err := onOneThread(goCommand(ctx, source, "env", "GOVERSION", "GOOS", "GOARCH").Output)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/pullpass/pullpass/test/isolate"
 	"github.com/pullpass/pullpass/test/process"
 )
 
@@ -36,6 +38,9 @@ type Options struct {
 	// for namespaces, ServiceAccounts, garbage collection, the root CA's
 	// ConfigMaps and aggregated ClusterRoles.
 	ControllerManager bool
+	// Node, if not nil, adds a node, with the scheduler and every controller. The
+	// program must run isolated.
+	Node *NodeOptions
 	// AuditPolicy is an audit.k8s.io/v1 Policy as YAML, instead of the package's
 	// own. It must not log what secrets hold.
 	AuditPolicy string
@@ -55,6 +60,7 @@ type Cluster struct {
 	log        io.Writer
 	version    string
 	kubeconfig string // path of the administrator's
+	address    string // of the API server
 	port       int
 	reserved   int // the socket that keeps port ours; see reservePort
 	config     *rest.Config
@@ -65,13 +71,15 @@ type Cluster struct {
 	// Set by Start and not changed after it.
 	etcd              *process.Process
 	controllerManager *process.Process // nil without one
+	node              *node            // nil without one
 
 	audit auditReader
 
-	mu        sync.Mutex // guards all below
-	apiServer *process.Process
-	stopped   bool
-	stopErr   error
+	mu          sync.Mutex // guards all below
+	apiServer   *process.Process
+	certManager *process.Process // nil until it is started
+	stopped     bool
+	stopErr     error
 }
 
 const (
@@ -91,10 +99,19 @@ var auditPolicy string
 // Start fails it leaves nothing running, and the error ends with the last lines
 // of the log that matters.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
-	c := &Cluster{log: &lockedWriter{w: opts.Log}, reserved: -1, args: map[Binary][]string{}}
+	c := &Cluster{log: &lockedWriter{w: opts.Log}, address: "127.0.0.1", reserved: -1, args: map[Binary][]string{}}
 	binaries := []Binary{Etcd, KubeAPIServer}
 	if opts.ControllerManager {
 		binaries = append(binaries, KubeControllerManager)
+	}
+	if opts.Node != nil {
+		if !isolate.Inside() {
+			return nil, errors.New("starting a cluster with a node: this program does not run isolated")
+		}
+		opts.ControllerManager = true
+		binaries = NodeBinaries
+		c.address = isolate.NodeAddress
+		c.node = &node{options: *opts.Node}
 	}
 	for _, b := range binaries {
 		path, err := Build(ctx, c.log, b)
@@ -116,7 +133,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if err := c.makeDir(opts.Dir); err != nil {
 		return nil, err
 	}
-	if c.reserved, c.port, err = reservePort(); err != nil {
+	if c.reserved, c.port, err = reservePort(c.address); err != nil {
 		return nil, err
 	}
 	if err := c.writeFiles(opts); err != nil {
@@ -129,8 +146,16 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if err := c.startControlPlane(bound); err != nil {
 		return nil, err
 	}
+	if c.node != nil {
+		if err := c.startNode(bound); err != nil {
+			return nil, err
+		}
+	}
 	with := ""
-	if opts.ControllerManager {
+	switch {
+	case opts.Node != nil:
+		with = " with a node"
+	case opts.ControllerManager:
 		with = " with kube-controller-manager"
 	}
 	fmt.Fprintf(c.log, "Kubernetes %s%s ready in %s at %s\n", c.version, with, time.Since(begin).Round(100*time.Millisecond), c.config.Host)
@@ -171,7 +196,7 @@ func (c *Cluster) start(b Binary) (*process.Process, error) {
 		Dir:  c.dir,
 		// Nothing of the caller's: ETCD_… variables are flags to etcd, and
 		// proxies are not for loopback.
-		Env:     []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "TMPDIR=" + c.dir},
+		Env:     []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir},
 		LogFile: filepath.Join(c.dir, string(b)+".log"),
 		Died:    func(err error) { fmt.Fprintf(c.log, "%s\n", err) },
 	})
@@ -210,13 +235,14 @@ func (c *Cluster) writeFiles(opts Options) error {
 	if err != nil {
 		return err
 	}
+	nodeTokens, nodeLines := nodeTokens()
 	policy := auditPolicy
 	if opts.AuditPolicy != "" {
 		policy = opts.AuditPolicy
 	}
 	for name, content := range map[string]string{
 		"tokens.csv": adminToken + `,admin,admin,"system:masters"` + "\n" +
-			managerToken + `,system:kube-controller-manager,system:kube-controller-manager,"system:masters"` + "\n",
+			managerToken + `,system:kube-controller-manager,system:kube-controller-manager,"system:masters"` + "\n" + nodeLines,
 		"service-account.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
 		"audit-policy.yaml":   policy,
 	} {
@@ -225,7 +251,7 @@ func (c *Cluster) writeFiles(opts Options) error {
 		}
 	}
 	c.config = &rest.Config{
-		Host:        "https://" + net.JoinHostPort("127.0.0.1", strconv.Itoa(c.port)),
+		Host:        "https://" + net.JoinHostPort(c.address, strconv.Itoa(c.port)),
 		BearerToken: adminToken,
 		QPS:         -1,
 	}
@@ -237,6 +263,9 @@ func (c *Cluster) writeFiles(opts Options) error {
 		if err := writeKubeconfig(filepath.Join(c.dir, "controller-manager.kubeconfig"), config, ""); err != nil {
 			return err
 		}
+	}
+	if c.node != nil {
+		return c.writeNode(nodeTokens)
 	}
 	return nil
 }
@@ -260,11 +289,11 @@ func (c *Cluster) addFlags(opts Options) {
 	)
 	c.args[KubeAPIServer] = append(append(c.args[KubeAPIServer],
 		"--etcd-servers="+etcdURL,
-		"--bind-address=127.0.0.1",
+		"--bind-address="+c.address,
 		"--secure-port="+strconv.Itoa(c.port),
 		"--permit-port-sharing", // with the socket of reservePort
-		"--advertise-address=127.0.0.1",
-		"--endpoint-reconciler-type=none",
+		"--advertise-address="+c.address,
+		"--endpoint-reconciler-type="+c.endpointReconciler(),
 		"--cert-dir=certificates",
 		"--token-auth-file=tokens.csv",
 		"--authorization-mode=Node,RBAC",
@@ -279,11 +308,13 @@ func (c *Cluster) addFlags(opts Options) {
 		"--shutdown-send-retry-after", // open watches hold a stop up for 2 s, not for a minute
 		"--profiling=false",
 	), opts.APIServerFlags...)
+	if c.node != nil {
+		c.addNodeFlags()
+	}
 	if opts.ControllerManager {
 		c.args[KubeControllerManager] = append(c.args[KubeControllerManager],
 			"--kubeconfig=controller-manager.kubeconfig",
-			"--controllers=namespace-controller,serviceaccount-controller,garbage-collector-controller,"+
-				"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller",
+			"--controllers="+c.controllers(),
 			"--root-ca-file="+serverCertificate,
 			"--leader-elect=false",
 			"--secure-port=0",
@@ -295,6 +326,24 @@ func (c *Cluster) addFlags(opts Options) {
 	}
 }
 
+// controllers are kube-controller-manager's that run.
+func (c *Cluster) controllers() string {
+	if c.node != nil {
+		return "*"
+	}
+	return "namespace-controller,serviceaccount-controller,garbage-collector-controller," +
+		"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller"
+}
+
+// endpointReconciler says whether the Service kubernetes leads anywhere, which
+// takes an address that is not loopback.
+func (c *Cluster) endpointReconciler() string {
+	if c.node != nil {
+		return "lease"
+	}
+	return "none"
+}
+
 const (
 	etcdSocket = "etcd.sock"
 	etcdURL    = "unix://" + etcdSocket
@@ -304,12 +353,12 @@ const (
 	serverCertificate = "certificates/apiserver.crt"
 )
 
-// reservePort finds a free port on 127.0.0.1 and keeps it with a socket that is
+// reservePort finds a free port of an address and keeps it with a socket that is
 // bound and never listens. kube-apiserver shares the port (SO_REUSEPORT) and
 // gets every connection; the kernel gives the port to nobody else, not even
 // while the API server is down. So there is no race for ports, and nothing to
 // try again.
-func reservePort() (socket, port int, err error) {
+func reservePort(address string) (socket, port int, err error) {
 	syscall.ForkLock.RLock() // until the socket is closed on exec
 	socket, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
 	if err == nil {
@@ -321,7 +370,7 @@ func reservePort() (socket, port int, err error) {
 	}
 	err = unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	if err == nil {
-		err = unix.Bind(socket, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+		err = unix.Bind(socket, &unix.SockaddrInet4{Addr: netip.MustParseAddr(address).As4()})
 	}
 	if err == nil {
 		var addr unix.Sockaddr
@@ -341,6 +390,8 @@ func (c *Cluster) Stop() error {
 		return c.stopErr
 	}
 	c.stopped = true
+	c.certManager.Stop(stopGrace)
+	c.stopErr = c.node.stop()
 	c.controllerManager.Stop(stopGrace)
 	if c.etcd != nil {
 		// The API server cannot end in order while its storage is paused. An
@@ -350,7 +401,7 @@ func (c *Cluster) Stop() error {
 	c.apiServer.Stop(stopGrace)
 	c.etcd.Stop(stopGrace)
 	if c.reserved >= 0 {
-		c.stopErr = unix.Close(c.reserved)
+		c.stopErr = errors.Join(c.stopErr, unix.Close(c.reserved))
 	}
 	if c.temporary && c.dir != "" {
 		c.stopErr = errors.Join(c.stopErr, os.RemoveAll(c.dir))

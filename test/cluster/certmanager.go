@@ -1,0 +1,33 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pullpass/pullpass/test/process"
+)
+
+// StartCertManager applies cert-manager's CRDs and runs its controllers and CA
+// injector until Stop.
+func (c *Cluster) StartCertManager(ctx context.Context) error {
+	path, err := Build(ctx, c.log, CertManager)
+	if err != nil {
+		return err
+	}
+	if err := c.InstallCertManagerCRDs(ctx); err != nil {
+		return fmt.Errorf("starting cert-manager: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.certManager, err = process.Start(process.Options{
+		Name:    string(CertManager),
+		Path:    path,
+		Dir:     c.dir,
+		Env:     []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "KUBECONFIG=" + c.kubeconfig},
+		LogFile: filepath.Join(c.dir, string(CertManager)+".log"),
+		Died:    func(err error) { fmt.Fprintf(c.log, "%s\n", err) },
+	})
+	return err
+}
