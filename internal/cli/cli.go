@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -50,6 +51,8 @@ func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Write
 	level := s.Flags.String("log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
 	format := s.Flags.String("log-format", "json", "`FORMAT` of the log on stderr: json or text")
 	showVersion := s.Flags.Bool("version", false, "print the version and exit")
+	checked := s.Flags.String("check", "", "ask `URL` until it answers 200, for a minute at most, and exit")
+	_ = s.Flags.MarkHidden("check") // for the chart's test; the flag is there
 
 	err := s.Flags.Parse(args)
 	switch {
@@ -60,6 +63,14 @@ func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Write
 		err = fmt.Errorf("unexpected argument %q; see %s --help", s.Flags.Arg(0), s.Name)
 	case err == nil && *showVersion:
 		fmt.Fprintf(stdout, "%s %s (%s)\n", s.Name, version.String(), version.GoVersion())
+		return ExitOK
+	case err == nil && *checked != "":
+		ctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if err := check(ctx, *checked, time.Second, stdout); err != nil {
+			fmt.Fprintf(stderr, "%s: %s\n", s.Name, err)
+			return ExitError
+		}
 		return ExitOK
 	}
 	var log *slog.Logger

@@ -5,9 +5,11 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +45,10 @@ func run(m *testing.M) int {
 	}
 	defer control.Stop()
 	if err := control.InstallCertManagerCRDs(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := control.InstallPrometheusOperatorCRDs(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -95,7 +101,7 @@ func template(t *testing.T, release, namespace string, args ...string) string {
 
 // TestAccepted applies what helm renders, under strict field validation, into
 // namespaces that enforce the restricted Pod Security Standard and warn of what
-// breaks it.
+// breaks it, but for the node's network.
 func TestAccepted(t *testing.T) {
 	n := 0
 	for name, values := range valuesFiles(t) {
@@ -106,9 +112,13 @@ func TestAccepted(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
+				standard := "restricted"
+				if strings.Contains(name, "host-network") {
+					standard = "privileged"
+				}
 				for _, object := range objects {
 					if object.GetNamespace() != "" {
-						createNamespace(t, object.GetNamespace())
+						createNamespace(t, object.GetNamespace(), standard)
 					}
 				}
 				before := warnings.String()
@@ -118,12 +128,12 @@ func TestAccepted(t *testing.T) {
 				if warned := strings.TrimPrefix(warnings.String(), before); warned != "" {
 					t.Errorf("the API server warns: %s", warned)
 				}
-				deployments := 0
+				kinds := map[string]int{}
 				for _, object := range objects {
+					kinds[object.GetKind()]++
 					if object.GetKind() != "Deployment" {
 						continue
 					}
-					deployments++
 					var d appsv1.Deployment
 					if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &d); err != nil {
 						t.Fatal(err)
@@ -133,8 +143,21 @@ func TestAccepted(t *testing.T) {
 						t.Errorf("a pod of %s: %v", d.Name, err)
 					}
 				}
-				if deployments != 2 {
-					t.Errorf("%d Deployments", deployments)
+				want := map[string]int{"Deployment": 2, "MutatingWebhookConfiguration": 1, "Certificate": 2, "Issuer": 2}
+				switch name {
+				case "policy":
+					want = map[string]int{"Deployment": 1, "MutatingAdmissionPolicy": 1, "MutatingAdmissionPolicyBinding": 1}
+				case "none":
+					want = map[string]int{"Deployment": 1}
+				case "existing-secret":
+					want["Certificate"], want["Issuer"] = 0, 0
+				case "issuer-ref":
+					want["Certificate"], want["Issuer"] = 1, 0
+				}
+				for _, kind := range []string{"Deployment", "MutatingWebhookConfiguration", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "Certificate", "Issuer"} {
+					if kinds[kind] != want[kind] {
+						t.Errorf("%d of kind %s, want %d", kinds[kind], kind, want[kind])
+					}
 				}
 				if err := control.Delete(t.Context(), objects); err != nil {
 					t.Fatal(err)
@@ -144,23 +167,43 @@ func TestAccepted(t *testing.T) {
 	}
 }
 
-func createNamespace(t *testing.T, name string) {
+func createNamespace(t *testing.T, name, standard string) {
 	t.Helper()
 	_, err := control.CreateNamespace(t.Context(), name, map[string]string{
-		"pod-security.kubernetes.io/enforce": "restricted",
-		"pod-security.kubernetes.io/warn":    "restricted",
+		"pod-security.kubernetes.io/enforce": standard,
+		"pod-security.kubernetes.io/warn":    standard,
 	})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		t.Fatal(err)
 	}
 }
 
-// TestSameEveryTime renders twice, so that nothing of a render is left to chance
-// or to what the cluster holds.
+// TestSameEveryTime renders twice, so that nothing of a render is left to chance,
+// and looks for functions that leave something to it or to what the cluster holds.
 func TestSameEveryTime(t *testing.T) {
-	first, second := template(t, "pullpass", "pullpass"), template(t, "pullpass", "pullpass")
-	if first != second || len(first) < 1000 {
-		t.Errorf("two renders differ, or are empty: %d and %d bytes", len(first), len(second))
+	for name, values := range valuesFiles(t) {
+		first, second := template(t, "pullpass", "pullpass", "--values", values), template(t, "pullpass", "pullpass", "--values", values)
+		if first != second || len(first) < 1000 {
+			t.Errorf("%s: two renders differ, or are empty: %d and %d bytes", name, len(first), len(second))
+		}
+	}
+	functions := regexp.MustCompile(`\b(lookup|gen[A-Z]\w+|rand[A-Z]\w+|now|uuidv4|getHostByName|htpasswd|bcrypt|shuffle)\b`)
+	action := regexp.MustCompile(`(?s)\{\{.*?\}\}`)
+	comment := regexp.MustCompile(`(?s)\{\{-? ?/\*.*?\*/ ?-?\}\}`)
+	err := filepath.WalkDir(filepath.Join(install.ChartDir(), "templates"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, a := range action.FindAllString(comment.ReplaceAllString(string(text), ""), -1) {
+			if found := functions.FindString(a); found != "" {
+				t.Errorf("%s calls %s", path, found)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -191,27 +234,75 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
+// TestWrongValuesAreRefused sets what cannot be, and looks for the values' names in
+// what helm says.
 func TestWrongValuesAreRefused(t *testing.T) {
-	for set, text := range map[string]string{
-		"inject=always":                          "/inject",
-		"secretName=Bad_Name":                    "/secretName",
-		"image.digest=latest":                    "/image/digest",
-		"replicas=3":                             "replicas",
-		"renewer.workers=0":                      "/renewer/workers",
-		"webhook.failurePolicy=Maybe":            "/webhook/failurePolicy",
-		"logLevel=loud":                          "/logLevel",
-		"renewer.leaderElect=false":              "leaderElect",
-		"secretName=pullpass-webhook-tls":        "secretName",
-		"secretName=pullpass-aws-credentials-x":  "secretName",
-		"webhook.exemptNamespaces=kube-system":   "/webhook/exemptNamespaces",
-		"certificates.certManager.duration=90 d": "/certificates/certManager/duration",
+	for set, texts := range map[string][]string{
+		"inject=always":                                         {"/inject"},
+		"injection.mode=magic":                                  {"/injection/mode"},
+		"secretName=Bad_Name":                                   {"/secretName"},
+		"image.digest=latest":                                   {"/image/digest"},
+		"replicas=3":                                            {"replicas"},
+		"webhook.replica=3":                                     {"/webhook", "replica"},
+		"networkPolicy.egress.port=1":                           {"/networkPolicy/egress", "port"},
+		"renewer.workers=0":                                     {"/renewer/workers"},
+		"injection.failurePolicy=Maybe":                         {"/injection/failurePolicy"},
+		"logLevel=loud":                                         {"/logLevel"},
+		"renewer.leaderElect=false":                             {"renewer.leaderElect", "renewer.replicas"},
+		"secretName=pullpass-webhook-tls":                       {"secretName"},
+		"secretName=pullpass-aws-credentials-x":                 {"secretName", "credentials.secretPrefix"},
+		"injection.exemptNamespaces=kube-system":                {"/injection/exemptNamespaces"},
+		"certificates.certManager.duration=90 d":                {"/certificates/certManager/duration"},
+		"certificates.source=existingSecret":                    {"certificates.existingSecret.name", "certificates.existingSecret.caBundle"},
+		"certificates.existingSecret.name=tls":                  {"certificates.existingSecret", "certificates.source"},
+		"certificates.existingSecret.caBundle=x":                {"/certificates/existingSecret/caBundle"},
+		"certificates.certManager.issuerRef.kind=ClusterIssuer": {"/certificates/certManager/issuerRef", "name"},
+		"certificates.source=existingSecret,certificates.existingSecret.name=tls,certificates.certManager.issuerRef.name=ca,certificates.existingSecret.caBundle=-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----": {"certificates.certManager.issuerRef", "certificates.source"},
+		"webhook.port=8080": {"webhook.port", "webhook.adminPort"},
+		"webhook.port=0":    {"/webhook/port"},
+		"webhook.hostNetwork=true,webhook.port=10250":                   {"webhook.hostNetwork", "webhook.port"},
+		"webhook.replicas=1,webhook.podDisruptionBudget.minAvailable=1": {"webhook.podDisruptionBudget", "webhook.replicas"},
+		"renewer.podDisruptionBudget.minAvailable=100%":                 {"renewer.podDisruptionBudget", "renewer.replicas"},
+		"renewer.podDisruptionBudget.maxUnavailable=0":                  {"renewer.podDisruptionBudget"},
+		"renewer.podDisruptionBudget.maxUnavailable=":                   {"renewer.podDisruptionBudget", "minAvailable", "maxUnavailable"},
+		"credentials.webIdentity.roleARN=puller":                        {"/credentials/webIdentity/roleARN"},
+		"renewer.flowSchema.matchingPrecedence=1":                       {"/renewer/flowSchema/matchingPrecedence"},
+		"injection.mode=policy|v1.35.9":                                 {"injection.mode", "1.36", "v1.35.9"},
+		"secretName=s|v1.29.0":                                          {"1.30"},
 	} {
 		t.Run(set, func(t *testing.T) {
-			out := runHelm(t, false, "template", "pullpass", install.ChartDir(), "--namespace", "pullpass", "--set", set)
-			if !strings.Contains(out, text) {
-				t.Errorf("the refusal does not name %s:\n%s", text, out)
+			set, version, _ := strings.Cut(set, "|")
+			args := []string{"template", "pullpass", install.ChartDir(), "--namespace", "pullpass", "--set", set}
+			if version != "" {
+				args = append(args, "--kube-version", version)
+			}
+			out := runHelm(t, false, args...)
+			for _, text := range texts {
+				if !strings.Contains(out, text) {
+					t.Errorf("the refusal does not name %s:\n%s", text, out)
+				}
 			}
 		})
+	}
+}
+
+// TestNotes reads what helm says after an installation, in each mode.
+func TestNotes(t *testing.T) {
+	for set, texts := range map[string][]string{
+		"injection.mode=webhook":                                           {"get the secret from now on"},
+		"injection.mode=policy":                                            {"the API server itself", "get the secret from now on"},
+		"injection.mode=none":                                              {"serviceaccount default"},
+		"injection.failurePolicy=Fail":                                     {"delete mutatingwebhookconfiguration pullpass"},
+		"injection.mode=policy,injection.failurePolicy=Fail":               {"delete mutatingadmissionpolicybinding pullpass"},
+		"credentials.webIdentity.roleARN=arn:aws:iam::123456789012:role/p": {"take the role", "system:serviceaccount:pullpass:pullpass-renewer"},
+	} {
+		out := runHelm(t, true, "install", "pullpass", install.ChartDir(), "--namespace", "pullpass", "--dry-run=client", "--set", set)
+		_, notes, _ := strings.Cut(out, "NOTES:")
+		for _, text := range append(texts, "kubectl label namespace shop") {
+			if !strings.Contains(notes, text) {
+				t.Errorf("with %s the notes do not say %q:\n%s", set, text, notes)
+			}
+		}
 	}
 }
 

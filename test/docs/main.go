@@ -1,10 +1,12 @@
-// Docs writes what the programs say of themselves into the README, between the
-// comments <!-- PROGRAM --help --> and <!-- end -->. With -check it only says
-// whether the README is up to date.
+// Docs writes what can be told from the product into Markdown: what the programs
+// say of themselves into the README, between the comments <!-- PROGRAM --help -->
+// and <!-- end -->, and the chart's values into its README, after <!-- values -->.
+// With -check it only says whether both are up to date.
 package main
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -24,31 +26,53 @@ func main() {
 	}
 }
 
-var block = regexp.MustCompile(`(?s)<!-- (\w+) --help -->\n.*?<!-- end -->`)
+var (
+	helpBlock   = regexp.MustCompile(`(?s)<!-- (\w+) --help -->\n.*?<!-- end -->`)
+	valuesBlock = regexp.MustCompile(`(?s)<!-- values -->\n.*?<!-- end -->`)
+)
 
 func run(check bool) error {
-	readme := filepath.Join(install.Root(), "README.md")
-	before, err := os.ReadFile(readme)
+	readme, chart := filepath.Join(install.Root(), "README.md"), install.ChartDir()
+	return errors.Join(
+		rewrite(readme, helpBlock, check, func(match [][]byte) ([]byte, error) {
+			program := string(match[1])
+			cmd := exec.Command(filepath.Join(install.Root(), "bin", program), "--help")
+			cmd.Env = []string{} // what it says must not depend on who asks
+			help, err := cmd.Output()
+			if err != nil {
+				return nil, fmt.Errorf("%s --help: %w; run make build", program, err)
+			}
+			return fmt.Appendf(nil, "<!-- %s --help -->\n```\n%s```\n<!-- end -->", program, help), nil
+		}),
+		rewrite(filepath.Join(chart, "README.md"), valuesBlock, check, func([][]byte) ([]byte, error) {
+			values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
+			if err != nil {
+				return nil, err
+			}
+			table, err := valuesTable(values)
+			return fmt.Appendf(nil, "<!-- values -->\n%s<!-- end -->", table), err
+		}),
+	)
+}
+
+// rewrite replaces the blocks of a file, or with check says whether that would
+// change it.
+func rewrite(path string, block *regexp.Regexp, check bool, write func(match [][]byte) ([]byte, error)) error {
+	before, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	var failed error
 	after := block.ReplaceAllFunc(before, func(b []byte) []byte {
-		program := string(block.FindSubmatch(b)[1])
-		cmd := exec.Command(filepath.Join(install.Root(), "bin", program), "--help")
-		cmd.Env = []string{} // what it says must not depend on who asks
-		help, err := cmd.Output()
-		if err != nil {
-			failed = fmt.Errorf("%s --help: %w; run make build", program, err)
-			return b
-		}
-		return fmt.Appendf(nil, "<!-- %s --help -->\n```\n%s```\n<!-- end -->", program, help)
+		text, err := write(block.FindSubmatch(b))
+		failed = errors.Join(failed, err)
+		return text
 	})
-	if failed != nil || bytes.Equal(before, after) {
+	switch {
+	case failed != nil || bytes.Equal(before, after):
 		return failed
+	case check:
+		return fmt.Errorf("%s is out of date: run make update", path)
 	}
-	if check {
-		return fmt.Errorf("README.md does not say what the programs do: run make update")
-	}
-	return os.WriteFile(readme, after, 0o644)
+	return os.WriteFile(path, after, 0o644)
 }

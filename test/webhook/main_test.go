@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/pullpass/pullpass/test/corpus"
 	"github.com/pullpass/pullpass/test/fixture"
 )
 
@@ -15,7 +16,6 @@ var suite = fixture.Suite{Programs: []string{"webhook"}}
 func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
 
 const (
-	host      = "111111111111.dkr.ecr.us-east-1.amazonaws.com"
-	otherHost = "222222222222.dkr.ecr.eu-west-1.amazonaws.com"
-	image     = host + "/team/app:1.0"
+	host  = corpus.Host
+	image = corpus.Image
 )

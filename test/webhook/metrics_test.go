@@ -15,9 +15,9 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("pullpass_admissions_total has %d results before the first admission, want all of them at zero", n)
 	}
 	w.WaitMetric(webhook, 0, "pullpass_admissions_total")
-	create(t, w, w.Namespace(host), parse(t, pods["a container's image"].pod, w.SecretName))
+	create(t, w, w.Namespace(host), parse(t, pods["a container's image"].JSON, w.SecretName))
 	w.WaitMetric(webhook, 1, "pullpass_admissions_total", "result", "injected")
-	create(t, w, w.Namespace(), parse(t, pods["a container's image"].pod, w.SecretName))
+	create(t, w, w.Namespace(), parse(t, pods["a container's image"].JSON, w.SecretName))
 	w.WaitMetric(webhook, 2, "pullpass_admissions_total")
 	w.WaitMetric(webhook, 1, "pullpass_build_info")
 

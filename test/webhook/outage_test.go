@@ -35,7 +35,7 @@ func failedOpen(w *fixture.World, namespace string) (n int) {
 func TestWebhookDown(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	namespace := w.Namespace(host)
-	pod := create(t, w, namespace, parse(t, pods["a container's image"].pod, w.SecretName))
+	pod := create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
 	if got := pullSecrets(pod); len(got) != 0 {
 		t.Errorf("pull secrets %q", got)
 	}
@@ -50,9 +50,9 @@ func TestWebhookDown(t *testing.T) {
 // TestFailClosed has pods refused while nobody answers, but for those of the
 // release's own namespace and of kube-system.
 func TestFailClosed(t *testing.T) {
-	w := suite.NewWorld(t, map[string]any{"webhook": map[string]any{"failurePolicy": "Fail"}})
+	w := suite.NewWorld(t, map[string]any{"injection": map[string]any{"failurePolicy": "Fail"}})
 	namespace := w.Namespace(host)
-	pod := parse(t, pods["a container's image"].pod, w.SecretName)
+	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 	pod.Name = "web"
 	_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
 	if err == nil || !strings.Contains(err.Error(), "pods.pullpass.dev") {
@@ -62,7 +62,7 @@ func TestFailClosed(t *testing.T) {
 		created := create(t, w, exempt, pod)
 		w.Must(w.Client.CoreV1().Pods(exempt).Delete(t.Context(), created.Name, metav1.DeleteOptions{}))
 	}
-	create(t, w, namespace, parse(t, pods["an image from elsewhere"].pod, w.SecretName))
+	create(t, w, namespace, parse(t, pods["an image from elsewhere"].JSON, w.SecretName))
 }
 
 // TestRestartUnderLoad creates two hundred pods while the webhook restarts. None
@@ -72,7 +72,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	webhook := w.Webhook()
 	namespace := w.Namespace(host)
-	pod := parse(t, pods["a container's image"].pod, w.SecretName)
+	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 
 	const count, writers = 200, 4
 	injected := make(chan bool, count)

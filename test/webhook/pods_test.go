@@ -11,79 +11,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/pullpass/pullpass/test/corpus"
 	"github.com/pullpass/pullpass/test/fixture"
 )
 
-// pods are pods as users write them, each with the pull secrets that it should
-// end up with, where OURS stands for ours. The namespace is labelled with host.
-var pods = map[string]struct {
-	pod  string // in JSON, without apiVersion, kind and name
-	want []string
-}{
-	"a container's image": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"an image by digest": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"` + host + `/app@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}]}}`,
-		want: []string{"OURS"},
-	},
-	"the second container's image": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"},{"name":"b","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"an init container's image": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"initContainers":[{"name":"i","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"a sidecar's image": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"initContainers":[{"name":"i","image":"` + image + `","restartPolicy":"Always"}]}}`,
-		want: []string{"OURS"},
-	},
-	"an image volume": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"busybox"}],"volumes":[{"name":"v","image":{"reference":"` + image + `","pullPolicy":"IfNotPresent"}}]}}`,
-		want: []string{"OURS"},
-	},
-	"an image in upper case": {
-		pod:  `{"spec":{"containers":[{"name":"a","image":"111111111111.DKR.ecr.us-east-1.amazonaws.com/app"}]}}`,
-		want: []string{"OURS"},
-	},
-	"null pull secrets": {
-		pod:  `{"spec":{"imagePullSecrets":null,"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"no pull secrets in a list": {
-		pod:  `{"spec":{"imagePullSecrets":[],"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"other pull secrets, whose order stays": {
-		pod:  `{"spec":{"imagePullSecrets":[{"name":"z"},{"name":"a"}],"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"z", "a", "OURS"},
-	},
-	"our secret already, among others": {
-		pod:  `{"spec":{"imagePullSecrets":[{"name":"OURS"},{"name":"a"}],"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"OURS", "a"},
-	},
-	"a name to be generated": {
-		pod:  `{"metadata":{"generateName":"web-"},"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"OURS"},
-	},
-	"fields that this version's types may not know": {
-		pod:  `{"metadata":{"annotations":{"x":"y"}},"spec":{"hostUsers":false,"containers":[{"name":"a","image":"` + image + `","resizePolicy":[{"resourceName":"cpu","restartPolicy":"NotRequired"}]}]}}`,
-		want: []string{"OURS"},
-	},
-	"an image from elsewhere":      {pod: `{"spec":{"containers":[{"name":"a","image":"busybox"}]}}`},
-	"an image of another registry": {pod: `{"spec":{"containers":[{"name":"a","image":"` + otherHost + `/app"}]}}`},
-	"a look-alike":                 {pod: `{"spec":{"containers":[{"name":"a","image":"` + host + `.evil.example/app"}]}}`},
-	"the registry with a port":     {pod: `{"spec":{"containers":[{"name":"a","image":"` + host + `:443/app"}]}}`},
-	"an opt-out": {
-		pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"name":"a","image":"` + image + `"}]}}`,
-	},
-	"an account's pull secrets": {
-		pod:  `{"spec":{"serviceAccountName":"puller","containers":[{"name":"a","image":"` + image + `"}]}}`,
-		want: []string{"from-the-account", "OURS"},
-	},
-}
+var pods = corpus.Pods()
 
 // TestPods creates every pod of the table and looks at what was stored. Only the
 // pull secrets may differ from what is stored without the webhook.
@@ -105,9 +37,9 @@ func TestPods(t *testing.T) {
 	for name, c := range pods {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
-			pod := parse(t, c.pod, w.SecretName)
+			pod := parse(t, c.JSON, w.SecretName)
 			injected := create(t, w, labelled, pod)
-			want := slices.Clone(c.want)
+			want := slices.Clone(c.Want)
 			for i := range want {
 				want[i] = strings.ReplaceAll(want[i], "OURS", w.SecretName)
 			}
@@ -121,7 +53,7 @@ func TestPods(t *testing.T) {
 				if got, want := comparable(injected), comparable(untouched); got != want {
 					t.Errorf("more than the pull secrets differs:\n%s\n%s", got, want)
 				}
-				if c.want == nil || !slices.Contains(c.want, "OURS") || strings.Contains(c.pod, "OURS") {
+				if c.Want == nil || !slices.Contains(c.Want, "OURS") || strings.Contains(c.JSON, "OURS") {
 					continue
 				}
 				if slices.Contains(pullSecrets(untouched), w.SecretName) {
@@ -140,8 +72,8 @@ func TestUncalled(t *testing.T) {
 	webhook := w.Webhook()
 	namespace := w.Namespace(host)
 	for name, pod := range map[string]string{
-		"an image from elsewhere": pods["an image from elsewhere"].pod,
-		"an opt-out":              pods["an opt-out"].pod,
+		"an image from elsewhere": pods["an image from elsewhere"].JSON,
+		"an opt-out":              pods["an opt-out"].JSON,
 		"a mirror pod":            `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"nodeName":"n","automountServiceAccountToken":false,"containers":[{"name":"a","image":"` + image + `"}]}}`,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +82,7 @@ func TestUncalled(t *testing.T) {
 			w.WaitMetric(webhook, 0, "pullpass_admissions_total")
 		})
 	}
-	create(t, w, namespace, parse(t, pods["a container's image"].pod, w.SecretName))
+	create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
 	w.WaitMetric(webhook, 1, "pullpass_admissions_total")
 	w.WaitMetric(webhook, 1, "pullpass_admissions_total", "result", "injected")
 }
@@ -160,7 +92,7 @@ func TestDryRun(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	w.Webhook()
 	namespace := w.Namespace(host)
-	pod := parse(t, pods["a container's image"].pod, w.SecretName)
+	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 	pod.Name = "dry"
 	got, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 	w.Must(err)
@@ -177,14 +109,14 @@ func TestEphemeralContainer(t *testing.T) {
 			w := suite.NewWorld(t, map[string]any{"inject": mode})
 			w.Webhook()
 			namespace := w.Namespace(host)
-			pod := create(t, w, namespace, parse(t, pods["an image from elsewhere"].pod, w.SecretName))
+			pod := create(t, w, namespace, parse(t, pods["an image from elsewhere"].JSON, w.SecretName))
 			pod.Spec.EphemeralContainers = []corev1.EphemeralContainer{{EphemeralContainerCommon: corev1.EphemeralContainerCommon{Name: "debug", Image: image}}}
 			after, err := w.Client.CoreV1().Pods(namespace).UpdateEphemeralContainers(t.Context(), pod.Name, pod, metav1.UpdateOptions{})
 			w.Must(err)
 			if got := pullSecrets(after); len(got) != want {
 				t.Errorf("pull secrets %q, want %d", got, want)
 			}
-			if bare := create(t, w, w.Namespace(), parse(t, pods["an image from elsewhere"].pod, w.SecretName)); len(pullSecrets(bare)) != 0 {
+			if bare := create(t, w, w.Namespace(), parse(t, pods["an image from elsewhere"].JSON, w.SecretName)); len(pullSecrets(bare)) != 0 {
 				t.Errorf("a pod of a namespace without a label has pull secrets %q", pullSecrets(bare))
 			}
 		})
@@ -199,7 +131,7 @@ func TestNamespaceAndPodAtOnce(t *testing.T) {
 	for i := range 30 {
 		name := fmt.Sprintf("%s-round-%d", w.Release.Namespace, i)
 		w.NamespaceNamed(name, fixture.True(host))
-		pod := create(t, w, name, parse(t, pods["a container's image"].pod, w.SecretName))
+		pod := create(t, w, name, parse(t, pods["a container's image"].JSON, w.SecretName))
 		if !slices.Equal(pullSecrets(pod), []string{w.SecretName}) {
 			t.Errorf("round %d: pull secrets %q", i, pullSecrets(pod))
 		}
@@ -208,7 +140,7 @@ func TestNamespaceAndPodAtOnce(t *testing.T) {
 	name := w.Namespace()
 	_, err := w.Client.CoreV1().Namespaces().Patch(t.Context(), name, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+host+`":"true"}}}`), metav1.PatchOptions{})
 	w.Must(err)
-	pod := create(t, w, name, parse(t, pods["a container's image"].pod, w.SecretName))
+	pod := create(t, w, name, parse(t, pods["a container's image"].JSON, w.SecretName))
 	if !slices.Equal(pullSecrets(pod), []string{w.SecretName}) {
 		t.Errorf("after a change of labels: pull secrets %q", pullSecrets(pod))
 	}
@@ -237,11 +169,11 @@ func TestMountableSecretsEnforced(t *testing.T) {
 
 func parse(t *testing.T, text, secretName string) *corev1.Pod {
 	t.Helper()
-	var pod corev1.Pod
-	if err := json.Unmarshal([]byte(strings.ReplaceAll(text, "OURS", secretName)), &pod); err != nil {
+	pod, err := corpus.Pod{JSON: text}.Parse(secretName)
+	if err != nil {
 		t.Fatal(err)
 	}
-	return &pod
+	return pod
 }
 
 func create(t *testing.T, w *fixture.World, namespace string, pod *corev1.Pod) *corev1.Pod {

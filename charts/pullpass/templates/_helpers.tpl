@@ -68,21 +68,24 @@ app.kubernetes.io/component: {{ .component | quote }}
 {{- end -}}
 {{- end }}
 
-{{/* With the container's, all that the restricted Pod Security standard asks for. */}}
-{{- define "pullpass.podSecurityContext" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
+{{/* What every pod of the chart's has, whatever it runs. */}}
+{{- define "pullpass.podBasics" -}}
+{{- with .Values.imagePullSecrets -}}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+enableServiceLinks: false
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "pullpass.containerSecurityContext" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
+{{- with .Values.securityContext -}}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "pullpass.probes" -}}
@@ -126,6 +129,12 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
 topologySpreadConstraints:
+{{- if .values.topologySpreadConstraints }}
+  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "pullpass.selectorLabels" . | fromYaml)) }}
+  {{- range .values.topologySpreadConstraints }}
+  - {{- merge (dict) . $selector | toYaml | nindent 4 }}
+  {{- end }}
+{{- else }}
   - topologyKey: kubernetes.io/hostname
     maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway
@@ -134,6 +143,80 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "pullpass.selectorLabels" . | nindent 8 }}
 {{- end }}
+{{- end }}
+
+{{- define "pullpass.podDisruptionBudget" -}}
+{{- $budget := .values.podDisruptionBudget -}}
+{{- if and $budget.enabled (gt (int .values.replicas) 1) -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "pullpass.fullname" .root }}-{{ .component }}
+  namespace: {{ include "pullpass.namespace" .root }}
+  labels:
+    {{- include "pullpass.labels" . | nindent 4 }}
+spec:
+  {{- if toString $budget.minAvailable }}
+  minAvailable: {{ $budget.minAvailable }}
+  {{- else }}
+  maxUnavailable: {{ $budget.maxUnavailable }}
+  {{- end }}
+  # A pod that is not ready serves nobody, and must not hold up a drain.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "pullpass.selectorLabels" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* What both admission by webhook and by policy leave alone. */}}
+{{- define "pullpass.admissionSelectors" -}}
+namespaceSelector:
+  matchExpressions:
+    - key: kubernetes.io/metadata.name
+      operator: NotIn
+      values:
+        {{- range concat (list "kube-system" (include "pullpass.namespace" .)) .Values.injection.exemptNamespaces | uniq }}
+        - {{ . | quote }}
+        {{- end }}
+    - key: pullpass.dev/inject
+      operator: NotIn
+      values: ["false"]
+objectSelector:
+  matchExpressions:
+    - key: pullpass.dev/inject
+      operator: NotIn
+      values: ["false"]
+{{- end }}
+
+{{- define "pullpass.matchConditions" -}}
+# The kubelet cannot create a mirror pod that names a secret.
+- name: no-mirror-pod
+  expression: >-
+    !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
+{{- if eq .Values.inject "matching" }}
+# The first pattern costs little and spares most images the second: all the
+# images of a pod have to be looked at within one budget.
+- name: image-of-ecr
+  expression: >-
+    {{- include "pullpass.images" . | nindent 4 }}.exists(image,
+    image.matches('(?i)ecr') && image.matches(r'{{ include "pullpass.imagePattern" . }}'))
+{{- end }}
+{{- end }}
+
+{{/*
+A CEL list of all of a pod's images. Its containers alone may be null, in a pod
+that is refused later.
+*/}}
+{{- define "pullpass.images" -}}
+(optional.ofNonZeroValue(object.spec.?containers.orValue([])).orValue([]).map(c, c.?image.orValue('')) +
+object.spec.?initContainers.orValue([]).map(c, c.?image.orValue('')) +
+object.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue('')))
+{{- end }}
+
+{{- define "pullpass.defaultCredentials" -}}
+{{ or .Values.credentials.default (not (empty .Values.credentials.webIdentity.roleARN)) }}
+{{- end }}
 
 {{/*
 Matches images that may be of ECR: at least every one that internal/ecr parses,
@@ -141,4 +224,30 @@ and little else. A partition that is new there needs no change here.
 */}}
 {{- define "pullpass.imagePattern" -}}
 (?i)^(([0-9]{12}|vpce-[a-z0-9-]+)\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+|public\.ecr\.aws|ecr-public\.aws\.com)/
+{{- end }}
+
+{{/*
+Matches the namespace label keys that internal/ecr parses, and those that only
+the length of a part or the region's partition gives away: see the policy.
+*/}}
+{{- define "pullpass.labelPattern" -}}
+{{- $region := `[a-z][a-z0-9]+(-[a-z][a-z0-9]*)+-[0-9]+` -}}
+^(?i:public\.ecr\.aws|ecr-public\.aws\.com|
+{{- `[0-9]{12}` -}}(
+{{- printf `\.dkr\.ecr(-fips)?\.%s\.amazonaws\.com|` $region -}}
+{{- printf `\.dkr-ecr(-fips)?\.%s\.on\.aws|` $region -}}
+{{- printf `\.dkr\.ecr\.%s\.(amazonaws\.com\.cn|amazonaws\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)|` $region -}}
+{{- printf `\.dkr-ecr\.%s\.on\.amazonwebservices\.com\.cn)|` $region -}}
+{{- printf `vpce(-[a-z0-9]+){2,}\.dkr\.ecr\.%s\.vpce\.amazonaws\.com` $region -}}
+)(/pullpass)?$
+{{- end }}
+
+{{/* Matches those of the above whose region, by its name, is at home in the domain. */}}
+{{- define "pullpass.partitionPattern" -}}
+(?i:\.(
+{{- `us-gov-[^.]+\.(amazonaws\.com|on\.aws)|` -}}
+{{- `cn-[^.]+\.(amazonaws\.com\.cn|on\.amazonwebservices\.com\.cn)|` -}}
+{{- `eusc-[^.]+\.amazonaws\.eu|us-iso-[^.]+\.c2s\.ic\.gov|us-isob-[^.]+\.sc2s\.sgov\.gov|` -}}
+{{- `eu-isoe-[^.]+\.cloud\.adc-e\.uk|us-isof-[^.]+\.csp\.hci\.ic\.gov` -}}
+))(/pullpass)?$
 {{- end }}
