@@ -241,25 +241,28 @@ func ParseManifests(data []byte) ([]*unstructured.Unstructured, error) {
 // cert-manager itself does not run: its objects are accepted, and nothing comes
 // of them.
 func (c *Cluster) InstallCertManagerCRDs(ctx context.Context) error {
-	return c.installCRDs(ctx, "certmanager", "github.com/cert-manager/cert-manager", "deploy/crds")
+	return c.installCRDs(ctx, "certmanager", "github.com/cert-manager/cert-manager", "deploy/crds/*.yaml")
 }
 
-// InstallPrometheusOperatorCRDs does the same for the Prometheus operator.
+// InstallPrometheusOperatorCRDs does the same for the Prometheus operator: the
+// kinds that charts use, a thirtieth of the whole.
 func (c *Cluster) InstallPrometheusOperatorCRDs(ctx context.Context) error {
-	return c.installCRDs(ctx, "prometheusoperator", "github.com/prometheus-operator/prometheus-operator", "example/prometheus-operator-crd")
+	return c.installCRDs(ctx, "prometheusoperator", "github.com/prometheus-operator/prometheus-operator",
+		"example/prometheus-operator-crd/*_servicemonitors.yaml",
+		"example/prometheus-operator-crd/*_podmonitors.yaml",
+		"example/prometheus-operator-crd/*_prometheusrules.yaml")
 }
 
-// installCRDs applies the files in a folder of a module that a wrapper module
-// names.
-func (c *Cluster) installCRDs(ctx context.Context, wrapper, module, folder string) error {
-	objects, err := crds(ctx, wrapper, module, folder)
+// installCRDs applies files of a module that a wrapper module names.
+func (c *Cluster) installCRDs(ctx context.Context, wrapper, module string, patterns ...string) error {
+	objects, err := crds(ctx, wrapper, module, patterns)
 	if err != nil {
 		return fmt.Errorf("finding the CRDs of %s: %w", module, err)
 	}
 	return c.Apply(ctx, objects)
 }
 
-func crds(ctx context.Context, wrapper, module, folder string) ([]*unstructured.Unstructured, error) {
+func crds(ctx context.Context, wrapper, module string, patterns []string) ([]*unstructured.Unstructured, error) {
 	source, err := wrapperModule(wrapper)
 	if err != nil {
 		return nil, err
@@ -268,12 +271,16 @@ func crds(ctx context.Context, wrapper, module, folder string) ([]*unstructured.
 	if err != nil {
 		return nil, err
 	}
-	files, err := filepath.Glob(filepath.Join(dir, folder, "*.yaml"))
-	if err != nil {
-		return nil, err
-	}
-	if len(files) == 0 {
-		return nil, fmt.Errorf("no files in %s/%s", dir, folder)
+	var files []string
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, fmt.Errorf("no files %s/%s", dir, pattern)
+		}
+		files = append(files, found...)
 	}
 	var objects []*unstructured.Unstructured
 	for _, file := range files {

@@ -62,11 +62,13 @@ func (b Binary) recipe() (recipe, error) {
 	case Etcd:
 		return recipe{"etcd", "go.etcd.io/etcd/server/v3", "go.etcd.io/etcd/server/v3", "", "1 minute"}, nil
 	case KubeAPIServer:
-		return kubernetesRecipe(b, "6 minutes"), nil
-	case KubeControllerManager, Kubelet:
-		return kubernetesRecipe(b, "2 minutes"), nil
+		return kubernetesRecipe(controlPlane(), b, "6 minutes"), nil
+	case KubeControllerManager:
+		return kubernetesRecipe(controlPlane(), b, "2 minutes"), nil
+	case Kubelet:
+		return kubernetesRecipe("kubernetes", b, "2 minutes"), nil
 	case KubeScheduler, KubeProxy, Kubectl:
-		return kubernetesRecipe(b, "30 seconds"), nil
+		return kubernetesRecipe("kubernetes", b, "30 seconds"), nil
 	case Containerd:
 		return containerdRecipe(b, "3 minutes"), nil
 	case ContainerdShim, Ctr:
@@ -85,8 +87,18 @@ func (b Binary) recipe() (recipe, error) {
 	return recipe{}, fmt.Errorf("no recipe for binary %q", b)
 }
 
-func kubernetesRecipe(b Binary, cold string) recipe {
-	return recipe{"kubernetes", "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/" + string(b), "", cold}
+func kubernetesRecipe(module string, b Binary, cold string) recipe {
+	return recipe{module, "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/" + string(b), "", cold}
+}
+
+// controlPlane is the wrapper module of kube-apiserver and
+// kube-controller-manager. PULLPASS_TEST_KUBERNETES names an older minor, such
+// as 1.30, of those that have one.
+func controlPlane() string {
+	if minor := os.Getenv("PULLPASS_TEST_KUBERNETES"); minor != "" {
+		return "kubernetes-" + minor
+	}
+	return "kubernetes"
 }
 
 func containerdRecipe(b Binary, cold string) recipe {
@@ -100,15 +112,15 @@ func containerdRecipe(b Binary, cold string) recipe {
 func (r recipe) ldflags(version string) string {
 	flags := []string{"-s", "-w"}
 	set := func(name, value string) { flags = append(flags, "-X", name+"="+value) }
-	switch r.module {
-	case "kubernetes":
+	switch r.require {
+	case "k8s.io/kubernetes":
 		parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 		for _, pkg := range []string{"k8s.io/component-base/version", "k8s.io/client-go/pkg/version"} {
 			set(pkg+".gitVersion", version)
 			set(pkg+".gitMajor", parts[0])
 			set(pkg+".gitMinor", parts[1])
 		}
-	case "helm", "helm3":
+	case "helm.sh/helm/v4", "helm.sh/helm/v3":
 		set(r.require+"/internal/version.version", version)
 	}
 	return strings.Join(flags, " ")
@@ -243,7 +255,7 @@ func requiredVersion(dir, module string) (string, error) {
 // KubernetesVersion is the version of the API server that Start runs, such as
 // v1.36.3.
 func KubernetesVersion() (string, error) {
-	dir, err := wrapperModule("kubernetes")
+	dir, err := wrapperModule(controlPlane())
 	if err != nil {
 		return "", err
 	}

@@ -302,6 +302,7 @@ func (c *Cluster) addFlags(opts Options) {
 		"--service-account-signing-key-file=service-account.key",
 		"--service-cluster-ip-range=10.0.0.0/24",
 		"--allow-privileged",
+		"--kubelet-preferred-address-types=InternalIP",
 		"--audit-policy-file=audit-policy.yaml",
 		"--audit-log-path="+filepath.Join(c.dir, auditLog),
 		"--audit-log-maxsize=100000",  // megabytes: a rotated log would look like a short one

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -52,6 +53,7 @@ type node struct {
 	options   NodeOptions
 	dir       string // its folder in the cluster's
 	processes []*process.Process
+	dns       net.PacketConn
 }
 
 //go:embed node
@@ -152,6 +154,10 @@ const podRange = "10.1.0.0/16"
 // pods.
 func (c *Cluster) startNode(ctx context.Context) error {
 	n := c.node
+	var err error
+	if n.dns, err = c.serveDNS(); err != nil {
+		return err
+	}
 	for _, b := range []Binary{Containerd, KubeScheduler, KubeProxy} {
 		p, err := c.start(b)
 		if err != nil {
@@ -159,7 +165,7 @@ func (c *Cluster) startNode(ctx context.Context) error {
 		}
 		n.processes = append(n.processes, p)
 	}
-	err := poll(ctx, "containerd", func() error {
+	err = poll(ctx, "containerd", func() error {
 		return c.ctr(ctx, nil, "version")
 	}, n.processes...)
 	if err != nil {
@@ -198,10 +204,14 @@ func (n *node) stop() error {
 	for i := len(n.processes) - 1; i >= 0; i-- {
 		n.processes[i].Stop(stopGrace)
 	}
-	if n.dir == "" {
-		return nil
+	var err error
+	if n.dns != nil {
+		err = n.dns.Close()
 	}
-	return unmountMemory(n.dir)
+	if n.dir != "" {
+		err = errors.Join(err, unmountMemory(n.dir))
+	}
+	return err
 }
 
 // ImportImage puts an image onto the node under a name, so that pods that do not

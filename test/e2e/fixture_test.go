@@ -16,6 +16,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
@@ -304,12 +305,8 @@ func failedPull(ctx context.Context, p *corev1.Pod) error {
 	case !race:
 		return fmt.Errorf("pod %s/%s: %s", p.Namespace, p.Name, strings.Join(failures, "; "))
 	}
-	timely, err := secretBeforeKubelet(p.Namespace)
-	if err != nil {
-		return err
-	}
-	if !timely {
-		return fmt.Errorf("pod %s/%s: the kubelet asked for the secret before it was there: %s", p.Namespace, p.Name, strings.Join(failures, "; "))
+	if err := secretBeforeKubelet(p.Namespace); err != nil {
+		return fmt.Errorf("pod %s: %w: %s", p.Name, err, strings.Join(failures, "; "))
 	}
 	kubeletRaces.Lock()
 	defer kubeletRaces.Unlock()
@@ -317,12 +314,12 @@ func failedPull(ctx context.Context, p *corev1.Pod) error {
 	return nil
 }
 
-// secretBeforeKubelet reports whether the renewer had written a namespace's
-// secret before the kubelet first asked for it, by the audit log.
-func secretBeforeKubelet(namespace string) (bool, error) {
+// secretBeforeKubelet returns an error unless the renewer had written a
+// namespace's secret before the kubelet first asked for it, by the audit log.
+func secretBeforeKubelet(namespace string) error {
 	events, err := theCluster.AuditEvents()
 	if err != nil {
-		return false, err
+		return err
 	}
 	filter := cluster.AuditFilter{Resource: "secrets", Namespace: namespace, Name: secretName, Verb: "patch"}
 	var written time.Time
@@ -333,16 +330,29 @@ func secretBeforeKubelet(namespace string) (bool, error) {
 		}
 	}
 	if written.IsZero() {
-		return false, errors.New("the audit log has no write of the secret in " + namespace)
+		return errors.New("the audit log has no write of the secret in " + namespace)
 	}
 	for _, e := range events {
 		if e.User.Username != "system:node:"+cluster.NodeName || e.ObjectRef == nil ||
 			e.ObjectRef.Resource != "secrets" || e.ObjectRef.Namespace != namespace || e.ObjectRef.Name != secretName {
 			continue
 		}
-		if e.RequestReceivedTimestamp.Time.Before(written) {
-			return false, nil
+		if asked := e.RequestReceivedTimestamp.Time; asked.Before(written) {
+			return fmt.Errorf("the kubelet asked for the secret of %s %s before it was there; what happened until then:%s",
+				namespace, written.Sub(asked), history(events, namespace, written))
 		}
 	}
-	return true, nil
+	return nil
+}
+
+// history lists the requests about a namespace.
+func history(events []auditv1.Event, namespace string, until time.Time) string {
+	var text strings.Builder
+	for _, e := range events {
+		if ref := e.ObjectRef; ref != nil && ref.Namespace == namespace && !e.StageTimestamp.After(until) {
+			fmt.Fprintf(&text, "\n%s + %s  %s %s %s/%s", e.RequestReceivedTimestamp.Format("05.000000"),
+				e.StageTimestamp.Sub(e.RequestReceivedTimestamp.Time), e.User.Username, e.Verb, ref.Resource, ref.Name)
+		}
+	}
+	return text.String()
 }
