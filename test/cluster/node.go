@@ -82,13 +82,12 @@ func (c *Cluster) writeNode(tokens map[Binary]string) error {
 		}
 	}
 	values := map[string]string{
-		"Dir":          n.dir,
-		"Address":      isolate.NodeAddress,
-		"Registry":     n.options.Registry,
-		"PauseImage":   pauseImage,
-		"CgroupParent": isolate.CgroupParent(),
-		"Shim":         c.args[ContainerdShim][0],
-		"CA":           filepath.Join(c.dir, serverCertificate),
+		"Dir":        n.dir,
+		"Address":    isolate.NodeAddress,
+		"Registry":   n.options.Registry,
+		"PauseImage": pauseImage,
+		"Shim":       c.args[ContainerdShim][0],
+		"CA":         filepath.Join(c.dir, serverCertificate),
 	}
 	for from, to := range map[string]string{
 		"containerd.toml": "containerd.toml",

@@ -1,7 +1,7 @@
 // Package isolate runs a test binary in Linux namespaces of its own: mounts,
 // network and process ids. Whatever it starts there, a container runtime with its
-// bridges, mounts and shims included, ends with it and leaves no trace, even when
-// it is killed. Ports never clash, the machine's firewall is not touched, and
+// bridges, mounts and shims included, ends with it and leaves no trace but empty
+// control groups, even when it is killed. Ports never clash, the machine's firewall is not touched, and
 // nothing inside can reach any network outside.
 //
 // It takes root on Linux. The test binary runs three times: as it was started,
@@ -22,9 +22,6 @@ const (
 	stageVariable = "PULLPASS_TEST_ISOLATION"
 	stageInit     = "init"
 	stageInside   = "inside"
-
-	// ownerVariable has the process id of the first.
-	ownerVariable = "PULLPASS_TEST_ISOLATION_OWNER"
 )
 
 // Run calls prepare here and then, in a copy of this program inside new

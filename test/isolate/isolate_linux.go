@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 
@@ -60,8 +59,6 @@ func installPackages() error {
 // enter runs a copy of this program as the first process of new namespaces, and
 // waits for it.
 func enter() (int, error) {
-	sweepCgroups()
-	defer sweepCgroups()
 	// The kernel kills the copy when this thread ends.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -79,9 +76,6 @@ func copyOf(stage string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), stageVariable+"="+stage)
-	if stage == stageInit {
-		cmd.Env = append(cmd.Env, ownerVariable+"="+strconv.Itoa(os.Getpid()))
-	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd
 }
@@ -177,69 +171,30 @@ func connectSelf() error {
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644)
 }
 
-// Control groups are not namespaced and outlive the processes in them, so each
-// run has its own, named by the process id of the first copy.
-const cgroupPrefix = "pullpass-test-"
-
-// CgroupParent is where containers' control groups belong, as a path below the
-// root of each hierarchy.
-func CgroupParent() string { return "/" + cgroupPrefix + os.Getenv(ownerVariable) }
-
 // goFirst gives a node the processors before whatever else the machine runs, the
 // containers too, as if the machine were the node's. Who of a cluster's programs
 // comes before whom must not depend on what is tested beside it.
 func goFirst() error {
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -10); err != nil {
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
 		return fmt.Errorf("raising the priority: %w", err)
 	}
+	// Containers are in a control group of their runtime's, which otherwise counts
+	// as much as a single process beside it.
 	for file, most := range map[string]string{
-		"/sys/fs/cgroup/cpu" + CgroupParent() + "/cpu.shares": "262144",
-		"/sys/fs/cgroup" + CgroupParent() + "/cpu.weight":     "10000",
+		"/sys/fs/cgroup/cpu/k8s.io/cpu.shares": "262144",
+		"/sys/fs/cgroup/k8s.io/cpu.weight":     "10000",
 	} {
-		root := filepath.Dir(filepath.Dir(file))
-		if _, err := os.Stat(filepath.Join(root, "cgroup.procs")); err != nil {
-			continue // the other version of control groups
+		hierarchy := filepath.Dir(filepath.Dir(file))
+		if _, err := os.Stat(filepath.Join(hierarchy, "cgroup.procs")); err != nil {
+			continue // the machine has the other version of control groups
 		}
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return err
 		}
 		// Without the controller there is nothing to set.
-		if err := os.WriteFile(file, []byte(most), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.WriteFile(file, []byte(most), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 			return err
 		}
 	}
 	return nil
-}
-
-// sweepCgroups removes the control groups of this run and of those that were
-// killed. What is in use, or was removed by another, is left.
-func sweepCgroups() {
-	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-		found, err := filepath.Glob(pattern + cgroupPrefix + "*")
-		if err != nil {
-			continue
-		}
-		for _, dir := range found {
-			owner, err := strconv.Atoi(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix))
-			if err != nil || owner != os.Getpid() && unix.Kill(owner, 0) == nil {
-				continue
-			}
-			removeTree(dir)
-		}
-	}
-}
-
-// removeTree removes folders, the deepest first; the files of a control group go
-// with it.
-func removeTree(dir string) {
-	children, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, child := range children {
-		if child.IsDir() {
-			removeTree(filepath.Join(dir, child.Name()))
-		}
-	}
-	_ = unix.Rmdir(dir) // as sweepCgroups says
 }

@@ -7,9 +7,6 @@ import "errors"
 // Unsupported says why the tests cannot be isolated here.
 func Unsupported() error { return errors.New("a node needs Linux") }
 
-// CgroupParent is empty: there are no control groups.
-func CgroupParent() string { return "" }
-
 func installPackages() error { return Unsupported() }
 func enter() (int, error)    { return 0, Unsupported() }
 func beFirst() (int, error)  { return 0, Unsupported() }
