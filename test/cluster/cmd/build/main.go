@@ -24,7 +24,7 @@ func main() {
 
 func run(ctx context.Context, names []string, stdout, stderr io.Writer) int {
 	if len(names) == 0 {
-		fmt.Fprintln(stderr, "usage: build etcd|kube-apiserver|kube-controller-manager|helm…")
+		fmt.Fprintln(stderr, "usage: build BINARY…, each as test/cluster names it: etcd, kube-apiserver, helm, …")
 		return 2
 	}
 	for _, name := range names {
