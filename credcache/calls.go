@@ -1,0 +1,132 @@
+package credcache
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// A call is one process's being given a token. A second call of the same process
+// for the same token most likely means that the token was refused (a client
+// keeps a token that works), and nothing else says so.
+type call struct {
+	Token  uint64 // tells tokens apart
+	Caller caller
+	At     int64 // Unix seconds
+	Healed int64 // 1 when the call got a new token because its last one was refused
+}
+
+const (
+	callSize = 40
+	// maxCalls bounds the file, which every hit reads. After that it begins anew.
+	maxCalls = 2000
+	// maxCallsRead is more, for those that were added at once at the limit.
+	maxCallsRead = 2 * maxCalls * callSize
+)
+
+func tokenTag(t Token) uint64 {
+	sum := sha256.Sum256([]byte(t))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// append adds the call as the file has it: its fields, 8 bytes each.
+func (c call) append(b []byte) []byte {
+	b, _ = binary.Append(b, binary.BigEndian, c) // never fails for numbers
+	return b
+}
+
+func parseCalls(b []byte) []call {
+	calls := make([]call, len(b)/callSize)
+	_, _ = binary.Decode(b[:len(calls)*callSize], binary.BigEndian, calls) // nor does this
+	return calls
+}
+
+// justHealed reports whether the call got a new token, less than a token's life
+// ago.
+func (c call) justHealed(now time.Time) bool {
+	age := now.Unix() - c.At
+	return c.Healed == 1 && age >= 0 && age < int64(tokenLife/time.Second)
+}
+
+// errRefused says that a token was given to the same process before.
+var errRefused = errors.New("the same process asks again, so the token was refused")
+
+// noteCall records that a caller is given a token, and returns errRefused
+// instead when it had that token already. A process is believed once in a
+// token's life: one that asks for each of its requests shall have the cache too.
+// An error means that a refused token could not be told, so that it must not be
+// served from the cache.
+func (c *Cache) noteCall(key Key, token Token, who caller, now time.Time) error {
+	f, err := openPrivate(c.path(key, ".calls"), os.O_CREATE|os.O_RDWR|os.O_APPEND)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxCalls*callSize))
+	if err != nil {
+		return err
+	}
+	this := call{Token: tokenTag(token), Caller: who, At: now.Unix()}
+	again, believed := false, true
+	for _, earlier := range parseCalls(content) {
+		if who == (caller{}) || earlier.Caller != who {
+			continue
+		}
+		again = again || earlier.Token == this.Token
+		believed = believed && !earlier.justHealed(now)
+	}
+	if again && believed {
+		return errRefused
+	}
+	if again {
+		return nil
+	}
+	if len(content) >= maxCalls*callSize {
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+	}
+	_, err = f.Write(this.append(nil))
+	return err
+}
+
+// noteNewToken records who was given a new token, and forgets the callers of
+// earlier ones but for those that must not be believed again. The caller holds
+// the key's lock.
+func (c *Cache) noteNewToken(key Key, token Token, who caller, healed bool, now time.Time) error {
+	content, err := readPrivate(c.path(key, ".calls"), maxCallsRead)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		content = nil
+	}
+	var kept []byte
+	for _, earlier := range parseCalls(content) {
+		if earlier.justHealed(now) {
+			kept = earlier.append(kept)
+		}
+	}
+	this := call{Token: tokenTag(token), Caller: who, At: now.Unix()}
+	if healed {
+		this.Healed = 1
+	}
+	return WriteFile(c.path(key, ".calls"), this.append(kept), 0o600)
+}
+
+// countServed counts how often a token was served from the cache. The first call
+// of a token is that of whoever ran the command.
+func (c *Cache) countServed(name string, token Token) int {
+	content, err := readPrivate(filepath.Join(c.dir, name+".calls"), maxCallsRead)
+	if err != nil {
+		return 0
+	}
+	n, tag := 0, tokenTag(token)
+	for _, call := range parseCalls(content) {
+		if call.Token == tag {
+			n++
+		}
+	}
+	return max(0, n-1)
+}

@@ -1,0 +1,334 @@
+package credcache
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func TestKeysTellInputsApart(t *testing.T) {
+	secret := []byte("secret")
+	all := map[string]Inputs{
+		"nothing":                   {},
+		"one argument":              {{Name: "a", Value: "bc"}},
+		"split elsewhere":           {{Name: "ab", Value: "c"}},
+		"two arguments":             {{Name: "a", Value: "b"}, {Name: "a", Value: "c"}},
+		"in another order":          {{Name: "a", Value: "c"}, {Name: "a", Value: "b"}},
+		"empty":                     {{Name: "a"}},
+		"absent":                    {{Name: "a", Absent: true}},
+		"a value with another's":    {{Name: "a", Value: "b\x00\x00\x00\x00\x00\x00\x00\x01a\x01\x00\x00\x00\x00\x00\x00\x00\x01c"}},
+		"a name with a value":       {{Name: "a\x01\x00\x00\x00\x00\x00\x00\x00\x01b", Absent: true}},
+		"and what that looks like":  {{Name: "a", Value: "b"}, {Absent: true}},
+		"a value that looks absent": {{Name: "a", Value: "\x00"}},
+	}
+	seen := map[Key]string{}
+	for name, in := range all {
+		key := in.Key(secret)
+		if other, ok := seen[key]; ok {
+			t.Errorf("%q and %q have the same key", name, other)
+		}
+		seen[key] = name
+		if in.Key([]byte("other")) == key {
+			t.Errorf("%q: another secret gives the same key", name)
+		}
+	}
+}
+
+func TestTokenMakersAreRecognised(t *testing.T) {
+	for command, want := range map[string]bool{
+		"aws eks get-token --cluster-name x":                                   true,
+		"aws --region r eks get-token":                                         true,
+		"aws --region=r --debug eks --output json get-token":                   true,
+		"aws --no-cli-p eks get-token":                                         true,
+		"/usr/bin/aws eks get-token":                                           true,
+		"aws eks --profile get-token list-clusters":                            false,
+		"aws eks list-clusters":                                                false,
+		"aws s3 eks get-token":                                                 false,
+		"aws":                                                                  false,
+		"aws-iam-authenticator token -i x":                                     true,
+		"aws-iam-authenticator -i x --config=c token":                          true,
+		"aws-iam-authenticator -i token server":                                false,
+		"heptio-authenticator-aws token -i x":                                  true,
+		"aws-vault exec p -- aws eks get-token":                                true,
+		"aws-vault --debug exec -d 1h p --no-session -- aws eks get-token":     true,
+		"aws-vault exec p sh -- aws eks get-token":                             false,
+		"aws-vault exec p aws eks get-token":                                   false,
+		"aws-vault list -- aws eks get-token":                                  false,
+		"aws-vault exec p --":                                                  false,
+		"env A=b C=d aws eks get-token":                                        true,
+		"env aws eks get-token":                                                true,
+		"env -u A aws eks get-token":                                           false,
+		"env PATH=/x aws eks get-token":                                        false,
+		"env A=b":                                                              false,
+		"env A=b aws-vault exec p -- env C=d aws-iam-authenticator token -i x": true,
+		"op run -- aws eks get-token":                                          true,
+		"op plugin run -- aws eks get-token":                                   true,
+		"op read -- aws eks get-token":                                         false,
+		"aws-sso exec -p x -- aws eks get-token":                               true,
+		"saml2aws exec --exec-profile=x -- aws eks get-token":                  true,
+		"aws-okta exec p -- aws eks get-token":                                 true,
+		"sh -c aws eks get-token":                                              false,
+		"credcache aws eks get-token":                                          false,
+	} {
+		if got := IsTokenMaker(strings.Fields(command)); got != want {
+			t.Errorf("%s: %v, want %v", command, got, want)
+		}
+	}
+	if IsTokenMaker(nil) || IsTokenMaker([]string{""}) {
+		t.Error("nothing makes a token")
+	}
+}
+
+func TestExecInfo(t *testing.T) {
+	for value, want := range map[string]string{
+		``:                 "v1beta1",
+		`{}`:               "v1beta1",
+		`[]`:               "v1beta1",
+		`{`:                "v1beta1",
+		`{"apiVersion":7}`: "v1beta1",
+		`{"apiVersion":"client.authentication.k8s.io/v1"}`:         "v1",
+		`{"apiVersion":"client.authentication.k8s.io/v1beta1"}`:    "v1beta1",
+		`{"apiVersion":"client.authentication.k8s.io/v1alpha1"}`:   "v1alpha1",
+		`{"apiVersion":"client.authentication.k8s.io/v2"}`:         "",
+		`{"apiVersion":"client.authentication.k8s.io/v1\",\"a\""}`: "",
+		`{"apiVersion":"example.com/v1"}`:                          "",
+	} {
+		if want != "" {
+			want = apiGroup + want
+		}
+		if got := ParseExecInfo(value).APIVersion; got != want {
+			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+	}
+}
+
+func TestCredentialsThatCanBeCached(t *testing.T) {
+	signed, err := Sign(Credentials{AccessKeyID: "AKIA", SecretAccessKey: "x"}, Endpoint{Region: "eu-west-1"}, "shop", noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	object := func(status string) string {
+		return `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{` + strings.ReplaceAll(status, "SIGNED", string(signed)) + `}}`
+	}
+	for name, c := range map[string]struct {
+		stdout string
+		left   time.Duration // 0: it cannot be cached
+	}{
+		"a stated expiry":                       {object(`"token":"x","expirationTimestamp":"2026-11-23T12:10:00Z"`), 10 * time.Minute},
+		"in another zone":                       {object(`"token":"x","expirationTimestamp":"2026-11-23T14:10:00.5+02:00"`), 10*time.Minute + 500*time.Millisecond},
+		"a token of EKS":                        {object(`"token":"SIGNED"`), tokenLife},
+		"a token of EKS that states too much":   {object(`"token":"SIGNED","expirationTimestamp":"2026-11-23T23:00:00Z"`), tokenLife},
+		"a token of EKS that states less":       {object(`"token":"SIGNED","expirationTimestamp":"2026-11-23T12:05:00Z"`), 5 * time.Minute},
+		"a token of EKS with an expiry of null": {object(`"token":"SIGNED","expirationTimestamp":null`), tokenLife},
+		"white space around":                    {" \n" + object(`"token":"SIGNED"`) + "\r\n", tokenLife},
+		"no expiry":                             {object(`"token":"x"`), 0},
+		"an expiry that is none":                {object(`"token":"SIGNED","expirationTimestamp":"soon"`), 0},
+		"a number for an expiry":                {object(`"token":"SIGNED","expirationTimestamp":1}`), 0},
+		"an expiry in the past":                 {object(`"token":"x","expirationTimestamp":"2026-11-23T11:59:59Z"`), 0},
+		"an expiry right now":                   {object(`"token":"x","expirationTimestamp":"2026-11-23T12:00:00Z"`), 0},
+		"no token":                              {object(`"expirationTimestamp":"2026-11-23T12:10:00Z"`), 0},
+		"an empty token":                        {object(`"token":"","expirationTimestamp":"2026-11-23T12:10:00Z"`), 0},
+		"a number for a token":                  {object(`"token":1,"expirationTimestamp":"2026-11-23T12:10:00Z"`), 0},
+		"a client certificate":                  {object(`"token":"SIGNED","clientCertificateData":"x"`), 0},
+		"two objects":                           {object(`"token":"SIGNED"`) + object(`"token":"SIGNED"`), 0},
+		"a list":                                {"[]", 0},
+		"null":                                  {"null", 0},
+		"nothing":                               {"", 0},
+		"another kind":                          {strings.Replace(object(`"token":"SIGNED"`), "ExecCredential", "Secret", 1), 0},
+		"another group":                         {strings.Replace(object(`"token":"SIGNED"`), "client.auth", "auth", 1), 0},
+		"no status":                             {`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"}`, 0},
+		"too long":                              {object(`"token":"SIGNED"`) + strings.Repeat(" ", maxCredential), 0},
+	} {
+		credential, err := ParseCredential([]byte(c.stdout), noon)
+		switch {
+		case c.left == 0 && err == nil:
+			t.Errorf("%s: cached till %s", name, credential.Expires)
+		case c.left > 0 && err != nil:
+			t.Errorf("%s: %v", name, err)
+		case c.left > 0 && !credential.Expires.Equal(noon.Add(c.left)):
+			t.Errorf("%s: expires %s, want %s", name, credential.Expires, noon.Add(c.left))
+		}
+		if err != nil && strings.Contains(err.Error(), string(signed)) {
+			t.Errorf("%s: the error holds the token", name)
+		}
+	}
+}
+
+func TestTokensThatAreNotServed(t *testing.T) {
+	sign := func(key string, at time.Time) Token {
+		token, err := Sign(Credentials{AccessKeyID: key, SecretAccessKey: "x"}, Endpoint{Region: "eu-west-1"}, "shop", at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return token
+	}
+	keys := Environment{"AWS_ACCESS_KEY_ID=AKIAONE", "AWS_SECRET_ACCESS_KEY=x"}
+	for name, c := range map[string]struct {
+		token   Token
+		command string
+		env     Environment
+		refused bool
+	}{
+		"signed with the key in force":          {token: sign("AKIAONE", noon), env: keys},
+		"with another key":                      {token: sign("AKIATWO", noon), env: keys, refused: true},
+		"with a key that begins like it":        {token: sign("AKIAONETWO", noon), env: keys, refused: true},
+		"with a profile's key":                  {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --prof x"},
+		"with a role's key":                     {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --role x"},
+		"with a key of aws-vault":               {token: sign("AKIATWO", noon), env: keys, command: "aws-vault exec x -- aws eks get-token"},
+		"with the key of env":                   {token: sign("AKIATWO", noon), env: keys, command: "env AWS_ACCESS_KEY_ID=AKIATWO aws eks get-token"},
+		"with the role of a variable":           {token: sign("AKIATWO", noon), env: append(slices.Clone(keys), "DEFAULT_ROLE=x"), command: "aws-iam-authenticator token -i x"},
+		"signed in the future":                  {token: sign("AKIAONE", noon.Add(time.Second)), refused: true},
+		"not of EKS":                            {token: "abc", refused: true},
+		"not of EKS, by a command that is none": {token: "abc", command: "other"},
+		"not base64":                            {token: tokenPrefix + "!", refused: true},
+	} {
+		command := strings.Fields(c.command)
+		if len(command) == 0 {
+			command = strings.Fields("aws eks get-token")
+		}
+		parsed, _ := recognise(command, c.env)
+		if err := parsed.checkServable(c.token, noon); (err != nil) != c.refused {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestSecretsAreNotFormatted(t *testing.T) {
+	token, keys := Token("k8s-aws-v1.abc"), Credentials{SecretAccessKey: "hush", SessionToken: "hush"}
+	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+		if text := fmt.Sprintf(format+format, token, keys); strings.Contains(text, "abc") || strings.Contains(text, "hush") {
+			t.Errorf("%s: %s", format, text)
+		}
+	}
+}
+
+// TestClock runs a command with clocks that go back and forth.
+func TestClock(t *testing.T) {
+	home := t.TempDir()
+	runs := filepath.Join(home, "runs")
+	self, err := Sign(Credentials{AccessKeyID: "AKIA", SecretAccessKey: "x"}, Endpoint{Region: "eu-west-1"}, "shop", noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\necho >> " + runs + "\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1\",\"status\":{\"token\":\"" + string(self) + "\"}}'\n"
+	if err := os.WriteFile(filepath.Join(home, "aws"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", home+":"+os.Getenv("PATH"))
+	out, err := os.Create(filepath.Join(home, "out"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	for _, step := range []struct {
+		after time.Duration
+		runs  int
+	}{
+		{0, 1}, {time.Minute, 2}, {2 * time.Minute, 2}, {-time.Second, 3}, {3 * time.Minute, 3}, {13*time.Minute - time.Second, 3}, {13 * time.Minute, 4},
+	} {
+		p := Process{Env: Environment{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Stdout: out, Stderr: os.Stderr,
+			Now: func() time.Time { return noon.Add(step.after) }}
+		// The test is one process, so that its second call is a token refused.
+		if code := p.Run([]string{"aws", "eks", "get-token"}); code != 0 {
+			t.Fatalf("exit code %d", code)
+		}
+		content, err := os.ReadFile(runs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(content) != step.runs {
+			t.Errorf("after %s aws ran %d times, want %d", step.after, len(content), step.runs)
+		}
+	}
+}
+
+func TestLock(t *testing.T) {
+	env := Environment{"KUBECACHEDIR=" + t.TempDir()}
+	cache, err := openOrMakeCache(env)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock, err := cache.Lock(Key{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.Lock(Key{}, 20*time.Millisecond); !errors.Is(err, errBusy) {
+		t.Errorf("a lock that is held: %v", err)
+	}
+	// It is removed while it is held: then the next one locks another file, and
+	// neither is told that it has the lock of the other.
+	if err := os.Remove(cache.path(Key{}, ".lock")); err != nil {
+		t.Fatal(err)
+	}
+	second, err := cache.Lock(Key{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+	second()
+	third, err := cache.Lock(Key{}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third()
+}
+
+func TestProfiles(t *testing.T) {
+	home := t.TempDir()
+	write := func(path, content string) {
+		full := filepath.Join(home, path)
+		if err := os.MkdirAll(filepath.Dir(full), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(full, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(".aws/config", "; a comment\n[default]\nregion=eu-west-1\r\ns3 =\n  region = nested\n[ profile  dev ]\nRegion = eu-west-2 # mine\naws_access_key_id = CONFIG\naws_secret_access_key = x=y\n[profile empty]\n[sso-session dev]\nregion = wrong\n")
+	write(".aws/credentials", "[dev]\naws_access_key_id = STORED\n[default]\naws_access_key_id = DEFAULT\naws_secret_access_key = z\naws_session_token = t==\n")
+	env := Environment{"HOME=" + home}
+	for name, want := range map[string]Credentials{
+		"":    {AccessKeyID: "DEFAULT", SecretAccessKey: "z", SessionToken: "t=="},
+		"dev": {AccessKeyID: "STORED", SecretAccessKey: "x=y"},
+	} {
+		if got, err := credentials(env, name, noon); err != nil || got != want {
+			t.Errorf("profile %q: %#v, %v", name, got.AccessKeyID, err)
+		}
+	}
+	if _, err := credentials(env, "empty", noon); !errors.Is(err, errNotStatic) {
+		t.Errorf("a profile without keys: %v", err)
+	}
+	if _, err := credentials(env, "none", noon); err == nil || errors.Is(err, errNotStatic) {
+		t.Errorf("a profile that is not there: %v", err)
+	}
+	for name, want := range map[string]string{"": "eu-west-1", "dev": "eu-west-2", "empty": ""} {
+		if got, _ := (TokenFlags{Profile: name}).Endpoint(env); got.Region != want {
+			t.Errorf("region of %q: %q", name, got.Region)
+		}
+	}
+}
+
+func TestTokenFlags(t *testing.T) {
+	for args, want := range map[string]string{
+		"--cluster-name x --region=r":     "",
+		"--cluster-id x":                  "",
+		"":                                "needs --cluster-name",
+		"--cluster-name":                  "needs a value",
+		"--cluster-name=":                 "is empty",
+		"--cluster-name x --cluster-id y": "exclude each other",
+		"--cluster-name x --output json":  "no argument \"--output\"",
+		"--cluster-name x stray":          "no argument \"stray\"",
+	} {
+		_, err := ParseTokenFlags(strings.Fields(args))
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", args, err, want)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package setup
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/pullpass/pullpass/credcache"
+)
+
+// kubeconfig is what explain needs of one.
+type kubeconfig struct {
+	CurrentContext string `yaml:"current-context"`
+	Contexts       []struct {
+		Name    string
+		Context struct{ Cluster, User string }
+	}
+	Clusters []struct {
+		Name    string
+		Cluster map[string]any
+	}
+	Users []struct {
+		Name string
+		User struct{ Exec *execConfig }
+	}
+}
+
+type execConfig struct {
+	APIVersion string `yaml:"apiVersion"`
+	Command    string
+	Args       []string
+	Env        []struct{ Name, Value string }
+	Cluster    bool `yaml:"provideClusterInfo"`
+}
+
+// Explain says what a client of a context would get from credcache now, and why.
+// It runs nothing and shows no value of what decided, only names.
+func Explain(context string, env credcache.Environment, now time.Time, out io.Writer) error {
+	files, err := Kubeconfigs(env)
+	if err != nil {
+		return err
+	}
+	user, exec, err := findUser(files, context)
+	if err != nil {
+		return err
+	}
+	if programName(exec.Command) != "credcache" {
+		fmt.Fprintf(out, "The user %q of the context %q runs %s without credcache: see credcache install.\n", user, context, exec.Command)
+		return nil
+	}
+	for _, e := range exec.Env {
+		env = env.With(e.Name, e.Value)
+	}
+	info, err := json.Marshal(map[string]any{"kind": "ExecCredential", "apiVersion": exec.APIVersion, "spec": map[string]any{"interactive": false}})
+	if err != nil {
+		return err
+	}
+	env = env.With("KUBERNETES_EXEC_INFO", string(info))
+	if len(exec.Args) == 0 {
+		return fmt.Errorf("the user %q has no command for credcache in its args", user)
+	}
+
+	var e credcache.Explanation
+	if exec.Args[0] == "token" {
+		var signed credcache.Token
+		if e, signed, err = credcache.ExplainToken(exec.Args[1:], env, now); err != nil {
+			return err
+		}
+		if signed != "" {
+			fmt.Fprintf(out, "Made anew: the keys are at hand, so that each call signs a token and nothing is cached.\nIt would be for %s.\n", signed.Holder())
+			return nil
+		}
+	} else {
+		command, err := credcache.ParseCommand(exec.Args, env)
+		if err != nil {
+			return err
+		}
+		if e, err = credcache.Explain(command, env, now); err != nil {
+			return err
+		}
+	}
+	printExplanation(e, exec, now, out)
+	return nil
+}
+
+func printExplanation(e credcache.Explanation, exec *execConfig, now time.Time, out io.Writer) {
+	switch {
+	case e.Miss == nil:
+		fmt.Fprintf(out, "Hit: the token would be served from the cache, for %s more.\n", e.Entry.Expires.Sub(now).Round(time.Second))
+	case e.Entry == nil:
+		fmt.Fprintf(out, "Miss: %v, nor one like it. The command would run.\n", e.Miss)
+	case len(e.Changed) == 0:
+		fmt.Fprintf(out, "Miss: %v. The command would run.\n", e.Miss)
+	default:
+		fmt.Fprintf(out, "Miss: %v. The command would run.\nThe most alike was stored %s ago, and since then these changed:\n", e.Miss, now.Sub(e.Entry.Written).Round(time.Second))
+		for _, name := range e.Changed {
+			fmt.Fprintf(out, "  %s\n", name)
+		}
+		if exec.Cluster && slices.Contains(e.Changed, "spec.cluster") {
+			fmt.Fprintln(out, "(spec.cluster is not known here, only to the client.)")
+		}
+	}
+	if e.Entry != nil {
+		fmt.Fprintf(out, "That token is for %s.\n", e.Entry.Holder())
+	}
+}
+
+// findUser finds a context's user. As with kubectl, the first file that has
+// something of a name wins.
+func findUser(files []string, context string) (name string, exec *execConfig, err error) {
+	var contexts []string
+	var configs []kubeconfig
+	for _, path := range files {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			return "", nil, err
+		}
+		var k kubeconfig
+		if err := yaml.Unmarshal(source, &k); err != nil {
+			return "", nil, fmt.Errorf("parsing %s: %w", path, err)
+		}
+		configs = append(configs, k)
+	}
+	for _, k := range configs {
+		for _, c := range k.Contexts {
+			contexts = append(contexts, c.Name)
+			if c.Name == context && name == "" {
+				name = c.Context.User
+			}
+		}
+	}
+	if name == "" {
+		return "", nil, fmt.Errorf("there is no context %q in %s; there are: %s", context,
+			strings.Join(files, string(filepath.ListSeparator)), strings.Join(contexts, ", "))
+	}
+	for _, k := range configs {
+		for _, u := range k.Users {
+			if u.Name != name {
+				continue
+			}
+			if u.User.Exec == nil || u.User.Exec.Command == "" {
+				return "", nil, fmt.Errorf("the user %q of the context %q runs no command", name, context)
+			}
+			return name, u.User.Exec, nil
+		}
+	}
+	return "", nil, fmt.Errorf("the context %q names the user %q, which is not there", context, name)
+}

@@ -1,0 +1,83 @@
+package setup
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pullpass/pullpass/credcache"
+)
+
+// nativeArgs returns the arguments of credcache token that make the same token
+// as a command. The error says why there are none.
+func nativeArgs(argv []string, env credcache.Environment) ([]string, error) {
+	var flags credcache.TokenFlags
+	var words []string
+	id := "--cluster-name"
+	program := programName(argv[0])
+	for i := 1; i < len(argv); i++ {
+		name, value, joined := strings.Cut(argv[i], "=")
+		if !strings.HasPrefix(name, "-") {
+			words = append(words, argv[i])
+			continue
+		}
+		if !joined {
+			if i++; i == len(argv) {
+				return nil, fmt.Errorf("%s has no value", name)
+			}
+			value = argv[i]
+		}
+		switch {
+		case name == "--region":
+			flags.Region = value
+		case name == "--role-arn", name == "--role", name == "-r" && program != "aws":
+			flags.RoleARN = value
+		case name == "--profile" && program == "aws":
+			flags.Profile = value
+		case name == "--cluster-name", (name == "-i" || name == "--cluster-id") && program != "aws":
+			flags.Cluster = value
+		case name == "--cluster-id":
+			id, flags.Cluster = name, value
+		case name == "--output" && value == "json":
+		default:
+			return nil, fmt.Errorf("credcache token has nothing like %s", name)
+		}
+	}
+	switch strings.Join(words, " ") {
+	case "eks get-token", "token":
+	default:
+		return nil, fmt.Errorf("%s stands before the program that makes the token", program)
+	}
+	if flags.Cluster == "" {
+		return nil, errors.New("it names no cluster")
+	}
+	if _, err := flags.Endpoint(env); err != nil {
+		return nil, err
+	}
+	args := []string{"token", id, flags.Cluster}
+	for _, f := range []struct{ name, value string }{{"--region", flags.Region}, {"--role-arn", flags.RoleARN}, {"--profile", flags.Profile}} {
+		if f.value != "" {
+			args = append(args, f.name, f.value)
+		}
+	}
+	return args, nil
+}
+
+// cliArgs returns the arguments of the AWS CLI for those of credcache token.
+func cliArgs(args []string) ([]string, error) {
+	flags, err := credcache.ParseTokenFlags(args)
+	if err != nil {
+		return nil, err
+	}
+	cli := []string{}
+	add := func(name, value string) {
+		if value != "" {
+			cli = append(cli, name, value)
+		}
+	}
+	add("--region", flags.Region)
+	cli = append(cli, "eks", "get-token", "--cluster-name", flags.Cluster)
+	add("--role-arn", flags.RoleARN)
+	add("--profile", flags.Profile)
+	return append(cli, "--output", "json"), nil
+}

@@ -1,0 +1,126 @@
+// Bench measures how long a client waits for a token, side by side with what
+// else there is, and prints medians and their ratios to a program that reads and
+// prints one file.
+//
+//	cd test/credcache/scripts && go run ./cmd/bench [-n ROUNDS]
+//
+// The commands take turns, so that whatever else the machine does hits all of
+// them. Nothing is asserted: machines differ.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+func main() {
+	rounds := flag.Int("n", 1000, "`ROUNDS`; slow commands take part in fewer")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *rounds); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// A row is one line of the table.
+type row struct {
+	name   string
+	args   []string
+	every  int // it takes part in one of so many rounds
+	budget string
+	took   []time.Duration
+}
+
+func run(ctx context.Context, rounds int) error {
+	dir, err := os.MkdirTemp("", "credcache-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fmt.Fprintln(os.Stderr, "building the programs")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", dir,
+		"github.com/pullpass/pullpass/cmd/credcache", "./cmd/aws-iam-authenticator", "./cmd/bench/floor", "./cmd/aws")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building: %w\n%s", err, out)
+	}
+
+	home := filepath.Join(dir, "home")
+	config := filepath.Join(home, ".aws", "config")
+	if err := os.MkdirAll(filepath.Dir(config), 0o700); err != nil {
+		return err
+	}
+	// As large as those of people with a dozen accounts.
+	section := "[profile account%d]\nrole_arn = arn:aws:iam::12345678901%d:role/developer\nsource_profile = default\nregion = eu-west-1\n\n"
+	text := "[default]\nregion = eu-west-1\n\n"
+	for i := range 12 {
+		text += fmt.Sprintf(section, i, i%10)
+	}
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return err
+	}
+	program := func(name string) string { return filepath.Join(dir, name) }
+	env := []string{
+		"HOME=" + home, "PATH=" + dir + string(filepath.ListSeparator) + os.Getenv("PATH"), "AWS_EC2_METADATA_DISABLED=true",
+		"AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=secret", "AWS_REGION=eu-west-1",
+		`KUBERNETES_EXEC_INFO={"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","spec":{"interactive":false}}`,
+	}
+	getToken := []string{"eks", "get-token", "--region", "eu-west-1", "--cluster-name", "shop"}
+	rows := []*row{
+		{name: "/bin/true", args: []string{"/bin/true"}},
+		{name: "a Go program that reads and prints one file", args: []string{program("floor"), config}},
+		{name: "credcache aws eks get-token, hit", args: append([]string{program("credcache"), "aws"}, getToken...), budget: "at most 1.3"},
+		{name: "credcache token", args: []string{program("credcache"), "token", "--region", "eu-west-1", "--cluster-name", "shop"}},
+		{name: "aws-iam-authenticator token (0.7.18)", args: []string{program("aws-iam-authenticator"), "token", "-i", "shop"}, every: 5},
+	}
+	// The AWS CLI of this machine, not the stand-in that fills the cache.
+	if aws, err := exec.LookPath("aws"); err == nil {
+		rows = append(rows, &row{name: "aws eks get-token", args: append([]string{aws}, getToken...), every: max(1, rounds/10)})
+	} else {
+		fmt.Fprintln(os.Stderr, "no row for aws eks get-token: there is no AWS CLI in $PATH")
+	}
+
+	fmt.Fprintf(os.Stderr, "%d rounds\n", rounds)
+	for i := range rounds + 5 {
+		for _, r := range rows {
+			if i%max(1, r.every) != 0 && i >= 5 || r.every > 10 && i > 0 && i < 5 {
+				continue
+			}
+			cmd := exec.CommandContext(ctx, r.args[0], r.args[1:]...)
+			cmd.Env = env
+			start := time.Now()
+			out, err := cmd.Output()
+			took := time.Since(start)
+			if err != nil {
+				return fmt.Errorf("%s: %w", r.name, err)
+			}
+			if strings.Contains(r.name, "token") && !strings.Contains(string(out), "k8s-aws-v1.") {
+				return fmt.Errorf("%s prints no token: %s", r.name, out)
+			}
+			if i >= 5 || r.every > 10 { // the first rounds warm up
+				r.took = append(r.took, took)
+			}
+		}
+	}
+	median := func(r *row) float64 {
+		slices.Sort(r.took)
+		return float64(r.took[len(r.took)/2]) / float64(time.Millisecond)
+	}
+	floor := median(rows[1])
+	fmt.Printf("\n%-46s %12s %8s  %s\n", "measured", "median", "ratio", "budget")
+	for _, r := range rows {
+		m := median(r)
+		fmt.Printf("%-46s %9.2f ms %8.2f  %s\n", r.name, m, m/floor, r.budget)
+	}
+	return nil
+}
