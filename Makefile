@@ -6,11 +6,15 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-# The programs of the image: folders under cmd/.
-PROGRAMS := renewer webhook
+# Folders under cmd/: the servers, which are in the image, and what users run.
+# credcache is small so that it starts quickly; what takes large libraries is in
+# its helper, which belongs beside it.
+PROGRAMS := renewer webhook credcache credcache-helper
+CLIENTS := credcache credcache-helper
+CLIENT_PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # Modules of our own code, and those that pin what the tests build from source.
-MODULES := . test
+MODULES := . test test/credcache/scripts
 PINS := $(patsubst %/go.mod,%,$(wildcard test/cluster/binaries/*/go.mod))
 
 # Minors of Kubernetes older than the one that all tests run on: each has a pin.
@@ -51,6 +55,15 @@ demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
+.PHONY: build-clients
+build-clients: ## Build credcache for Linux, macOS and Windows, into bin/OS-ARCH/
+	@for platform in $(CLIENT_PLATFORMS); do \
+		os=$${platform%/*}; arch=$${platform#*/}; \
+		echo "building credcache for $$platform"; \
+		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
+			-o "bin/$$os-$$arch/" $(CLIENTS:%=./cmd/%); \
+	done
+
 .PHONY: image
 image: ## Build the container image IMAGE, with docker or podman
 	@if [ -z "$(CONTAINER_TOOL)" ]; then \
@@ -63,14 +76,15 @@ image: ## Build the container image IMAGE, with docker or podman
 .PHONY: bench
 bench: ## Measure the product against floors measured in the same run
 	@cd test && go run ./bench
+	@cd test/credcache/scripts && go run ./cmd/bench
 
 ##@ Check
 
 # What the tests run on. A node takes root on Linux, and its programs are compiled
 # there only.
-TEST_BINARIES := etcd kube-apiserver kube-controller-manager helm promtool promql
+TEST_BINARIES := etcd kube-apiserver kube-controller-manager kubectl helm promtool promql
 ifeq ($(shell id -u)-$(shell uname -s),0-Linux)
-TEST_BINARIES += kube-scheduler kubelet kube-proxy kubectl containerd containerd-shim-runc-v2 ctr cert-manager helm3
+TEST_BINARIES += kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr cert-manager helm3
 endif
 
 # Cold, some 40 minutes on 2 cores: what the tests run on is compiled first, then
@@ -82,7 +96,7 @@ test: ## Run every test; with CI=true a skipped test is a failure
 	@echo 'compiling what the tests run on, which takes some minutes the first time'
 	@cd test && go run ./cluster/cmd/build $(TEST_BINARIES)
 	@[ "$$(id -u)" = 0 ] || echo 'not root: the tests in a whole cluster with a node (test/e2e, test/isolate) are skipped'
-	@cd test && go run ./cmd/runtests .. . -- $(TESTFLAGS)
+	@cd test && go run ./cmd/runtests .. . credcache/scripts -- $(TESTFLAGS)
 
 # For each version: what runs there is compiled first, then the tests. With
 # COMPAT=1.30 one version only.
@@ -164,7 +178,7 @@ update: $(GOLANGCI_LINT) build ## Format the code, tidy the modules, write gener
 
 .PHONY: clean
 clean: ## Remove what was built in the tree; the cache stays
-	rm -rf bin test.log test/test.log test/test-*.log
+	rm -rf bin test.log test/test.log test/test-*.log test/credcache/scripts/test.log
 
 # Compiled in a folder of its own, and there under its name only when complete.
 $(GOLANGCI_LINT):

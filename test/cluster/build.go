@@ -66,9 +66,9 @@ func (b Binary) recipe() (recipe, error) {
 	case KubeControllerManager:
 		return kubernetesRecipe(controlPlane(), b, "2 minutes"), nil
 	case Kubelet:
-		return kubernetesRecipe("kubernetes", b, "2 minutes"), nil
+		return kubernetesRecipe(kubernetesModule, b, "2 minutes"), nil
 	case KubeScheduler, KubeProxy, Kubectl:
-		return kubernetesRecipe("kubernetes", b, "30 seconds"), nil
+		return kubernetesRecipe(kubernetesModule, b, "30 seconds"), nil
 	case Containerd:
 		return containerdRecipe(b, "3 minutes"), nil
 	case ContainerdShim, Ctr:
@@ -91,14 +91,18 @@ func kubernetesRecipe(module string, b Binary, cold string) recipe {
 	return recipe{module, "k8s.io/kubernetes", "k8s.io/kubernetes/cmd/" + string(b), "", cold}
 }
 
+// kubernetesModule is the wrapper module of the Kubernetes version that tests run
+// on.
+const kubernetesModule = "kubernetes"
+
 // controlPlane is the wrapper module of kube-apiserver and
 // kube-controller-manager. PULLPASS_TEST_KUBERNETES names an older minor, such
 // as 1.30, of those that have one.
 func controlPlane() string {
 	if minor := os.Getenv("PULLPASS_TEST_KUBERNETES"); minor != "" {
-		return "kubernetes-" + minor
+		return kubernetesModule + "-" + minor
 	}
-	return "kubernetes"
+	return kubernetesModule
 }
 
 func containerdRecipe(b Binary, cold string) recipe {
@@ -253,7 +257,7 @@ func requiredVersion(dir, module string) (string, error) {
 }
 
 // KubernetesVersion is the version of the API server that Start runs, such as
-// v1.36.3.
+// v1.36.3. PULLPASS_TEST_KUBERNETES decides.
 func KubernetesVersion() (string, error) {
 	dir, err := wrapperModule(controlPlane())
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -107,6 +108,9 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if opts.Node != nil {
 		if !isolate.Inside() {
 			return nil, errors.New("starting a cluster with a node: this program does not run isolated")
+		}
+		if controlPlane() != kubernetesModule {
+			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES is set, and a kubelet must not be newer than the API server")
 		}
 		opts.ControllerManager = true
 		binaries = NodeBinaries
@@ -457,6 +461,16 @@ func (c *Cluster) Dir() string { return c.dir }
 
 // Version is the API server's version, such as v1.36.3.
 func (c *Cluster) Version() string { return c.version }
+
+// Minor is the API server's minor version, such as 36. What a test expects may
+// depend on it.
+func (c *Cluster) Minor() int {
+	minor, err := strconv.Atoi(strings.Split(c.version, ".")[1])
+	if err != nil {
+		panic(err) // the API server would not have been built
+	}
+	return minor
+}
 
 // ServiceAccountSigningKey is the public key (RS256) that ServiceAccount tokens
 // can be checked against.

@@ -11,6 +11,7 @@ package isolate
 
 import (
 	"errors"
+	"fmt"
 	"os"
 )
 
@@ -48,7 +49,7 @@ func Inside() bool { return os.Getenv(stageVariable) == stageInside }
 
 func exitCode(code int, err error) int {
 	if err != nil {
-		os.Stderr.WriteString("isolating: " + err.Error() + "\n")
+		fmt.Fprintln(os.Stderr, "isolating:", err)
 		return 1
 	}
 	return code

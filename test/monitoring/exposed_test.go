@@ -90,7 +90,7 @@ func scrapeAll(t *testing.T, w *fixture.World) []target {
 		w.Eventually("a pod while failurePolicy is "+string(policy), func() error {
 			_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod(), metav1.CreateOptions{})
 			if got := err != nil; got != (policy == admissionregistrationv1.Fail) {
-				return fmt.Errorf("refused: %v", err)
+				return fmt.Errorf("refused: %w", err)
 			}
 			return nil
 		})

@@ -128,7 +128,7 @@ func refusal(err error, text string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%v, want a policy's refusal with %q", err, text)
+	return fmt.Errorf("%w, want a policy's refusal with %q", err, text)
 }
 
 func discard[T any](_ T, err error) error { return err }

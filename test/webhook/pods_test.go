@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -38,6 +39,10 @@ func TestPods(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
 			pod := parse(t, c.JSON, w.SecretName)
+			if len(pod.Spec.Volumes) > 0 && w.Cluster.Minor() < 35 {
+				createWithoutImageVolumes(t, w, labelled, pod)
+				return
+			}
 			injected := create(t, w, labelled, pod)
 			want := slices.Clone(c.Want)
 			for i := range want {
@@ -63,6 +68,25 @@ func TestPods(t *testing.T) {
 		})
 	}
 	w.NoSecretsShown(webhook)
+}
+
+// createWithoutImageVolumes creates a pod with an image volume where the API server
+// has none, before Kubernetes 1.35, and drops it. Up to 1.30 that is when it decodes
+// the pod: an empty directory is stored, for which the pod needs no secret. From
+// 1.31 it is after admission, and a volume of no kind is refused.
+func createWithoutImageVolumes(t *testing.T, w *fixture.World, namespace string, pod *corev1.Pod) {
+	t.Helper()
+	if w.Cluster.Minor() < 31 {
+		if stored := create(t, w, namespace, pod); stored.Spec.Volumes[0].EmptyDir == nil || len(stored.Spec.ImagePullSecrets) > 0 {
+			t.Errorf("a pod with an image volume was stored as %+v", stored.Spec)
+		}
+		return
+	}
+	pod.GenerateName = "pod-"
+	_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+	if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "must specify a volume type") {
+		t.Errorf("%v, want a refusal of the volume", err)
+	}
 }
 
 // TestUncalled looks for calls of the webhook that its conditions should have

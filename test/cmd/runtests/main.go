@@ -2,12 +2,13 @@
 //
 //	cd test && go run ./cmd/runtests FOLDER… [-- FLAG…]
 //
-// Each folder is a module, and the flags are go test's. For each package a line
-// goes to the terminal, with the output of the tests that failed; what `go test
-// -v` prints goes to test.log in the module's folder. The last line reads
-// "N passed, M failed", with ", K skipped" where a test was skipped. A test with
-// subtests counts as those. What fails without a test, such as a package that
-// does not compile, counts as one failure.
+// Each folder is a module, and the flags are go test's; those that begin with ./
+// are packages, to run instead of all. For each package a line goes to the
+// terminal, with the output of the tests that failed; what `go test -v` prints
+// goes to test.log in the module's folder. The last line reads "N passed, M
+// failed", with ", K skipped" where a test was skipped. A test with subtests
+// counts as those. What fails without a test, such as a package that does not
+// compile, counts as one failure.
 //
 // Tests run with the race detector where there is a C compiler. With CI=true
 // its absence is an error, and a skipped test counts as failed.
@@ -60,7 +61,10 @@ func run(ctx context.Context, args []string, ci bool, stdout, stderr io.Writer) 
 	default:
 		fmt.Fprintf(stdout, "running without the race detector: %s\n", problem)
 	}
-	goTest = append(append(goTest, flags...), "./...")
+	goTest = append(goTest, flags...)
+	if !slices.ContainsFunc(flags, func(flag string) bool { return strings.HasPrefix(flag, "./") }) {
+		goTest = append(goTest, "./...")
+	}
 
 	begin := time.Now()
 	total := tally{skipFails: ci}

@@ -72,6 +72,12 @@ func TestRun(t *testing.T) {
 			want:     []string{"… 22 lines before these are in the log", "last 000", "000…\n"},
 			not:      "first",
 		},
+		"a package that is named stands for all": {
+			test:     `func TestA(t *testing.T) {}`,
+			flags:    []string{"./none"},
+			wantCode: 1,
+			wantEnd:  "0 passed, 1 failed",
+		},
 		"no package at all is a failure": {
 			flags:    []string{"-tags=none"},
 			wantCode: 1,
