@@ -75,7 +75,7 @@ func TestAnInterruptedBuildLeavesNothing(t *testing.T) {
 }
 
 func TestBuildRefusesAnUnknownBinary(t *testing.T) {
-	if _, err := cluster.Build(t.Context(), nil, "kubelet"); err == nil {
+	if _, err := cluster.Build(t.Context(), nil, "kubectx"); err == nil {
 		t.Error("no error")
 	}
 }

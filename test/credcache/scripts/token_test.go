@@ -60,7 +60,7 @@ func TestTokensEqualThoseOfAWSIAMAuthenticator(t *testing.T) {
 			if c.region != "" {
 				ours, theirs = append(ours, "--region", c.region), append(theirs, "--region", c.region)
 			}
-			for range 20 {
+			for range 100 {
 				a := urlOf(t, output(t, env, "credcache", ours...))
 				b := urlOf(t, output(t, env, "aws-iam-authenticator", theirs...))
 				if dateOf(t, a) != dateOf(t, b) {
