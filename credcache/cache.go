@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -154,14 +156,52 @@ func readPrivate(path string, limit int64) ([]byte, error) {
 
 // An Entry is a token as the cache keeps it.
 type Entry struct {
-	Written time.Time       `json:"written"`
-	Expires time.Time       `json:"expires"`
-	Command string          `json:"command"` // for people, without its arguments
-	Cluster string          `json:"cluster,omitempty"`
-	Saved   int             `json:"saved,omitempty"` // times that earlier tokens of the key were served
-	Status  json.RawMessage `json:"status"`          // of the ExecCredential
+	Written time.Time
+	Expires time.Time
+	Saved   int    // times that earlier tokens of the key were served
+	Command string // for people, without its arguments
+	Cluster string
+	Status  json.RawMessage // of the ExecCredential
 
 	token Token
+}
+
+// encode is the entry as its file has it: a line of numbers, the lengths of the
+// three texts after it among them, and the status. It is no JSON, which would
+// take a hit longer to decode than all else that it does.
+func (e *Entry) encode() []byte {
+	header := fmt.Sprintf("%d %d %d %d %d %d\n",
+		e.Written.Unix(), e.Expires.Unix(), e.Saved, len(e.Command), len(e.Cluster), len(e.token))
+	return slices.Concat([]byte(header+e.Command+e.Cluster+string(e.token)), e.Status)
+}
+
+// parseEntry is the reverse of encode.
+func parseEntry(content string) (*Entry, error) {
+	header, rest, _ := strings.Cut(content, "\n")
+	fields := strings.Fields(header)
+	if len(fields) != 6 {
+		return nil, errDamaged
+	}
+	var n [6]int64
+	for i, field := range fields {
+		var err error
+		if n[i], err = strconv.ParseInt(field, 10, 64); err != nil {
+			return nil, errDamaged
+		}
+	}
+	e := &Entry{Written: time.Unix(n[0], 0), Expires: time.Unix(n[1], 0), Saved: int(n[2])}
+	texts := []*string{&e.Command, &e.Cluster, (*string)(&e.token)}
+	for i, length := range n[3:] {
+		if length < 0 || length > int64(len(rest)) {
+			return nil, errDamaged
+		}
+		*texts[i], rest = rest[:length], rest[length:]
+	}
+	e.Status = json.RawMessage(rest)
+	if e.token == "" || rest == "" {
+		return nil, errDamaged
+	}
+	return e, nil
 }
 
 // Why there is no token to serve.
@@ -193,15 +233,7 @@ func (c *Cache) read(name string) (*Entry, error) {
 	if len(content) < hashed || string(content[:hashed]) != c.hash(name, content[hashed:]) {
 		return nil, errDamaged
 	}
-	entry := &Entry{}
-	var status struct {
-		Token Token `json:"token"`
-	}
-	if json.Unmarshal(content[hashed:], entry) != nil || json.Unmarshal(entry.Status, &status) != nil || status.Token == "" {
-		return nil, errDamaged
-	}
-	entry.token = status.Token
-	return entry, nil
+	return parseEntry(string(content[hashed:]))
 }
 
 // hash is an entry's first line: it ties the contents to the key and the secret.
@@ -232,13 +264,10 @@ func (c *Cache) Put(key Key, entry *Entry, inputs Inputs) error {
 	if err != nil {
 		return err
 	}
-	content, err := json.Marshal(entry)
-	if err != nil {
-		return err
-	}
 	if err := WriteFile(c.path(key, ".inputs"), digests, 0o600); err != nil {
 		return err
 	}
+	content := entry.encode()
 	return WriteFile(c.path(key, ".entry"), append([]byte(c.hash(key.String(), content)), content...), 0o600)
 }
 

@@ -33,15 +33,28 @@ func tokenTag(t Token) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// append adds the call as the file has it: its fields, 8 bytes each.
+// append adds the call as the file has it: its fields, 8 bytes each. Numbers
+// below zero come back as they were.
 func (c call) append(b []byte) []byte {
-	b, _ = binary.Append(b, binary.BigEndian, c) // never fails for numbers
+	signed := func(n int64) uint64 { return uint64(n) } //nolint:gosec // see above
+	for _, field := range []uint64{c.Token, signed(c.Caller.PID), c.Caller.Start, signed(c.At), signed(c.Healed)} {
+		b = binary.BigEndian.AppendUint64(b, field)
+	}
 	return b
 }
 
 func parseCalls(b []byte) []call {
 	calls := make([]call, len(b)/callSize)
-	_, _ = binary.Decode(b[:len(calls)*callSize], binary.BigEndian, calls) // nor does this
+	for i := range calls {
+		field := func(n int) uint64 { return binary.BigEndian.Uint64(b[i*callSize+8*n:]) }
+		signed := func(n int) int64 { return int64(field(n)) } //nolint:gosec // see append
+		calls[i] = call{
+			Token:  field(0),
+			Caller: caller{PID: signed(1), Start: field(2)},
+			At:     signed(3),
+			Healed: signed(4),
+		}
+	}
 	return calls
 }
 

@@ -1,10 +1,12 @@
 package credcache
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -99,12 +101,53 @@ func TestExecInfo(t *testing.T) {
 		`{"apiVersion":"client.authentication.k8s.io/v2"}`:         "",
 		`{"apiVersion":"client.authentication.k8s.io/v1\",\"a\""}`: "",
 		`{"apiVersion":"example.com/v1"}`:                          "",
+
+		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":true}}`:       "v1",
+		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1beta1","spec":{"interactive":false}}`: "v1beta1",
+		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v2","spec":{"interactive":false}}`:      "",
+		`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"interactive":false`:        "v1beta1",
 	} {
 		if want != "" {
 			want = apiGroup + want
 		}
 		if got := ParseExecInfo(value).APIVersion; got != want {
 			t.Errorf("%s: %q, want %q", value, got, want)
+		}
+	}
+}
+
+// TestTheClusterIsNotOverlooked asks as kubectl does with provideClusterInfo.
+func TestTheClusterIsNotOverlooked(t *testing.T) {
+	info := ParseExecInfo(`{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","spec":{"cluster":{"server":"x"},"interactive":false}}`)
+	if info.APIVersion != apiGroup+"v1" || string(info.cluster) != `{"server":"x"}` {
+		t.Errorf("%q, cluster %s", info.APIVersion, info.cluster)
+	}
+}
+
+func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
+	for _, want := range []Entry{
+		{Status: json.RawMessage(`{"token":"t"}`), token: "t"},
+		{
+			Written: time.Unix(1, 0), Expires: time.Unix(253402300799, 0), Saved: 7,
+			Command: "aws eks get-token", Cluster: "9 9\n9 9 é\x00\xff", Status: json.RawMessage("{\n}"), token: "1 2 3\n4",
+		},
+	} {
+		want.Written, want.Expires = time.Unix(want.Written.Unix(), 0), time.Unix(want.Expires.Unix(), 0)
+		content := string(want.encode())
+		got, err := parseEntry(content)
+		if err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("%v, %+v, want %+v", err, got, want)
+		}
+		shortest := len(content) - len(want.Status)
+		for n := range shortest {
+			if _, err := parseEntry(content[:n]); err == nil {
+				t.Errorf("the first %d bytes of %q are an entry", n, content)
+			}
+		}
+	}
+	for _, content := range []string{"", "\n", "1 2 3 4 5\n{}", "1 2 3 0 0 x\n{}", "1 2 3 0 0 -1\n{}", "1 2 3 9 9 9\n{}", "1 2 3 0 0 9223372036854775807\n{}", "1 2 3 0 0 0\n{}", "1 2 3 0 0 1\nt", "{}"} {
+		if _, err := parseEntry(content); err == nil {
+			t.Errorf("%q is an entry", content)
 		}
 	}
 }

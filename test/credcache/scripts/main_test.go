@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -160,11 +159,8 @@ func entry(ts *testscript.TestScript, _ bool, args []string) {
 		d, err := time.ParseDuration(args[1])
 		ts.Check(err)
 		_, text, _ := bytes.Cut(content, []byte("\n"))
-		var object map[string]any
-		ts.Check(json.Unmarshal(text, &object))
-		object["written"] = time.Now().Add(-d)
-		text, err = json.Marshal(object)
-		ts.Check(err)
+		_, rest, _ := bytes.Cut(text, []byte(" ")) // the time of writing stands first
+		text = fmt.Appendf(nil, "%d %s", time.Now().Add(-d).Unix(), rest)
 		secret, err := os.ReadFile(filepath.Join(ts.Getenv("CACHE"), "secret"))
 		ts.Check(err)
 		mac := hmac.New(sha256.New, secret)
