@@ -263,6 +263,11 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"injection.failurePolicy=Maybe":                         {"/injection/failurePolicy"},
 		"logLevel=loud":                                         {"/logLevel"},
 		"renewer.leaderElect=false":                             {"renewer.leaderElect", "renewer.replicas"},
+		"renewer.leaderElect=false,renewer.replicas=null":       {"renewer.leaderElect", "renewer.replicas"},
+		"webhook.podSpec.containers=1":                          {"propertyName 'containers'"},
+		"webhook.url=http://192.0.2.1/mutate":                   {"/webhook/url"},
+		"webhook.url=https://192.0.2.1":                         {"/webhook/url"},
+		"probes.liveness.httpGet=x":                             {"/probes/liveness", "httpGet"},
 		"secretName=pullpass-webhook-tls":                       {"secretName"},
 		"secretName=pullpass-aws-credentials-x":                 {"secretName", "credentials.secretPrefix"},
 		"injection.exemptNamespaces=kube-system":                {"/injection/exemptNamespaces"},
@@ -297,6 +302,73 @@ func TestWrongValuesAreRefused(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestMadeByOthers renders without accounts, roles and the Service's address, and
+// looks for what must not be there and for the names that take its place.
+func TestMadeByOthers(t *testing.T) {
+	out := template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"], "--set", "renewer.flowSchema.enabled=true,rbac.create=true")
+	for text, count := range map[string]int{
+		"name: puller\n":                                  4, // two bindings', the FlowSchema's and the other's own
+		"name: injector\n":                                2,
+		"serviceAccountName: puller\n":                    1,
+		"serviceAccountName: injector\n":                  1,
+		"'system:serviceaccount:system:puller'":           1,
+		"kind: ServiceAccount\nmetadata:":                 2, // the others' own
+		"url: https://192.0.2.1:30443/mutate\n":           1,
+		"ipAddresses: [\"192.0.2.1\"]\n":                  1,
+		"replicas:":                                       1,
+		"service:\n":                                      0,
+		"name: pullpass-renewer\n    namespace: system\n": 0,
+		"ClusterRoleBinding":                              2,
+		"type: NodePort\n  ipFamilyPolicy: SingleStack\n": 1,
+	} {
+		if n := strings.Count(out, text); n != count {
+			t.Errorf("%q stands there %d times, not %d", text, n, count)
+		}
+	}
+	out = template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"])
+	if strings.Contains(out, "rbac.authorization.k8s.io") {
+		t.Error("there are roles")
+	}
+}
+
+// TestOpenShift lets it choose users and groups.
+func TestOpenShift(t *testing.T) {
+	for versions, want := range map[string]bool{"v1": true, "security.openshift.io/v1": false} {
+		out := template(t, "pullpass", "pullpass", "--api-versions", versions)
+		for _, field := range []string{"runAsUser:", "runAsGroup:", "fsGroup:"} {
+			if strings.Contains(out, field) != want {
+				t.Errorf("with %s there is %s: %t", versions, field, !want)
+			}
+		}
+		if !strings.Contains(out, "runAsNonRoot: true") {
+			t.Errorf("with %s pods may run as root", versions)
+		}
+	}
+}
+
+// TestImages renders the image's name in every way.
+func TestImages(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for set, want := range map[string]string{
+		"image.tag=v1":                                                                        "ghcr.io/pullpass/pullpass:v1",
+		"image.digest=" + digest:                                                              "ghcr.io/pullpass/pullpass@" + digest,
+		"image.tag=v1,image.digest=" + digest:                                                 "ghcr.io/pullpass/pullpass:v1@" + digest,
+		"image.tag=v1,global.imageRegistry=r.example.com:5000":                                "r.example.com:5000/pullpass/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com/mirror/":                             "r.example.com/mirror/pullpass/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com,image.repository=mine/pullpass":      "r.example.com/mine/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com,image.repository=localhost/pullpass": "r.example.com/pullpass:v1",
+	} {
+		out := template(t, "pullpass", "pullpass", "--set", set)
+		if n := strings.Count(out, "image: \""+want+"\"\n"); n != 4 { // two programs', and their test's
+			t.Errorf("with %s the image %s stands there %d times", set, want, n)
+		}
+	}
+	out := template(t, "pullpass", "pullpass", "--set", "global.imagePullSecrets[0].name=all,imagePullSecrets[0].name=own")
+	if n := strings.Count(out, "- name: all\n        - name: own\n"); n != 2 {
+		t.Errorf("both pull secrets stand there %d times", n)
 	}
 }
 

@@ -61,21 +61,30 @@ app.kubernetes.io/component: {{ .component | quote }}
 
 {{- define "pullpass.image" -}}
 {{- $image := .Values.image -}}
+{{- $repository := $image.repository -}}
+{{- with .Values.global.imageRegistry -}}
+  {{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
+{{- end -}}
 {{- if $image.digest -}}
-{{ $image.repository }}{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest }}
+{{ $repository }}{{ with $image.tag }}:{{ . }}{{ end }}@{{ $image.digest }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default .Chart.AppVersion }}
+{{ $repository }}:{{ $image.tag | default .Chart.AppVersion }}
 {{- end -}}
 {{- end }}
 
 {{/* What every pod of the chart's has, whatever it runs. */}}
 {{- define "pullpass.podBasics" -}}
-{{- with .Values.imagePullSecrets -}}
+{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets | uniq -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
 enableServiceLinks: false
-{{- with .Values.podSecurityContext }}
+{{- $context := .Values.podSecurityContext }}
+{{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
+  {{- /* OpenShift chooses them, and refuses others. */ -}}
+  {{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
+{{- end }}
+{{- with $context }}
 securityContext:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -89,29 +98,71 @@ securityContext:
 {{- end }}
 
 {{- define "pullpass.probes" -}}
+{{- $startup := dict "periodSeconds" 2 "failureThreshold" 30 -}}
+{{- $liveness := dict "periodSeconds" 10 "timeoutSeconds" 5 "failureThreshold" 3 -}}
+{{- $readiness := dict "periodSeconds" 5 "timeoutSeconds" 5 "failureThreshold" 2 -}}
 startupProbe:
   httpGet:
     path: /livez
     port: admin
-  periodSeconds: 2
-  failureThreshold: 30
+  {{- merge dict .Values.probes.startup $startup | toYaml | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /livez
     port: admin
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
+  {{- merge dict .Values.probes.liveness $liveness | toYaml | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: admin
-  periodSeconds: 5
-  timeoutSeconds: 5
-  failureThreshold: 2
+  {{- merge dict .Values.probes.readiness $readiness | toYaml | nindent 2 }}
 {{- end }}
 
-{{/* Where the pods of a component run. */}}
+{{/* The name of a component's ServiceAccount. */}}
+{{- define "pullpass.serviceAccountName" -}}
+{{ .values.serviceAccount.name | default (printf "%s-%s" (include "pullpass.fullname" .root) .component) }}
+{{- end }}
+
+{{- define "pullpass.serviceAccount" -}}
+{{- if .values.serviceAccount.create -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  name: {{ include "pullpass.serviceAccountName" . }}
+  namespace: {{ include "pullpass.namespace" .root }}
+  labels:
+    {{- include "pullpass.labels" . | nindent 4 }}
+  {{- with .values.serviceAccount.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+# The pods that need the token ask for it themselves.
+automountServiceAccountToken: false
+{{- end }}
+{{- end }}
+
+{{/*
+The head of a component's Deployment. Without a number of replicas somebody else
+chooses it, such as a HorizontalPodAutoscaler.
+*/}}
+{{- define "pullpass.deploymentMetadata" -}}
+name: {{ include "pullpass.fullname" .root }}-{{ .component }}
+namespace: {{ include "pullpass.namespace" .root }}
+labels:
+  {{- include "pullpass.labels" . | nindent 2 }}
+{{- with .values.annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "pullpass.replicas" -}}
+{{- if not (kindIs "invalid" .values.replicas) -}}
+replicas: {{ .values.replicas }}
+{{- end }}
+{{- end }}
+
+{{/* Where the pods of a component run, and what else their spec has. */}}
 {{- define "pullpass.scheduling" -}}
 {{- with .values.priorityClassName -}}
 priorityClassName: {{ . }}
@@ -143,11 +194,14 @@ topologySpreadConstraints:
       matchLabels:
         {{- include "pullpass.selectorLabels" . | nindent 8 }}
 {{- end }}
+{{- with .values.podSpec }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "pullpass.podDisruptionBudget" -}}
 {{- $budget := .values.podDisruptionBudget -}}
-{{- if and $budget.enabled (gt (int .values.replicas) 1) -}}
+{{- if and $budget.enabled (or (kindIs "invalid" .values.replicas) (gt (int .values.replicas) 1)) -}}
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
