@@ -173,9 +173,8 @@ func (c *collector) variables(all bool) {
 		name, value, ok := cutVariable(entry)
 		switch {
 		case !ok || slices.Contains(ignoredVariables, name):
-		case strings.HasPrefix(name, "AWS_") || slices.Contains(otherVariables, name),
-			all && !slices.Contains(terminalVariables, name),
-			!all && sameVariable(name[:min(4, len(name))], "AWS_"): // Windows does not tell case apart
+		case sameVariable(name[:min(4, len(name))], "AWS_") || slices.Contains(otherVariables, name),
+			all && !slices.Contains(terminalVariables, name):
 			found = append(found, Input{Name: name, Value: value})
 		}
 	}
