@@ -138,6 +138,12 @@ func (c *Command) Inputs(info ExecInfo) (Inputs, error) {
 	return in.inputs, in.err
 }
 
+// changed reports whether the inputs are others by now.
+func (c *Command) changed(info ExecInfo, inputs Inputs) bool {
+	now, err := c.Inputs(info)
+	return err != nil || !slices.Equal(now, inputs)
+}
+
 // A collector gathers inputs and remembers the first trouble.
 type collector struct {
 	env    Environment

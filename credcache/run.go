@@ -153,6 +153,10 @@ func (p Process) miss(cache *Cache, key Key, command *Command, info ExecInfo, in
 	unlock, err := cache.Lock(key, wait)
 	switch {
 	case err == nil:
+		if command.changed(info, inputs) {
+			unlock()
+			return p.serve(command)
+		}
 		defer unlock()
 		if done, code := p.answered(cache, key, command, info, began); done {
 			return code
@@ -190,7 +194,9 @@ func (p Process) miss(cache *Cache, key Key, command *Command, info ExecInfo, in
 		Written: now, Expires: credential.Expires, Command: command.Name(), Cluster: command.Cluster(),
 		Status: status, token: credential.Token,
 	}
-	if err := cache.Put(key, entry, inputs); err == nil {
+	// When the inputs changed meanwhile, nobody knows which the command saw. The
+	// caller asked amid the change and can have either; whoever asks later cannot.
+	if !command.changed(info, inputs) && cache.Put(key, entry, inputs) == nil {
 		_ = cache.noteNewToken(key, entry.token, p.caller(), refused, now) // else the next call notes
 	}
 	code = p.print(execCredential(info.APIVersion, status))

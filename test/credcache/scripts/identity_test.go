@@ -272,11 +272,19 @@ func identityOf(t *testing.T, credential []byte) string {
 
 func urlOf(t *testing.T, credential []byte) string {
 	t.Helper()
-	var object struct{ Status struct{ Token string } }
-	must(t, json.Unmarshal(credential, &object))
-	decoded, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(object.Status.Token, "k8s-aws-v1."))
+	decoded, err := presigned(credential)
 	must(t, err)
-	return string(decoded)
+	return decoded
+}
+
+// presigned is the request in an ExecCredential's token.
+func presigned(credential []byte) (string, error) {
+	var object struct{ Status struct{ Token string } }
+	if err := json.Unmarshal(credential, &object); err != nil {
+		return "", err
+	}
+	decoded, err := base64.RawURLEncoding.DecodeString(strings.TrimPrefix(object.Status.Token, "k8s-aws-v1."))
+	return string(decoded), err
 }
 
 func must(t *testing.T, err error) {

@@ -97,6 +97,7 @@ func TestScripts(t *testing.T) {
 			"age":     age,
 			"await":   await,
 			"killall": killChild,
+			"signed":  signed,
 		},
 	})
 }
@@ -171,6 +172,15 @@ func entry(ts *testscript.TestScript, _ bool, args []string) {
 		ts.Check(os.Remove(path))
 	default:
 		ts.Fatalf("entry %s?", args[0])
+	}
+}
+
+// signed KEY: the credential that was printed last is signed with the access key.
+func signed(ts *testscript.TestScript, _ bool, args []string) {
+	url, err := presigned([]byte(ts.ReadFile("stdout")))
+	ts.Check(err)
+	if !strings.Contains(url, "X-Amz-Credential="+args[0]+"%2F") {
+		ts.Fatalf("not signed with %s: %s", args[0], url)
 	}
 }
 

@@ -8,6 +8,7 @@
 //	born=D       sign as if it were D later
 //	exit=N       print a message and fail
 //	sleep=D      take as long
+//	credentials=F  then copy F, a file beside the home folder, to ~/.aws/credentials
 //	huge         print 100 KB
 //	partial      print half of the answer and fail
 //	signal       die of SIGTERM
@@ -64,6 +65,12 @@ func main() {
 	has := func(name string) bool { _, ok := fake[name]; return ok }
 
 	time.Sleep(duration("sleep"))
+	if has("credentials") {
+		home := os.Getenv("HOME")
+		content, err := os.ReadFile(filepath.Join(home, "..", fake["credentials"]))
+		check(err)
+		check(os.WriteFile(filepath.Join(home, ".aws/credentials"), content, 0o600))
+	}
 	if has("exit") {
 		fmt.Fprintln(os.Stderr, "Error loading SSO Token: Token has expired and refresh failed")
 		code, err := strconv.Atoi(fake["exit"])
