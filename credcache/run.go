@@ -178,7 +178,7 @@ func (p Process) miss(cache *Cache, key Key, command *Command, info ExecInfo, in
 	now := p.Now()
 	credential, err := ParseCredential(stdout, now)
 	if err == nil {
-		limitExpiry(credential, p.Env)
+		limitExpiry(credential, command.env)
 		if err = command.checkServable(credential.Token, now); err == nil && !credential.Expires.After(now) {
 			err = errExpired
 		}
