@@ -51,6 +51,7 @@ demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 	@echo 'compiling the demo, which takes some minutes the first time'
 	@cd test && CGO_ENABLED=0 go run ./demo
 
+# Without -trimpath, so that what the demo and the tests compiled serves here too.
 .PHONY: build
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)

@@ -153,7 +153,7 @@ func (p Process) miss(cache *Cache, key Key, command *Command, info ExecInfo, in
 	unlock, err := cache.Lock(key, wait)
 	switch {
 	case err == nil:
-		if command.changed(info, inputs) {
+		if command.changed(info, inputs) { // while it waited: the key is another
 			unlock()
 			return p.serve(command)
 		}
