@@ -14,11 +14,11 @@ CLIENTS := credcache credcache-helper
 CLIENT_PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # Modules of our own code, and those that pin what the tests build from source.
-MODULES := . test test/credcache/scripts
-PINS := $(patsubst %/go.mod,%,$(wildcard test/cluster/binaries/*/go.mod))
+MODULES := . test
+PINS := $(patsubst %/go.mod,%,$(wildcard test/pins/*/go.mod))
 
 # Minors of Kubernetes older than the one that all tests run on: each has a pin.
-COMPAT := $(patsubst test/cluster/binaries/kubernetes-%,%,$(filter test/cluster/binaries/kubernetes-%,$(PINS)))
+COMPAT := $(patsubst test/pins/kubernetes-%,%,$(filter test/pins/kubernetes-%,$(PINS)))
 
 # What `--version` says. Without git, or without a commit, the programs say what
 # Go recorded.
@@ -49,7 +49,7 @@ help: ## List the targets
 .PHONY: demo
 demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 	@echo 'compiling the demo, which takes some minutes the first time'
-	@cd test && CGO_ENABLED=0 go run ./demo
+	@cd test && CGO_ENABLED=0 go run ./tools/demo
 
 # Without -trimpath, so that what the demo and the tests compiled serves here too.
 .PHONY: build
@@ -76,8 +76,8 @@ image: ## Build the container image IMAGE, with docker or podman
 # Some 5 minutes on 2 cores, for 10,000 namespaces. On a quiet machine only.
 .PHONY: bench
 bench: ## Measure the product against floors measured in the same run
-	@cd test && go run ./bench
-	@cd test/credcache/scripts && go run ./cmd/bench
+	@cd test && go run ./tools/bench/servers
+	@cd test && go run ./tools/bench/credcache
 
 ##@ Check
 
@@ -95,9 +95,9 @@ endif
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
 	@echo 'compiling what the tests run on, which takes some minutes the first time'
-	@cd test && go run ./cluster/cmd/build $(TEST_BINARIES)
+	@cd test && go run ./tools/build $(TEST_BINARIES)
 	@[ "$$(id -u)" = 0 ] || echo 'not root: the tests in a whole cluster with a node (test/e2e, test/isolate) are skipped'
-	@cd test && go run ./cmd/runtests .. . credcache/scripts -- $(TESTFLAGS)
+	@cd test && go run ./tools/runtests .. . -- $(TESTFLAGS)
 
 # For each version: what runs there is compiled first, then the tests. Of 1.30,
 # kube-apiserver alone takes 11 minutes of processor time, so some 6 minutes on 2
@@ -108,8 +108,8 @@ test-compat: ## Test the chart and the programs on older Kubernetes versions
 	for minor in $(COMPAT); do \
 		export PULLPASS_TEST_KUBERNETES=$$minor; \
 		echo "building Kubernetes $$minor, which takes some minutes the first time"; \
-		built=$$(go run ./cluster/cmd/build etcd helm kube-controller-manager kube-apiserver | tail -n 1); \
-		go run ./cmd/runtests . -- $(TESTFLAGS) ./chart ./policy ./renewer ./webhook | tee "$$output" || failed=1; \
+		built=$$(go run ./tools/build etcd helm kube-controller-manager kube-apiserver | tail -n 1); \
+		go run ./tools/runtests . -- $(TESTFLAGS) ./suites/chart ./suites/policy ./suites/renewer ./suites/webhook | tee "$$output" || failed=1; \
 		mv test.log "test-$$minor.log"; echo "test.log is now test-$$minor.log"; \
 		lines+="Kubernetes $$(basename "$$built" | cut -d- -f3): $$(tail -n 1 "$$output")"$$'\n'; \
 	done; printf '\n%s' "$$lines"; exit $$failed
@@ -147,11 +147,11 @@ verify-tidy: ## go.mod and go.sum of every module are tidy
 .PHONY: verify-docs
 verify-docs: build ## The README says what the programs' --help says
 	@echo 'verify-docs: README.md'
-	@cd test && go run ./docs -check
+	@cd test && go run ./tools/docs -check
 
 .PHONY: verify-chart
 verify-chart: ## The chart passes helm lint --strict, with each of its example values
-	@helm=$$(cd test && go run ./cluster/cmd/build helm); \
+	@helm=$$(cd test && go run ./tools/build helm); \
 	for values in charts/pullpass/values.yaml charts/pullpass/ci/*.yaml; do \
 		echo "verify-chart: helm lint --strict with $$values"; \
 		"$$helm" lint --strict --quiet --values "$$values" charts/pullpass || failed=1; \
@@ -177,13 +177,13 @@ verify-paths: ## No file names a folder of somebody's machine
 update: $(GOLANGCI_LINT) build ## Format the code, tidy the modules, write generated documentation
 	@for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt ./...); done
 	@for m in $(MODULES) $(PINS); do (cd $$m && go mod tidy); done
-	@cd test && go run ./docs
+	@cd test && go run ./tools/docs
 
 ##@ Clean
 
 .PHONY: clean
 clean: ## Remove what was built in the tree; the cache stays
-	rm -rf bin test.log test/test.log test/test-*.log test/credcache/scripts/test.log
+	rm -rf bin test.log test/test.log test/test-*.log
 
 # Compiled in a folder of its own, and there under its name only when complete.
 $(GOLANGCI_LINT):

@@ -1,0 +1,102 @@
+package binary_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pullpass/pullpass/test/harness/binary"
+)
+
+// The build tests build etcd, the smallest, into a cache of their own; the go
+// command has most of it from the real build.
+
+func TestBuildOnceForTwoWhoAskAtTheSameTime(t *testing.T) {
+	t.Setenv("PULLPASS_CACHE", t.TempDir())
+	var log buffer
+	var group errgroup.Group
+	paths := make([]string, 2)
+	for i := range paths {
+		group.Go(func() (err error) {
+			paths[i], err = binary.Build(t.Context(), &log, binary.Etcd)
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if paths[0] != paths[1] {
+		t.Errorf("paths differ: %s and %s", paths[0], paths[1])
+	}
+	for _, want := range []string{"waiting to build etcd", "building etcd v3", "built etcd v3"} {
+		if n := strings.Count(log.String(), want); n != 1 {
+			t.Errorf("%q is %d times in the log, want 1:\n%s", want, n, log.String())
+		}
+	}
+	out, err := exec.Command(paths[0], "--version").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "etcd Version: 3.") {
+		t.Errorf("etcd --version: %v: %s", err, out)
+	}
+}
+
+func TestAnInterruptedBuildLeavesNothing(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("PULLPASS_CACHE", cache)
+	leftover := filepath.Join(cache, "etcd-v0-0.unfinished")
+	if err := os.WriteFile(leftover, []byte("of a build that was killed"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	_, err := binary.Build(ctx, writerFunc(func(p []byte) {
+		if bytes.HasPrefix(p, []byte("building ")) {
+			cancel()
+		}
+	}), binary.Etcd)
+	if err == nil || !strings.Contains(err.Error(), context.Canceled.Error()) {
+		t.Errorf("error is %v, want %v", err, context.Canceled)
+	}
+	entries, err := os.ReadDir(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if e.Name() != "build.lock" {
+			t.Errorf("%s is left in the cache", e.Name())
+		}
+	}
+}
+
+func TestBuildRefusesAnUnknownBinary(t *testing.T) {
+	if _, err := binary.Build(t.Context(), nil, "kubectx"); err == nil {
+		t.Error("no error")
+	}
+}
+
+type writerFunc func(p []byte)
+
+func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
+
+type buffer struct {
+	mu sync.Mutex // guards b
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}

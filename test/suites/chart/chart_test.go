@@ -1,0 +1,413 @@
+// Package chart tests the chart with the real helm and a real API server.
+package chart
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/pullpass/pullpass/test/harness/binary"
+	"github.com/pullpass/pullpass/test/harness/cluster"
+	"github.com/pullpass/pullpass/test/harness/install"
+	"github.com/pullpass/pullpass/test/harness/repo"
+)
+
+var (
+	helm     string // path of the command
+	control  *cluster.Cluster
+	warnings warningLog
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	ctx := context.Background()
+	var err error
+	if helm, err = binary.Build(ctx, os.Stderr, binary.Helm); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if control, err = cluster.Start(ctx, cluster.Options{Log: &warnings}); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer control.Stop()
+	if err := control.InstallCertManagerCRDs(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if err := control.InstallPrometheusOperatorCRDs(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// valuesFiles returns the values that the chart is tried with, by name.
+func valuesFiles(t *testing.T) map[string]string {
+	t.Helper()
+	paths, err := filepath.Glob(filepath.Join(repo.ChartDir(), "ci", "*.yaml"))
+	if err != nil || len(paths) < 3 {
+		t.Fatalf("values files %q, %v", paths, err)
+	}
+	files := map[string]string{}
+	for _, path := range paths {
+		files[strings.TrimSuffix(filepath.Base(path), "-values.yaml")] = path
+	}
+	return files
+}
+
+// runHelm returns what helm prints, both streams, and fails the test with it if
+// helm does not end as it should.
+func runHelm(t *testing.T, ok bool, args ...string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), helm, args...)
+	home := t.TempDir()
+	cmd.Env = []string{"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
+	out, err := cmd.CombinedOutput()
+	if (err == nil) != ok {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+func TestLint(t *testing.T) {
+	for name, values := range valuesFiles(t) {
+		t.Run(name, func(t *testing.T) {
+			out := runHelm(t, true, "lint", "--strict", repo.ChartDir(), "--values", values)
+			if !strings.Contains(out, "1 chart(s) linted, 0 chart(s) failed") {
+				t.Error(out)
+			}
+		})
+	}
+}
+
+func template(t *testing.T, release, namespace string, args ...string) string {
+	t.Helper()
+	return runHelm(t, true, templateArgs(release, namespace, args...)...)
+}
+
+func templateArgs(release, namespace string, args ...string) []string {
+	return append([]string{"template", release, repo.ChartDir(), "--namespace", namespace, "--kube-version", control.Version()}, args...)
+}
+
+// TestAccepted applies what helm renders, under strict field validation, into
+// namespaces that enforce the restricted Pod Security Standard and warn of what
+// breaks it, but for the node's network.
+func TestAccepted(t *testing.T) {
+	n := 0
+	for name, values := range valuesFiles(t) {
+		for _, release := range []string{"pullpass", "a", "team-7.pullpass", strings.Repeat("long-", 10) + "rel"} {
+			t.Run(name+" as "+release, func(t *testing.T) {
+				n++
+				if name == "policy" && control.Minor() < 36 {
+					out := runHelm(t, false, templateArgs(release, "refused", "--values", values)...)
+					if !strings.Contains(out, "injection.mode=policy needs Kubernetes 1.36 or later") {
+						t.Errorf("the refusal does not name the version:\n%s", out)
+					}
+					return
+				}
+				objects, err := cluster.ParseManifests([]byte(template(t, release, fmt.Sprintf("install-%d", n), "--values", values)))
+				if err != nil {
+					t.Fatal(err)
+				}
+				standard := "restricted"
+				if strings.Contains(name, "host-network") {
+					standard = "privileged"
+				}
+				for _, object := range objects {
+					if object.GetNamespace() != "" {
+						createNamespace(t, object.GetNamespace(), standard)
+					}
+				}
+				before := warnings.String()
+				if err := control.Apply(t.Context(), objects); err != nil {
+					t.Fatal(err)
+				}
+				if warned := strings.TrimPrefix(warnings.String(), before); warned != "" {
+					t.Errorf("the API server warns: %s", warned)
+				}
+				kinds := map[string]int{}
+				for _, object := range objects {
+					kinds[object.GetKind()]++
+					if object.GetKind() != "Deployment" {
+						continue
+					}
+					var d appsv1.Deployment
+					if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &d); err != nil {
+						t.Fatal(err)
+					}
+					pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{GenerateName: "pod-", Labels: d.Spec.Template.Labels}, Spec: d.Spec.Template.Spec}
+					if _, err := control.Client().CoreV1().Pods(d.Namespace).Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
+						t.Errorf("a pod of %s: %v", d.Name, err)
+					}
+				}
+				want := map[string]int{"Deployment": 2, "MutatingWebhookConfiguration": 1, "Certificate": 2, "Issuer": 2}
+				switch name {
+				case "policy":
+					want = map[string]int{"Deployment": 1, "MutatingAdmissionPolicy": 1, "MutatingAdmissionPolicyBinding": 1}
+				case "none":
+					want = map[string]int{"Deployment": 1}
+				case "existing-secret":
+					want["Certificate"], want["Issuer"] = 0, 0
+				case "issuer-ref":
+					want["Certificate"], want["Issuer"] = 1, 0
+				}
+				for _, kind := range []string{"Deployment", "MutatingWebhookConfiguration", "MutatingAdmissionPolicy", "MutatingAdmissionPolicyBinding", "Certificate", "Issuer"} {
+					if kinds[kind] != want[kind] {
+						t.Errorf("%d of kind %s, want %d", kinds[kind], kind, want[kind])
+					}
+				}
+				if err := control.Delete(t.Context(), objects); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+func createNamespace(t *testing.T, name, standard string) {
+	t.Helper()
+	_, err := control.CreateNamespace(t.Context(), name, map[string]string{
+		"pod-security.kubernetes.io/enforce": standard,
+		"pod-security.kubernetes.io/warn":    standard,
+	})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		t.Fatal(err)
+	}
+}
+
+// TestSameEveryTime renders twice, so that nothing of a render is left to chance,
+// and looks for functions that leave something to it or to what the cluster holds.
+func TestSameEveryTime(t *testing.T) {
+	for name, values := range valuesFiles(t) {
+		if name == "policy" && control.Minor() < 36 {
+			continue // it is refused
+		}
+		first, second := template(t, "pullpass", "pullpass", "--values", values), template(t, "pullpass", "pullpass", "--values", values)
+		if first != second || len(first) < 1000 {
+			t.Errorf("%s: two renders differ, or are empty: %d and %d bytes", name, len(first), len(second))
+		}
+	}
+	functions := regexp.MustCompile(`\b(lookup|gen[A-Z]\w+|rand[A-Z]\w+|now|uuidv4|getHostByName|htpasswd|bcrypt|shuffle)\b`)
+	action := regexp.MustCompile(`(?s)\{\{.*?\}\}`)
+	comment := regexp.MustCompile(`(?s)\{\{-? ?/\*.*?\*/ ?-?\}\}`)
+	err := filepath.WalkDir(filepath.Join(repo.ChartDir(), "templates"), func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		for _, a := range action.FindAllString(comment.ReplaceAllString(string(text), ""), -1) {
+			if found := functions.FindString(a); found != "" {
+				t.Errorf("%s calls %s", path, found)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPrograms checks that the programs know the flags that the Deployments give
+// them.
+func TestPrograms(t *testing.T) {
+	dir := t.TempDir()
+	if err := install.BuildPrograms(t.Context(), dir, false, "renewer", "webhook"); err != nil {
+		t.Fatal(err)
+	}
+	objects, err := cluster.ParseManifests([]byte(template(t, "pullpass", "pullpass")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, object := range objects {
+		if object.GetKind() != "Deployment" {
+			continue
+		}
+		var d appsv1.Deployment
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &d); err != nil {
+			t.Fatal(err)
+		}
+		container := d.Spec.Template.Spec.Containers[0]
+		program := filepath.Join(dir, filepath.Base(container.Command[0]))
+		if out, err := exec.CommandContext(t.Context(), program, append(container.Args, "--version")...).CombinedOutput(); err != nil {
+			t.Errorf("%s %q: %v\n%s", program, container.Args, err, out)
+		}
+	}
+}
+
+// TestWrongValuesAreRefused sets what cannot be, and looks for the values' names in
+// what helm says.
+func TestWrongValuesAreRefused(t *testing.T) {
+	for set, texts := range map[string][]string{
+		"inject=always":                                         {"/inject"},
+		"injection.mode=magic":                                  {"/injection/mode"},
+		"secretName=Bad_Name":                                   {"/secretName"},
+		"image.digest=latest":                                   {"/image/digest"},
+		"replicas=3":                                            {"replicas"},
+		"webhook.replica=3":                                     {"/webhook", "replica"},
+		"networkPolicy.egress.port=1":                           {"/networkPolicy/egress", "port"},
+		"renewer.workers=0":                                     {"/renewer/workers"},
+		"injection.failurePolicy=Maybe":                         {"/injection/failurePolicy"},
+		"logLevel=loud":                                         {"/logLevel"},
+		"renewer.leaderElect=false":                             {"renewer.leaderElect", "renewer.replicas"},
+		"renewer.leaderElect=false,renewer.replicas=null":       {"renewer.leaderElect", "renewer.replicas"},
+		"webhook.podSpec.containers=1":                          {"propertyName 'containers'"},
+		"webhook.url=http://192.0.2.1/mutate":                   {"/webhook/url"},
+		"webhook.url=https://192.0.2.1":                         {"/webhook/url"},
+		"probes.liveness.httpGet=x":                             {"/probes/liveness", "httpGet"},
+		"secretName=pullpass-webhook-tls":                       {"secretName"},
+		"secretName=pullpass-aws-credentials-x":                 {"secretName", "credentials.secretPrefix"},
+		"injection.exemptNamespaces=kube-system":                {"/injection/exemptNamespaces"},
+		"certificates.certManager.duration=90 d":                {"/certificates/certManager/duration"},
+		"certificates.source=existingSecret":                    {"certificates.existingSecret.name", "certificates.existingSecret.caBundle"},
+		"certificates.existingSecret.name=tls":                  {"certificates.existingSecret", "certificates.source"},
+		"certificates.existingSecret.caBundle=x":                {"/certificates/existingSecret/caBundle"},
+		"certificates.certManager.issuerRef.kind=ClusterIssuer": {"/certificates/certManager/issuerRef", "name"},
+		"certificates.source=existingSecret,certificates.existingSecret.name=tls,certificates.certManager.issuerRef.name=ca,certificates.existingSecret.caBundle=-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----": {"certificates.certManager.issuerRef", "certificates.source"},
+		"webhook.port=8080": {"webhook.port", "webhook.adminPort"},
+		"webhook.port=0":    {"/webhook/port"},
+		"webhook.hostNetwork=true,webhook.port=10250":                   {"webhook.hostNetwork", "webhook.port"},
+		"webhook.replicas=1,webhook.podDisruptionBudget.minAvailable=1": {"webhook.podDisruptionBudget", "webhook.replicas"},
+		"renewer.podDisruptionBudget.minAvailable=100%":                 {"renewer.podDisruptionBudget", "renewer.replicas"},
+		"renewer.podDisruptionBudget.maxUnavailable=0":                  {"renewer.podDisruptionBudget"},
+		"renewer.podDisruptionBudget.maxUnavailable=":                   {"renewer.podDisruptionBudget", "minAvailable", "maxUnavailable"},
+		"credentials.webIdentity.roleARN=puller":                        {"/credentials/webIdentity/roleARN"},
+		"renewer.flowSchema.matchingPrecedence=1":                       {"/renewer/flowSchema/matchingPrecedence"},
+		"injection.mode=policy|v1.35.9":                                 {"injection.mode", "1.36", "v1.35.9"},
+		"secretName=s|v1.29.0":                                          {"1.30"},
+	} {
+		t.Run(set, func(t *testing.T) {
+			set, version, _ := strings.Cut(set, "|")
+			args := []string{"template", "pullpass", repo.ChartDir(), "--namespace", "pullpass", "--set", set}
+			if version != "" {
+				args = append(args, "--kube-version", version)
+			}
+			out := runHelm(t, false, args...)
+			for _, text := range texts {
+				if !strings.Contains(out, text) {
+					t.Errorf("the refusal does not name %s:\n%s", text, out)
+				}
+			}
+		})
+	}
+}
+
+// TestMadeByOthers renders without accounts, roles and the Service's address, and
+// looks for what must not be there and for the names that take its place.
+func TestMadeByOthers(t *testing.T) {
+	out := template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"], "--set", "renewer.flowSchema.enabled=true,rbac.create=true")
+	for text, count := range map[string]int{
+		"name: puller\n":                                  4, // two bindings', the FlowSchema's and the other's own
+		"name: injector\n":                                2,
+		"serviceAccountName: puller\n":                    1,
+		"serviceAccountName: injector\n":                  1,
+		"'system:serviceaccount:system:puller'":           1,
+		"kind: ServiceAccount\nmetadata:":                 2, // the others' own
+		"url: https://192.0.2.1:30443/mutate\n":           1,
+		"ipAddresses: [\"192.0.2.1\"]\n":                  1,
+		"replicas:":                                       1,
+		"service:\n":                                      0,
+		"name: pullpass-renewer\n    namespace: system\n": 0,
+		"ClusterRoleBinding":                              2,
+		"type: NodePort\n  ipFamilyPolicy: SingleStack\n": 1,
+	} {
+		if n := strings.Count(out, text); n != count {
+			t.Errorf("%q stands there %d times, not %d", text, n, count)
+		}
+	}
+	out = template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"])
+	if strings.Contains(out, "rbac.authorization.k8s.io") {
+		t.Error("there are roles")
+	}
+}
+
+// TestOpenShift lets it choose users and groups.
+func TestOpenShift(t *testing.T) {
+	for versions, want := range map[string]bool{"v1": true, "security.openshift.io/v1": false} {
+		out := template(t, "pullpass", "pullpass", "--api-versions", versions)
+		for _, field := range []string{"runAsUser:", "runAsGroup:", "fsGroup:"} {
+			if strings.Contains(out, field) != want {
+				t.Errorf("with %s there is %s: %t", versions, field, !want)
+			}
+		}
+		if !strings.Contains(out, "runAsNonRoot: true") {
+			t.Errorf("with %s pods may run as root", versions)
+		}
+	}
+}
+
+// TestImages renders the image's name in every way.
+func TestImages(t *testing.T) {
+	digest := "sha256:" + strings.Repeat("0", 64)
+	for set, want := range map[string]string{
+		"image.tag=v1":                                                                        "ghcr.io/pullpass/pullpass:v1",
+		"image.digest=" + digest:                                                              "ghcr.io/pullpass/pullpass@" + digest,
+		"image.tag=v1,image.digest=" + digest:                                                 "ghcr.io/pullpass/pullpass:v1@" + digest,
+		"image.tag=v1,global.imageRegistry=r.example.com:5000":                                "r.example.com:5000/pullpass/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com/mirror/":                             "r.example.com/mirror/pullpass/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com,image.repository=mine/pullpass":      "r.example.com/mine/pullpass:v1",
+		"image.tag=v1,global.imageRegistry=r.example.com,image.repository=localhost/pullpass": "r.example.com/pullpass:v1",
+	} {
+		out := template(t, "pullpass", "pullpass", "--set", set)
+		if n := strings.Count(out, "image: \""+want+"\"\n"); n != 4 { // two programs', and their test's
+			t.Errorf("with %s the image %s stands there %d times", set, want, n)
+		}
+	}
+	out := template(t, "pullpass", "pullpass", "--set", "global.imagePullSecrets[0].name=all,imagePullSecrets[0].name=own")
+	if n := strings.Count(out, "- name: all\n        - name: own\n"); n != 2 {
+		t.Errorf("both pull secrets stand there %d times", n)
+	}
+}
+
+// TestNotes reads what helm says after an installation, in each mode.
+func TestNotes(t *testing.T) {
+	for set, texts := range map[string][]string{
+		"injection.mode=webhook":                                           {"get the secret from now on"},
+		"injection.mode=policy":                                            {"the API server itself", "get the secret from now on"},
+		"injection.mode=none":                                              {"serviceaccount default"},
+		"injection.failurePolicy=Fail":                                     {"delete mutatingwebhookconfiguration pullpass"},
+		"injection.mode=policy,injection.failurePolicy=Fail":               {"delete mutatingadmissionpolicybinding pullpass"},
+		"credentials.webIdentity.roleARN=arn:aws:iam::123456789012:role/p": {"take the role", "system:serviceaccount:pullpass:pullpass-renewer"},
+	} {
+		out := runHelm(t, true, "install", "pullpass", repo.ChartDir(), "--namespace", "pullpass", "--dry-run=client", "--set", set)
+		_, notes, _ := strings.Cut(out, "NOTES:")
+		for _, text := range append(texts, "kubectl label namespace shop") {
+			if !strings.Contains(notes, text) {
+				t.Errorf("with %s the notes do not say %q:\n%s", set, text, notes)
+			}
+		}
+	}
+}
+
+// warningLog keeps what the API server warns of.
+type warningLog struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *warningLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *warningLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.String()
+}

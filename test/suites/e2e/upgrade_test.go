@@ -1,0 +1,81 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/test/harness/binary"
+)
+
+// TestUpgrade installs the previous version, upgrades to this one and rolls back
+// while pods are created, and uninstalls, with each version of helm.
+func TestUpgrade(t *testing.T) {
+	needNode(t)
+	for _, b := range []binary.Binary{binary.Helm3, binary.Helm} {
+		t.Run(string(b), func(t *testing.T) {
+			before := clusterScoped(t)
+			installRelease(t, b, previous, nil)
+			l := startLoad(t, "upgrade-"+string(b))
+			waitSecret(t, l.namespace)
+
+			helm(t, b, values(current, nil), "upgrade", release, chart(current), "--wait", "--timeout", "3m")
+			waitWebhooks(t)
+			l.forAWhile()
+			helm(t, b, nil, "rollback", release, "1", "--wait", "--timeout", "3m")
+			waitWebhooks(t)
+			l.forAWhile()
+			l.check(t)
+
+			helm(t, b, nil, "uninstall", release, "--wait")
+			after := clusterScoped(t)
+			if left := slices.DeleteFunc(after, func(name string) bool { return slices.Contains(before, name) }); len(left) > 0 {
+				t.Errorf("uninstalling left %s", strings.Join(left, ", "))
+			}
+			// Pods go on pulling until the tokens expire: the secrets stay, until
+			// they are removed as the documentation says.
+			waitSecret(t, l.namespace)
+			kubectl(t, "delete", "secrets", "--all-namespaces", "--field-selector", "metadata.name="+secretName,
+				"--selector", "app.kubernetes.io/managed-by=pullpass")
+			_, err := client().CoreV1().Secrets(l.namespace).Get(t.Context(), secretName, metav1.GetOptions{})
+			if !apierrors.IsNotFound(err) {
+				t.Errorf("the secret is still there: %v", err)
+			}
+		})
+	}
+}
+
+func waitSecret(t *testing.T, namespace string) {
+	t.Helper()
+	eventually(t, "the secret of "+namespace+" is there", func() error {
+		_, err := client().CoreV1().Secrets(namespace).Get(t.Context(), secretName, metav1.GetOptions{})
+		return err
+	})
+}
+
+// clusterScoped lists the objects without a namespace of the kinds that charts
+// install.
+func clusterScoped(t *testing.T) []string {
+	t.Helper()
+	resources, err := client().Discovery().ServerPreferredResources()
+	must(t, err)
+	var names []string
+	for _, group := range resources {
+		for _, r := range group.APIResources {
+			kind := r.Name + "." + strings.Split(group.GroupVersion, "/")[0]
+			if r.Namespaced || !slices.Contains([]string(r.Verbs), "list") || slices.Contains([]string{"namespaces", "nodes", "componentstatuses"}, r.Name) {
+				continue
+			}
+			if !strings.Contains(group.GroupVersion, "/") {
+				kind = r.Name
+			}
+			out, err := run(t, binary.Kubectl, "", "get", kind, "-o", "name")
+			must(t, err)
+			names = append(names, strings.Fields(out)...)
+		}
+	}
+	return names
+}

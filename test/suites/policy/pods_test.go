@@ -1,0 +1,221 @@
+package policy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/test/harness/cluster"
+	"github.com/pullpass/pullpass/test/harness/corpus"
+	"github.com/pullpass/pullpass/test/harness/fixture"
+	"github.com/pullpass/pullpass/test/harness/repo"
+)
+
+// ours is the pull secret of every release here: what is stored must not tell
+// them apart.
+const ours = "ours"
+
+// TestSamePods creates the whole corpus, in every kind of namespace, once in each
+// mode. What was stored, or said against a pod, has to be the same byte by byte.
+func TestSamePods(t *testing.T) {
+	if suite.Cluster.Minor() < 36 { // there are no such policies: the chart has to say so
+		_, err := cluster.RenderChart(repo.ChartDir(), "r", "r", map[string]any{"injection": map[string]any{"mode": "policy"}})
+		if err == nil || !strings.Contains(err.Error(), "injection.mode=policy needs Kubernetes 1.36") {
+			t.Errorf("%v, want a refusal that names the version", err)
+		}
+		return
+	}
+	all := corpus.Generated()
+	for name, pod := range corpus.Pods() {
+		all["by hand: "+name] = pod
+	}
+	namespaces := slices.Sorted(maps.Keys(corpus.Namespaces()))
+	for _, name := range namespaces {
+		createNamespace(t, name, corpus.Namespaces()[name])
+	}
+	createNamespace(t, "exempt", fixture.True(corpus.Host))
+	for _, inject := range []string{"matching", "labelled"} {
+		t.Run(inject, func(t *testing.T) {
+			var byWebhook, byPolicy map[string]string
+			mode(t, inject, "webhook", func(w *fixture.World) {
+				w.Webhook()
+				waitInjecting(w, true)
+				byWebhook = stored(w, inject, all, namespaces)
+			})
+			mode(t, inject, "policy", func(w *fixture.World) {
+				waitInjecting(w, true)
+				byPolicy = stored(w, inject, all, namespaces)
+				w.Must(w.Release.Uninstall(t.Context()))
+				waitInjecting(w, false)
+			})
+			injected, refused := 0, 0
+			for what, want := range byWebhook {
+				if got := byPolicy[what]; got != want {
+					t.Errorf("%s:\nby policy  %.2000s\nby webhook %.2000s", what, got, want)
+				}
+				if strings.Contains(want, `{"name":"`+ours+`"}]`) {
+					injected++
+				}
+				if strings.HasPrefix(want, "refused") {
+					refused++
+				}
+			}
+			t.Logf("%d pods, %d given the secret, %d refused", len(byWebhook), injected, refused)
+			if len(byPolicy) != len(byWebhook) || injected < len(byWebhook)/20 || injected+refused > len(byWebhook)*9/10 {
+				t.Errorf("%d pods by policy, %d by webhook, of which %d were given the secret and %d refused: what was tried?", len(byPolicy), len(byWebhook), injected, refused)
+			}
+		})
+	}
+}
+
+func createNamespace(t *testing.T, name string, labels map[string]string) {
+	t.Helper()
+	if _, err := suite.Cluster.CreateNamespace(t.Context(), name, labels); err != nil {
+		t.Fatal(err)
+	}
+	_, err := suite.Cluster.Client().CoreV1().ServiceAccounts(name).Create(t.Context(), &corev1.ServiceAccount{
+		ObjectMeta:       metav1.ObjectMeta{Name: "puller"},
+		ImagePullSecrets: []corev1.LocalObjectReference{{Name: "from-the-account"}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// mode runs f with a release of its own, in a mode.
+func mode(t *testing.T, inject, mode string, f func(*fixture.World)) {
+	t.Run(mode, func(t *testing.T) {
+		f(suite.NewWorld(t, map[string]any{
+			"secretName": ours,
+			"inject":     inject,
+			"injection":  map[string]any{"mode": mode, "exemptNamespaces": []string{"exempt"}},
+		}))
+	})
+}
+
+// waitInjecting waits until pods are given the secret, or no longer: a new policy
+// takes a moment to be in force, and so does its end.
+func waitInjecting(w *fixture.World, want bool) {
+	w.Helper()
+	pod, err := corpus.Pods()["a container's image"].Parse(ours)
+	w.Must(err)
+	pod.Name = "wait"
+	w.Eventually("a change of mode", func() error {
+		got, err := w.Client.CoreV1().Pods("one").Create(w.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil && (len(got.Spec.ImagePullSecrets) > 0) != want {
+			err = fmt.Errorf("a pod has the pull secrets %v", got.Spec.ImagePullSecrets)
+		}
+		return err
+	})
+}
+
+// stored creates every pod in every namespace and returns what was stored of it, or
+// why it was refused.
+func stored(w *fixture.World, inject string, pods map[string]corpus.Pod, namespaces []string) map[string]string {
+	config := w.Cluster.Config()
+	config.WarningHandler = rest.NoWarnings{} // of odd pods
+	client, err := kubernetes.NewForConfig(config)
+	w.Must(err)
+	var group errgroup.Group
+	group.SetLimit(4)
+	var mu sync.Mutex
+	results := map[string]string{}
+	for i, what := range slices.Sorted(maps.Keys(pods)) {
+		for _, namespace := range append(namespaces, "exempt", w.Release.Namespace) {
+			if !telling(what, namespace) || inject == "labelled" && strings.HasPrefix(what, "image ") && i%20 > 0 {
+				continue
+			}
+			pod, err := pods[what].Parse(ours)
+			w.Must(err)
+			pod.Name = ""
+			if pod.GenerateName == "" {
+				pod.Name = fmt.Sprintf("pod-%d", i)
+			}
+			key := what + " in " + namespace
+			if namespace == w.Release.Namespace {
+				key = what + " in the release's own namespace"
+				pod.Spec.ServiceAccountName = "" // there is no puller
+			}
+			group.Go(func() error {
+				result, err := store(w.Context(), client.CoreV1(), namespace, pod)
+				mu.Lock()
+				defer mu.Unlock()
+				results[key] = strings.ReplaceAll(result, `"`+w.Release.Namespace+`"`, `"own"`)
+				return err
+			})
+		}
+	}
+	w.Must(group.Wait())
+	return results
+}
+
+// telling reports whether a pod is worth creating in a namespace. Those that there
+// are hundreds of, or that are big, are created in a few.
+func telling(what, namespace string) bool {
+	kind, _, _ := strings.Cut(what, " ")
+	few := map[string][]string{
+		"image":   {"all", "look-alikes", "mutants"},
+		"mixture": {"one", "all", "mutants", "opted-out"},
+		"many":    {"one", "all", "mutants"},
+	}[kind]
+	return few == nil || slices.Contains(few, namespace)
+}
+
+// arbitrary matches what is drawn by lot for each pod: the name of the volume with
+// its account's token, and a generated name.
+var arbitrary = regexp.MustCompile(`\b(kube-api-access|web|g)-[a-z0-9]{5}\b`)
+
+// store creates a pod, reads it back as it is stored, and deletes it.
+func store(ctx context.Context, core typedcorev1.CoreV1Interface, namespace string, pod *corev1.Pod) (string, error) {
+	client := core.Pods(namespace)
+	created, err := client.Create(ctx, pod, metav1.CreateOptions{})
+	if status := apierrors.APIStatus(nil); errors.As(err, &status) && status.Status().Code < 500 {
+		return "refused: " + arbitrary.ReplaceAllString(err.Error(), "$1"), nil
+	} else if err != nil {
+		return "", err
+	}
+	raw, err := core.RESTClient().Get().Namespace(namespace).Resource("pods").Name(created.Name).DoRaw(ctx)
+	if err != nil {
+		return "", err
+	}
+	now := int64(0)
+	if err := client.Delete(ctx, created.Name, metav1.DeleteOptions{GracePeriodSeconds: &now}); err != nil {
+		return "", err
+	}
+	var object map[string]any
+	if err := json.Unmarshal(raw, &object); err != nil {
+		return "", err
+	}
+	metadata := object["metadata"].(map[string]any)
+	for _, field := range []string{"uid", "resourceVersion", "creationTimestamp"} {
+		delete(metadata, field)
+	}
+	for _, entry := range metadata["managedFields"].([]any) {
+		delete(entry.(map[string]any), "time")
+	}
+	conditions, _, _ := unstructured.NestedSlice(object, "status", "conditions")
+	for _, condition := range conditions {
+		delete(condition.(map[string]any), "lastTransitionTime")
+	}
+	if err := unstructured.SetNestedSlice(object, conditions, "status", "conditions"); err != nil {
+		return "", err
+	}
+	normal, err := json.Marshal(object)
+	return arbitrary.ReplaceAllString(string(normal), "$1"), err
+}

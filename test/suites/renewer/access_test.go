@@ -1,0 +1,166 @@
+package renewer
+
+import (
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/pullpass/pullpass/test/harness/fixture"
+)
+
+// TestAccess tries what the chart's roles allow and what they must not, as the
+// renewer's and the webhook's ServiceAccounts. The policy about the renewer is left
+// out: it refuses some of the same, and is in force a moment after it was created.
+func TestAccess(t *testing.T) {
+	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
+	ctx := t.Context()
+	renewer, webhook := w.as("renewer"), w.as("webhook")
+	elsewhere := w.Namespace()
+	_, err := w.Client.CoreV1().Secrets(elsewhere).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{})
+	w.Must(err)
+	one := metav1.ListOptions{FieldSelector: "metadata.name=" + w.SecretName}
+	other := metav1.ListOptions{FieldSelector: "metadata.name=theirs"}
+
+	apply := func(c kubernetes.Interface, namespace, name string) error {
+		_, err := c.CoreV1().Secrets(namespace).Apply(ctx, applycorev1.Secret(name, namespace), metav1.ApplyOptions{FieldManager: "test"})
+		return err
+	}
+	get := func(c kubernetes.Interface, namespace, name string) error {
+		_, err := c.CoreV1().Secrets(namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+	list := func(c kubernetes.Interface, namespace string, o metav1.ListOptions) error {
+		_, err := c.CoreV1().Secrets(namespace).List(ctx, o)
+		return err
+	}
+	watch := func(c kubernetes.Interface, namespace string, o metav1.ListOptions) error {
+		watching, err := c.CoreV1().Secrets(namespace).Watch(ctx, o)
+		if err == nil {
+			watching.Stop()
+		}
+		return err
+	}
+	create := func(c kubernetes.Interface, namespace, name string) error {
+		_, err := c.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+		return err
+	}
+	remove := func(c kubernetes.Interface, namespace, name string) error {
+		return c.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{})
+	}
+	namespaces := func(c kubernetes.Interface) error {
+		_, err := c.CoreV1().Namespaces().List(ctx, metav1.ListOptions{})
+		return err
+	}
+	relabel := func(c kubernetes.Interface) error {
+		_, err := c.CoreV1().Namespaces().Patch(ctx, elsewhere, types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), metav1.PatchOptions{})
+		return err
+	}
+	lease := func(name string) error {
+		_, err := renewer.CoordinationV1().Leases(w.Release.Namespace).Get(ctx, name, metav1.GetOptions{})
+		return err
+	}
+
+	for what, err := range map[string]error{
+		"the renewer applies the pull secret":           apply(renewer, elsewhere, w.SecretName),
+		"the renewer reads the pull secret":             get(renewer, elsewhere, w.SecretName),
+		"the renewer lists the pull secrets":            list(renewer, "", one),
+		"the renewer watches the pull secrets":          watch(renewer, "", one),
+		"the renewer lists the credentials":             list(renewer, w.Release.Namespace, metav1.ListOptions{}),
+		"the renewer watches the credentials":           watch(renewer, w.Release.Namespace, metav1.ListOptions{}),
+		"the renewer lists namespaces":                  namespaces(renewer),
+		"the renewer reads its lease, once it is there": ignoreNotFound(lease("pullpass-renewer")),
+		"the webhook lists namespaces":                  namespaces(webhook),
+	} {
+		if err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	w.Must(remove(renewer, elsewhere, w.SecretName))
+
+	for what, err := range map[string]error{
+		"the renewer creates the pull secret by POST":     create(renewer, elsewhere, w.SecretName),
+		"the renewer applies another secret":              apply(renewer, elsewhere, "other"),
+		"the renewer changes another's secret":            apply(renewer, elsewhere, "theirs"),
+		"the renewer reads another's secret":              get(renewer, elsewhere, "theirs"),
+		"the renewer deletes another's secret":            remove(renewer, elsewhere, "theirs"),
+		"the renewer lists all secrets":                   list(renewer, "", metav1.ListOptions{}),
+		"the renewer lists all secrets of a namespace":    list(renewer, elsewhere, metav1.ListOptions{}),
+		"the renewer lists another name":                  list(renewer, "", other),
+		"the renewer watches all secrets":                 watch(renewer, "", metav1.ListOptions{}),
+		"the renewer watches another name":                watch(renewer, "", other),
+		"the renewer writes a credential":                 create(renewer, w.Release.Namespace, "pullpass-aws-credentials-x"),
+		"the renewer deletes a credential":                remove(renewer, w.Release.Namespace, "pullpass-aws-credentials-x"),
+		"the renewer relabels a namespace":                relabel(renewer),
+		"the renewer reads another's lease":               lease("other"),
+		"the webhook reads a secret":                      get(webhook, elsewhere, w.SecretName),
+		"the webhook reads a secret of its own namespace": get(webhook, w.Release.Namespace, "x"),
+		"the webhook lists the pull secrets":              list(webhook, "", one),
+		"the webhook lists its own namespace's":           list(webhook, w.Release.Namespace, metav1.ListOptions{}),
+		"the webhook applies the pull secret":             apply(webhook, elsewhere, w.SecretName),
+		"the webhook relabels a namespace":                relabel(webhook),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v, want it forbidden", what, err)
+		}
+	}
+}
+
+// as returns a client with a component's ServiceAccount.
+func (w *World) as(component string) *kubernetes.Clientset {
+	w.Helper()
+	config, err := w.Release.AccountConfig(w.Context(), component)
+	w.Must(err)
+	client, err := kubernetes.NewForConfig(config)
+	w.Must(err)
+	return client
+}
+
+func ignoreNotFound(err error) error {
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// TestRolesTakenAway removes the renewer's ClusterRole while it runs. It says
+// so, and goes on when the role is back.
+func TestRolesTakenAway(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	w.WaitSecret(w.Namespace(hostA), hostA)
+
+	roles := w.Client.RbacV1().ClusterRoles()
+	var role *rbacv1.ClusterRole
+	all, err := roles.List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + w.Release.Name + ",app.kubernetes.io/component=renewer"})
+	w.Must(err)
+	if len(all.Items) != 1 {
+		t.Fatalf("%d ClusterRoles of the renewer", len(all.Items))
+	}
+	role = &all.Items[0]
+	rules := role.Rules
+	role.Rules = nil
+	role, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	namespace := ""
+	w.Eventually("a write that is refused", func() error {
+		namespace = w.Namespace(hostA)
+		n, err := renewer.Metric(t.Context(), "pullpass_syncs_total", "result", "forbidden")
+		if err == nil && n == 0 {
+			err = errNone
+		}
+		return err
+	})
+	w.WaitUnready(renewer, "restore the renewer's roles")
+	role.Rules = rules
+	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	w.WaitSecret(namespace, hostA)
+	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+}

@@ -1,0 +1,234 @@
+package renewer
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/pullpass/pullpass/test/harness/fakeaws"
+	"github.com/pullpass/pullpass/test/harness/fixture"
+)
+
+func TestLabelBringsSecret(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+	w.WaitEvent(namespace, "PullSecretReady", hostA)
+	w.NoSecretsShown(renewer)
+}
+
+// TestEveryHostForm labels a namespace with every form of registry host that
+// exists, with one identity for all.
+func TestEveryHostForm(t *testing.T) {
+	const account = "123456789012"
+	regions := map[string][]string{} // hosts by the region whose API serves them
+	for _, h := range []struct{ region, host string }{
+		{"us-east-1", account + ".dkr.ecr.us-east-1.amazonaws.com"},
+		{"us-east-1", account + ".dkr.ecr-fips.us-east-1.amazonaws.com"},
+		{"us-east-1", account + ".dkr-ecr.us-east-1.on.aws"},
+		{"us-east-1", account + ".dkr-ecr-fips.us-east-1.on.aws"},
+		{"us-gov-west-1", account + ".dkr.ecr.us-gov-west-1.amazonaws.com"},
+		{"us-gov-west-1", account + ".dkr.ecr-fips.us-gov-west-1.amazonaws.com"},
+		{"us-gov-west-1", account + ".dkr-ecr.us-gov-west-1.on.aws"},
+		{"us-gov-west-1", account + ".dkr-ecr-fips.us-gov-west-1.on.aws"},
+		{"cn-north-1", account + ".dkr.ecr.cn-north-1.amazonaws.com.cn"},
+		{"cn-northwest-1", account + ".dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn"},
+		{"eusc-de-east-1", account + ".dkr.ecr.eusc-de-east-1.amazonaws.eu"},
+		{"us-iso-east-1", account + ".dkr.ecr.us-iso-east-1.c2s.ic.gov"},
+		{"us-isob-east-1", account + ".dkr.ecr.us-isob-east-1.sc2s.sgov.gov"},
+		{"eu-isoe-west-1", account + ".dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk"},
+		{"us-isof-south-1", account + ".dkr.ecr.us-isof-south-1.csp.hci.ic.gov"},
+		{"public", "public.ecr.aws"},
+		{"public", "ecr-public.aws.com"},
+		{"eu-west-1", "vpce-0123456789abcdef0-1a2b3c4d.dkr.ecr.eu-west-1.vpce.amazonaws.com"},
+	} {
+		regions[h.region] = append(regions[h.region], h.host)
+	}
+
+	w := world(t, nil)
+	labels, all := map[string]string{}, []string{}
+	for region, hosts := range regions {
+		// Partitions share no identities.
+		user := fakeaws.User{Name: "arn:" + partitionOf(region) + ":iam::" + account + ":user/alice", AccessKeyID: "AKIA" + region, SecretAccessKey: "secret-of-" + region}
+		w.Must(w.AWS.AddUser(user))
+		for _, host := range hosts {
+			w.Credential(host, fixture.Keys(user))
+			key := host
+			if len(host) > 63 {
+				key += "/pullpass"
+			}
+			labels[key] = "true"
+			all = append(all, host)
+		}
+	}
+	w.Renewer()
+	namespace := w.Namespace()
+	w.label(namespace, labels)
+	w.WaitSecret(namespace, all...)
+	w.Settle()
+	for region := range regions {
+		if region == "public" {
+			continue
+		}
+		if n := w.TokenCalls("", region); n != 1 {
+			t.Errorf("region %s: AWS was asked for %d tokens, want 1 for all %d hosts", region, n, len(regions[region]))
+		}
+	}
+}
+
+// TestEndpointsFollowTheHost reaches AWS by its real host names, through a proxy
+// that is the stand-in: the most demanding of a region's hosts decides which
+// endpoint is asked for the token of all of them.
+func TestEndpointsFollowTheHost(t *testing.T) {
+	const plain, fips = "111111111111.dkr.ecr.us-east-2.amazonaws.com", "111111111111.dkr.ecr-fips.us-east-2.amazonaws.com"
+	const dualStack = "111111111111.dkr-ecr.us-west-2.on.aws"
+	w := world(t, nil)
+	keys := fixture.Keys(w.User("alice"))
+	w.RenewerIn(w.AWS.ProxyEnvironment(w.TempFile("ca.pem", string(w.AWS.CertificateAuthority()))))
+	for _, step := range []struct {
+		host, region, endpoint string
+		calls                  int
+	}{
+		{plain, "us-east-2", "api.ecr.us-east-2.amazonaws.com", 1},
+		{fips, "us-east-2", "api.ecr-fips.us-east-2.amazonaws.com", 2},
+		{dualStack, "us-west-2", "ecr.us-west-2.api.aws", 1},
+	} {
+		w.Credential(step.host, keys)
+		w.WaitSecret(w.Namespace(step.host), step.host)
+		w.Settle()
+		if n := w.TokenCalls("", step.region); n != step.calls {
+			t.Errorf("%s: AWS was asked for %d tokens of the region, want %d", step.host, n, step.calls)
+		}
+		last := ""
+		for _, call := range w.AWS.Calls() {
+			if call.Operation == fakeaws.OperationToken {
+				last = call.Host
+			}
+		}
+		if last != step.endpoint {
+			t.Errorf("%s: the last token came from %s, want %s", step.host, last, step.endpoint)
+		}
+	}
+}
+
+func partitionOf(region string) string {
+	for prefix, partition := range map[string]string{
+		"us-gov-": "aws-us-gov", "cn-": "aws-cn", "eusc-": "aws-eusc", "us-iso-": "aws-iso",
+		"us-isob-": "aws-iso-b", "eu-isoe-": "aws-iso-e", "us-isof-": "aws-iso-f",
+	} {
+		if strings.HasPrefix(region, prefix) {
+			return partition
+		}
+	}
+	return "aws"
+}
+
+func TestLabelsAddedChangedAndRemoved(t *testing.T) {
+	w := world(t, nil)
+	keys := fixture.Keys(w.User("alice"))
+	w.Credential(hostA, keys)
+	w.Credential(hostB, keys)
+	w.Renewer()
+	namespace := w.Namespace()
+
+	w.label(namespace, map[string]string{hostA: "true"})
+	before := w.WaitSecret(namespace, hostA)
+	w.label(namespace, map[string]string{hostB: "true"})
+	w.WaitSecret(namespace, hostA, hostB)
+	w.label(namespace, map[string]string{hostA: "false"})
+	after := w.WaitSecret(namespace, hostB)
+	if before.UID != after.UID {
+		t.Error("the secret was made anew, so the kubelet will check every image again")
+	}
+	w.label(namespace, map[string]string{hostB: ""})
+	w.WaitNoSecret(namespace)
+}
+
+func TestMalformedLabelIsReported(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	namespace := w.Namespace("11111111111.dkr.ecr.us-east-1.amazonaws.com")
+	w.WaitEvent(namespace, "InvalidRegistryLabel", `"11111111111" is not an account of 12 digits`)
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
+	w.label(namespace, map[string]string{hostA: "yes"})
+	w.WaitEvent(namespace, "InvalidRegistryLabel", `has the value "yes"`)
+	w.label(namespace, map[string]string{hostA: "true"})
+	w.WaitSecret(namespace, hostA)
+}
+
+// TestNamespaceMadeAgain deletes a labelled namespace and makes it again as soon
+// as its name is free.
+func TestNamespaceMadeAgain(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	namespace := w.Namespace(hostA)
+	before := w.WaitSecret(namespace, hostA)
+
+	w.Must(w.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
+	w.Eventually("the namespace made again", func() error {
+		_, err := w.Cluster.CreateNamespace(t.Context(), namespace, fixture.True(hostA))
+		return err
+	})
+	if after := w.WaitSecret(namespace, hostA); after.UID == before.UID {
+		t.Error("the secret is still that of the first namespace")
+	}
+	w.NoSecretsShown(renewer)
+}
+
+// TestTerminatingNamespaceIsLeftAlone holds a namespace's deletion up with a
+// finalizer of its own, and looks for attempts to write into it.
+func TestTerminatingNamespaceIsLeftAlone(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+
+	w.finalizers(namespace, `["pullpass.dev/test"]`)
+	defer w.finalizers(namespace, `null`)
+	w.Must(w.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
+	w.WaitNoSecret(namespace)
+	w.WaitMetric(renewer, 0, "pullpass_namespaces")
+	for _, result := range []string{"failed", "forbidden", "conflict"} {
+		w.WaitMetric(renewer, 0, "pullpass_syncs_total", "result", result)
+	}
+}
+
+// World adds what these tests do to namespaces.
+type World struct{ *fixture.World }
+
+// in returns the same world for a subtest.
+func (w *World) in(t *testing.T) *World { return &World{w.In(t)} }
+
+// label sets labels of a namespace. An empty value removes the label.
+func (w *World) label(namespace string, labels map[string]string) {
+	w.Helper()
+	patch := ""
+	for key, value := range labels {
+		encoded := "null"
+		if value != "" {
+			encoded = fmt.Sprintf("%q", value)
+		}
+		patch += fmt.Sprintf(",%q:%s", key, encoded)
+	}
+	w.patch(namespace, fmt.Sprintf(`{"metadata":{"labels":{%s}}}`, patch[1:]))
+}
+
+// finalizers sets a namespace's own finalizers, given in JSON.
+func (w *World) finalizers(namespace, finalizers string) {
+	w.Helper()
+	w.patch(namespace, fmt.Sprintf(`{"metadata":{"finalizers":%s}}`, finalizers))
+}
+
+func (w *World) patch(namespace, patch string) {
+	w.Helper()
+	_, err := w.Client.CoreV1().Namespaces().Patch(w.Context(), namespace, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
+	w.Must(err)
+}

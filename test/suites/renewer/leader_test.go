@@ -1,0 +1,167 @@
+package renewer
+
+import (
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/test/harness/fixture"
+	"github.com/pullpass/pullpass/test/harness/install"
+)
+
+// writes returns how often the renewer of this world wrote or deleted the pull
+// secret of a namespace.
+func (w *World) writes(namespace string) int {
+	w.Helper()
+	events, err := w.Cluster.AuditEvents()
+	w.Must(err)
+	n := 0
+	for _, e := range events {
+		if e.ObjectRef != nil && e.ObjectRef.Resource == "secrets" && e.ObjectRef.Name == w.SecretName && e.ObjectRef.Namespace == namespace &&
+			(e.Verb == "patch" || e.Verb == "delete") && strings.HasPrefix(e.UserAgent, "pullpass-renewer/") {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *World) holder() string {
+	w.Helper()
+	lease, err := w.Client.CoordinationV1().Leases(w.Release.Namespace).Get(w.Context(), "pullpass-renewer", metav1.GetOptions{})
+	w.Must(err)
+	if lease.Spec.HolderIdentity == nil {
+		return ""
+	}
+	return *lease.Spec.HolderIdentity
+}
+
+// TestRestartRewritesNothing ends the renewer in peace and starts it again.
+func TestRestartRewritesNothing(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	first := w.Renewer()
+	namespace := w.Namespace(hostA)
+	before := w.WaitSecret(namespace, hostA)
+	orphaned := w.Namespace(hostA)
+	w.WaitSecret(orphaned, hostA)
+	if got := w.holder(); got == "" {
+		t.Error("nobody holds the lease")
+	}
+	first.Stop(10 * time.Second)
+	if code := first.ExitCode(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if got := w.holder(); got != "" {
+		t.Errorf("%s still holds the lease", got)
+	}
+	w.Settle() // the audit log is a moment behind
+	written := w.writes(namespace)
+	if written == 0 {
+		t.Error("the audit log knows of no write at all")
+	}
+
+	// What changes while nobody looks is seen afterwards.
+	w.label(orphaned, map[string]string{hostA: ""})
+	second := w.Renewer()
+	w.WaitSecret(w.Namespace(hostA), hostA)
+	w.WaitNoSecret(orphaned)
+	w.Settle()
+	if after := w.Secret(namespace); after.ResourceVersion != before.ResourceVersion {
+		t.Error("the secret was written")
+	}
+	if n := w.writes(namespace) - written; n != 0 {
+		t.Errorf("%d writes after the restart, want none", n)
+	}
+	if n := w.TokenCalls("", ""); n != 2 {
+		t.Errorf("AWS was asked for %d tokens, want 1 for each run", n)
+	}
+	w.WaitMetric(second, 2, "pullpass_namespaces", "state", "ready")
+}
+
+// TestLeaderKilled runs two replicas and kills the one that leads.
+func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555551.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	one := w.Renewer()
+	w.WaitMetric(one, 1, "pullpass_leader")
+	two := w.Renewer()
+	namespace := w.Namespace(hostA)
+	before := w.WaitSecret(namespace, hostA)
+	w.WaitMetric(two, 0, "pullpass_leader")
+	if n := w.TokenCalls("", ""); n != 1 {
+		t.Errorf("AWS was asked for %d tokens by two replicas, want 1", n)
+	}
+
+	one.Kill()
+	missed := w.Namespace(hostA)
+	w.WaitMetric(two, 1, "pullpass_leader")
+	w.WaitSecret(missed, hostA)
+	w.Settle()
+	if n := w.TokenCalls("", ""); n != 2 {
+		t.Errorf("AWS was asked for %d tokens, want one more", n)
+	}
+	if after := w.Secret(namespace); after.ResourceVersion != before.ResourceVersion {
+		t.Error("the secret of the first leader was rewritten without need")
+	}
+}
+
+// TestPausedLeader stops the leader's process until another leads, and lets it
+// go on: it must end, and change nothing.
+func TestPausedLeader(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555552.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
+	w := world(t, nil)
+	w.AWS.SetTokenLifetime(time.Minute)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	paused := w.Renewer()
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+	w.WaitMetric(paused, 1, "pullpass_leader")
+	other := w.Renewer()
+
+	w.Must(paused.Signal(syscall.SIGSTOP))
+	w.WaitMetric(other, 1, "pullpass_leader")
+	first := w.Secret(namespace)
+	second := w.WaitOtherToken(namespace, hostA, first)
+	w.Must(paused.Signal(syscall.SIGCONT))
+	w.Eventually("the end of the old leader", func() error { return ended(paused) })
+	if code := paused.ExitCode(); code != 1 {
+		t.Errorf("exit code %d, want 1", code)
+	}
+	if after := w.Secret(namespace); fixture.Auths(after)[hostA] == fixture.Auths(first)[hostA] {
+		t.Error("the old leader brought its token back")
+	}
+	w.Must(w.CheckSecret(second, hostA))
+}
+
+func ended(p *install.Program) error {
+	if !p.Ended() {
+		return fmt.Errorf("it still runs")
+	}
+	return nil
+}
+
+// TestAPIServerRestart takes the API server away for a while.
+func TestAPIServerRestart(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer("--leader-elect=false")
+	before := w.WaitSecret(w.Namespace(hostA), hostA)
+	w.Cluster.StopAPIServer()
+	time.Sleep(2 * time.Second)
+	w.Must(w.Cluster.StartAPIServer(t.Context()))
+	w.WaitSecret(w.Namespace(hostA), hostA)
+	if after := w.Secret(before.Namespace); after.ResourceVersion != before.ResourceVersion {
+		t.Error("the secret was rewritten without need")
+	}
+	if n := w.TokenCalls("", ""); n != 1 {
+		t.Errorf("AWS was asked for %d tokens, want 1", n)
+	}
+	w.NoSecretsShown(renewer)
+}

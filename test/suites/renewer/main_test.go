@@ -1,0 +1,25 @@
+// Package renewer tests the renewer on a real API server, with the chart's own
+// roles, against the AWS stand-in.
+package renewer
+
+import (
+	"os"
+	"testing"
+
+	"github.com/pullpass/pullpass/test/harness/fixture"
+)
+
+var suite = fixture.Suite{Programs: []string{"renewer"}}
+
+func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
+
+// world installs a release for a test.
+func world(t *testing.T, values map[string]any) *World {
+	t.Helper()
+	return &World{suite.NewWorld(t, values)}
+}
+
+const (
+	hostA = "111111111111.dkr.ecr.us-east-1.amazonaws.com"
+	hostB = "222222222222.dkr.ecr.eu-west-1.amazonaws.com"
+)

@@ -1,0 +1,78 @@
+// Docs writes what can be told from the product into Markdown: what the programs
+// say of themselves into the README, between the comments <!-- PROGRAM --help -->
+// and <!-- end -->, and the chart's values into its README, after <!-- values -->.
+// With -check it only says whether both are up to date.
+package main
+
+import (
+	"bytes"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+
+	"github.com/pullpass/pullpass/test/harness/repo"
+)
+
+func main() {
+	check := flag.Bool("check", false, "change nothing; exit 1 if the README is out of date")
+	flag.Parse()
+	if err := run(*check); err != nil {
+		fmt.Fprintln(os.Stderr, "docs:", err)
+		os.Exit(1)
+	}
+}
+
+var (
+	helpBlock   = regexp.MustCompile(`(?s)<!-- (\w+) --help -->\n.*?<!-- end -->`)
+	valuesBlock = regexp.MustCompile(`(?s)<!-- values -->\n.*?<!-- end -->`)
+)
+
+func run(check bool) error {
+	readme, chart := filepath.Join(repo.Root(), "README.md"), repo.ChartDir()
+	return errors.Join(
+		rewrite(readme, helpBlock, check, func(match [][]byte) ([]byte, error) {
+			program := string(match[1])
+			cmd := exec.Command(filepath.Join(repo.Root(), "bin", program), "--help")
+			cmd.Env = []string{} // what it says must not depend on who asks
+			help, err := cmd.Output()
+			if err != nil {
+				return nil, fmt.Errorf("%s --help: %w; run make build", program, err)
+			}
+			return fmt.Appendf(nil, "<!-- %s --help -->\n```\n%s```\n<!-- end -->", program, help), nil
+		}),
+		rewrite(filepath.Join(chart, "README.md"), valuesBlock, check, func([][]byte) ([]byte, error) {
+			values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
+			if err != nil {
+				return nil, err
+			}
+			table, err := valuesTable(values)
+			return fmt.Appendf(nil, "<!-- values -->\n%s<!-- end -->", table), err
+		}),
+	)
+}
+
+// rewrite replaces the blocks of a file, or with check says whether that would
+// change it.
+func rewrite(path string, block *regexp.Regexp, check bool, write func(match [][]byte) ([]byte, error)) error {
+	before, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	var failed error
+	after := block.ReplaceAllFunc(before, func(b []byte) []byte {
+		text, err := write(block.FindSubmatch(b))
+		failed = errors.Join(failed, err)
+		return text
+	})
+	switch {
+	case failed != nil || bytes.Equal(before, after):
+		return failed
+	case check:
+		return fmt.Errorf("%s is out of date: run make update", path)
+	}
+	return os.WriteFile(path, after, 0o644)
+}
