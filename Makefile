@@ -17,20 +17,12 @@ CLIENT_PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/am
 MODULES := . test
 PINS := $(patsubst %/go.mod,%,$(wildcard test/pins/*/go.mod))
 
-# Minors of Kubernetes older than the one that all tests run on: each has a pin.
-COMPAT := $(patsubst test/pins/kubernetes-%,%,$(filter test/pins/kubernetes-%,$(PINS)))
-
 # What `--version` says. Without git, or without a commit, the programs say what
 # Go recorded.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
 LDFLAGS := -s -w -X github.com/pullpass/pullpass/internal/version.version=$(VERSION)
 
-# Where what is built once per version is kept, as in test/cluster.
-CACHE := $(or $(PULLPASS_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pullpass)
-
-GOLANGCI_LINT_VERSION := v2.15.0
-# A linter can only read code for Go versions up to the one that built it.
-GOLANGCI_LINT := $(CACHE)/golangci-lint-$(GOLANGCI_LINT_VERSION)-$(shell go env GOVERSION 2>/dev/null)
+GOLANGCI_LINT := CGO_ENABLED=0 go tool -modfile=$(CURDIR)/test/pins/lint/go.mod golangci-lint
 
 IMAGE ?= ghcr.io/pullpass/pullpass:$(or $(VERSION),dev)
 CONTAINER_TOOL ?= $(notdir $(firstword $(shell command -v docker podman 2>/dev/null)))
@@ -81,57 +73,46 @@ bench: ## Measure the product against floors measured in the same run
 
 ##@ Check
 
-# What the tests run on. A node takes root on Linux, and its programs are compiled
-# there only.
-TEST_BINARIES := etcd kube-apiserver kube-controller-manager kubectl helm promtool promql
-ifeq ($(shell id -u)-$(shell uname -s),0-Linux)
-TEST_BINARIES += kube-scheduler kubelet kube-proxy containerd containerd-shim-runc-v2 ctr cert-manager helm3
-endif
-
-# Cold, some 40 minutes on 2 cores: what the tests run on is compiled first, then
-# the tests with the race detector. After that some 15: the longest, test/e2e,
-# pulls images for 6 minutes, the time of three tokens. TESTFLAGS are flags of go
-# test, such as TESTFLAGS='-run TestRotation'.
+# Cold, some 20 minutes on 2 cores, most of them for compiling. TESTFLAGS are flags
+# of go test, such as TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
-	@echo 'compiling what the tests run on, which takes some minutes the first time'
-	@cd test && go run ./tools/build $(TEST_BINARIES)
-	@[ "$$(id -u)" = 0 ] || echo 'not root: the tests in a whole cluster with a node (test/e2e, test/isolate) are skipped'
-	@cd test && go run ./tools/runtests .. . -- $(TESTFLAGS)
+	@test/tools/run-tests unit api node -- $(TESTFLAGS)
 
-# For each version: what runs there is compiled first, then the tests. Of 1.30,
-# kube-apiserver alone takes 11 minutes of processor time, so some 6 minutes on 2
-# cores. With COMPAT=1.30 one version only.
+.PHONY: test-unit
+test-unit: ## Run the tests that need no cluster
+	@test/tools/run-tests unit -- $(TESTFLAGS)
+
+.PHONY: test-api
+test-api: ## Run the tests on a real API server
+	@test/tools/run-tests api -- $(TESTFLAGS)
+
+.PHONY: test-node
+test-node: ## Run the tests in a cluster with a node, which takes root on Linux
+	@test/tools/run-tests node -- $(TESTFLAGS)
+
+# Each version takes some 6 minutes on 2 cores to compile the first time. With
+# COMPAT=1.30 one version only.
 .PHONY: test-compat
-test-compat: ## Test the chart and the programs on older Kubernetes versions
-	@cd test; output=$$(mktemp); trap 'rm -f "$$output"' EXIT; lines=; failed=0; \
-	for minor in $(COMPAT); do \
-		export PULLPASS_TEST_KUBERNETES=$$minor; \
-		echo "building Kubernetes $$minor, which takes some minutes the first time"; \
-		built=$$(go run ./tools/build etcd helm kube-controller-manager kube-apiserver | tail -n 1); \
-		go run ./tools/runtests . -- $(TESTFLAGS) ./suites/chart ./suites/policy ./suites/renewer ./suites/webhook | tee "$$output" || failed=1; \
-		mv test.log "test-$$minor.log"; echo "test.log is now test-$$minor.log"; \
-		lines+="Kubernetes $$(basename "$$built" | cut -d- -f3): $$(tail -n 1 "$$output")"$$'\n'; \
-	done; printf '\n%s' "$$lines"; exit $$failed
+test-compat: ## Test the chart and the programs on all supported Kubernetes versions
+	@test/tools/compat $(COMPAT)
 
-# Cold, some 10 minutes on 2 cores: golangci-lint takes 4 to compile, helm 3.
-# Without cgo, as everything else is built but the tests with -race, so that the
-# dependencies are compiled once for all.
+# Cold, some 5 minutes on 2 cores, most of them to compile golangci-lint.
 # `make -k verify` goes on after a failure.
 .PHONY: verify
 verify: verify-format verify-lint verify-tidy verify-docs verify-chart verify-scripts verify-paths ## Check all that needs no test
 
 .PHONY: verify-format
-verify-format: $(GOLANGCI_LINT) ## Code is formatted
-	@echo 'verify-format: golangci-lint fmt'
+verify-format: ## Code is formatted
+	@echo 'verify-format: golangci-lint fmt, which takes some minutes to compile the first time'
 	@for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt --diff ./...) || failed=1; done; exit $${failed:-0}
 
 .PHONY: verify-lint
-verify-lint: $(GOLANGCI_LINT) ## go vet and golangci-lint find nothing
+verify-lint: ## go vet and golangci-lint find nothing
 	@for m in $(MODULES); do \
 		echo "verify-lint: go vet and golangci-lint in $$m"; \
 		(cd $$m && CGO_ENABLED=0 go vet ./...) || failed=1; \
-		(cd $$m && CGO_ENABLED=0 $(GOLANGCI_LINT) run --allow-parallel-runners ./...) || failed=1; \
+		(cd $$m && $(GOLANGCI_LINT) run --allow-parallel-runners ./...) || failed=1; \
 	done; exit $${failed:-0}
 
 # The modules that programs such as kube-apiserver are built from are left out:
@@ -159,7 +140,7 @@ verify-chart: ## The chart passes helm lint --strict, with each of its example v
 
 .PHONY: verify-scripts
 verify-scripts: ## Shell scripts parse, and shellcheck (where installed) finds nothing
-	@for s in .ci/run; do \
+	@for s in .ci/run test/tools/run-tests test/tools/compat; do \
 		echo "verify-scripts: $$s"; \
 		bash -n $$s || failed=1; \
 		if command -v shellcheck >/dev/null; then shellcheck $$s || failed=1; fi; \
@@ -174,7 +155,7 @@ verify-paths: ## No file names a folder of somebody's machine
 		[ $$? -eq 1 ] # nothing found; any other status is git's trouble
 
 .PHONY: update
-update: $(GOLANGCI_LINT) build ## Format the code, tidy the modules, write generated documentation
+update: build ## Format the code, tidy the modules, write generated documentation
 	@for m in $(MODULES); do (cd $$m && $(GOLANGCI_LINT) fmt ./...); done
 	@for m in $(MODULES) $(PINS); do (cd $$m && go mod tidy); done
 	@cd test && go run ./tools/docs
@@ -183,15 +164,4 @@ update: $(GOLANGCI_LINT) build ## Format the code, tidy the modules, write gener
 
 .PHONY: clean
 clean: ## Remove what was built in the tree; the cache stays
-	rm -rf bin test.log test/test.log test/test-*.log
-
-# Compiled in a folder of its own, and there under its name only when complete.
-$(GOLANGCI_LINT):
-	@echo 'building golangci-lint $(GOLANGCI_LINT_VERSION) from source: it is not in $(CACHE) yet; about 4 minutes on 2 cores the first time'
-	@mkdir -p '$(CACHE)'
-	@new=$$(mktemp -d '$(CACHE)/golangci-lint.XXXXXX'); trap 'rm -rf "$$new"' EXIT; \
-	GOBIN="$$new" GOFLAGS= GOWORK=off CGO_ENABLED=0 go install -v github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION) 2>&1 | \
-		awk '/^go: downloading/ { if (++d % 50 == 0) print "building golangci-lint: " d " modules downloaded"; fflush(); next } \
-			/ / { print; next } \
-			++n % 200 == 0 { print "building golangci-lint: " n " packages compiled"; fflush() }'; \
-	mv "$$new/golangci-lint" '$@'
+	rm -rf bin test-results
