@@ -115,15 +115,19 @@ verify-lint: ## go vet and golangci-lint find nothing
 		(cd $$m && $(GOLANGCI_LINT) run --allow-parallel-runners ./...) || failed=1; \
 	done; exit $${failed:-0}
 
-# The modules that programs such as kube-apiserver are built from are left out:
-# -mod=readonly finds what they lack, and to find what they have too much tidy
-# downloads all that the tests of Kubernetes need.
+# The modules of test/pins are left out: -mod=readonly finds what they lack, and
+# to find what they have too much tidy downloads all that their tests need.
 .PHONY: verify-tidy
 verify-tidy: ## go.mod and go.sum of every module are tidy
 	@for m in $(MODULES); do \
 		echo "verify-tidy: go mod tidy in $$m"; \
 		(cd $$m && go mod tidy -diff) || failed=1; \
 	done; exit $${failed:-0}
+	@echo 'verify-tidy: the product and the tests require the same versions'
+	@product=$$(go list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./... | sort -u); \
+	tests=$$(cd test && go list -m -f '{{.Path}} {{with .Replace}}{{.Version}}{{else}}{{.Version}}{{end}}' all | sort); \
+	if comm -23 <(echo "$$product") <(echo "$$tests") | grep .; then \
+		echo 'verify-tidy: test/go.mod requires other versions of these, so all that needs them is compiled twice' >&2; exit 1; fi
 
 .PHONY: verify-docs
 verify-docs: build ## The README says what the programs' --help says
