@@ -115,14 +115,29 @@ func BuildPrograms(ctx context.Context, dir string, race bool, names ...string) 
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = repo.Root()
-	if !race { // which needs cgo
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cgo := "CGO_ENABLED=0"
+	if race {
+		cgo = "CGO_ENABLED=1"
 	}
+	cmd.Env = append(os.Environ(), cgo)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("building the programs: %w", err)
 	}
 	return nil
+}
+
+// RaceDetector reports whether programs can be built with it, which takes cgo and a
+// C compiler. Tests of the programs have it look at them whether they run with it
+// themselves or not.
+func RaceDetector() bool {
+	out, err := exec.Command("go", "env", "CC").Output()
+	if err != nil {
+		return false
+	}
+	compiler, _, _ := strings.Cut(strings.TrimSpace(string(out)), " ") // flags may follow
+	_, err = exec.LookPath(compiler)
+	return err == nil
 }
 
 // hostTowards returns this machine's address on the way to a server: the

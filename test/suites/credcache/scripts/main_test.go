@@ -39,7 +39,7 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(bin)
 	ctx := context.Background()
-	if err := errors.Join(install.BuildPrograms(ctx, bin, race, "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
+	if err := errors.Join(install.BuildPrograms(ctx, bin, install.RaceDetector(), "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -1,5 +1,0 @@
-//go:build !race
-
-package scripts
-
-const race = false
