@@ -49,17 +49,11 @@ func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, err
 func TestMutate(t *testing.T) {
 	image := hostA + "/app:1"
 	shop := func(l labels) map[string]labels { return map[string]labels{"shop": l} }
-	request := func(old, new string) func(string) string {
-		return func(review string) string {
-			if !strings.Contains(review, old) {
-				t.Fatalf("no %s in the review", old)
-			}
-			return strings.Replace(review, old, new, 1)
-		}
-	}
+	type replacement struct{ old, new string } // in the review
+	request := func(old, new string) replacement { return replacement{old, new} }
 	for name, c := range map[string]struct {
 		pod          string
-		request      func(string) string
+		request      replacement
 		inject       string
 		cached, live map[string]labels
 		failing      error
@@ -130,9 +124,10 @@ func TestMutate(t *testing.T) {
 				m.inject = c.inject
 			}
 			review := reviewOf(c.pod)
-			if c.request != nil {
-				review = c.request(review)
+			if !strings.Contains(review, c.request.old) {
+				t.Fatalf("no %s in the review", c.request.old)
 			}
+			review = strings.Replace(review, c.request.old, c.request.new, 1)
 			req, err := decode([]byte(review))
 			if err != nil {
 				t.Fatal(err)

@@ -118,6 +118,10 @@ func TestDecodeReviewOfPods(t *testing.T) {
 		"white space everywhere":                       {" {\n\t\"spec\" :\r{ \"imagePullSecrets\" : [ { \"name\" : \"a\" } , { } ] } } ", pod{hasSpec: true, pullSecrets: []string{"a", ""}}},
 		"a mirror pod by the mere annotation":          {`{"metadata":{"annotations":{"kubernetes.io/config.mirror":""}}}`, pod{mirror: true}},
 		"numbers, however large, and literals skipped": {`{"status":[1e999,-0,123456789012345678901234567890,true,false,null],"spec":{}}`, pod{hasSpec: true}},
+		"numbers and literals as skipped members": {
+			`{"a":0,"b":-1,"c":23.45,"d":6E7,"e":-8e-9,"f":1E+2,"g":true,"h":false,"i":null,"status":{},"spec":{"priority":-1,"x":9,"containers":[{"image":null,"y":0.5}]}}`,
+			pod{hasSpec: true},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, err := decode([]byte(reviewOf(c.pod)))
