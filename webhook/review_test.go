@@ -88,12 +88,22 @@ func TestReaderKeepsNothingOfTheReviewBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.body.Reset()
-	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2"}}`)
+	r.body.WriteString(`{}`)
+	if req, err := r.decodeReview(); err == nil {
+		t.Errorf("decoded %+v of nothing", *req)
+	}
+	r.body.Reset()
+	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}`)
+	if req, err := r.decodeReview(); err == nil {
+		t.Errorf("decoded %+v of a review without a request", *req)
+	}
+	r.body.Reset()
+	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2","object":{"spec":{"containers":[{"image":null}]}}}}`)
 	req, err := r.decodeReview()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (request{uid: "u-2"}); !reflect.DeepEqual(*req, want) {
+	if want := (request{uid: "u-2", pod: pod{hasSpec: true}}); !reflect.DeepEqual(*req, want) {
 		t.Errorf("decoded %+v, want %+v", *req, want)
 	}
 }
@@ -155,6 +165,8 @@ func TestDecodeReviewRefuses(t *testing.T) {
 		"another kind":                    {strings.Replace(good, `"AdmissionReview"`, `"ConversionReview"`, 1), `"ConversionReview"`},
 		"no request":                      {`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}`, "no request"},
 		"a null request":                  {`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":null}`, "no request"},
+		"a number without a digit":        {strings.Replace(good, `"uid":"u-1",`, `"uid":"u-1","x":,`, 1), "unexpected ','"},
+		"a name that ends in an escape":   {`{"\`, "unexpected end"},
 		"no uid":                          {strings.Replace(good, `"uid":"u-1",`, ``, 1), "a uid of 0"},
 		"an endless uid":                  {strings.Replace(good, "u-1", strings.Repeat("u", maxUID+1), 1), "a uid of 129"},
 		"a uid that is a number":          {strings.Replace(good, `"u-1"`, `1`, 1), "unexpected '1'"},

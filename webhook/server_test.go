@@ -649,7 +649,11 @@ func TestIdleConnectionsAreTheAPIServersToDrop(t *testing.T) {
 		t.Fatal(err)
 	}
 	theirs := utilnet.SetTransportDefaults(&http.Transport{}).IdleConnTimeout // as an API server's client for webhooks has it
-	if ours := s.httpServer().IdleTimeout; theirs < time.Minute || ours < theirs+30*time.Second {
+	srv := s.httpServer()
+	if srv.WriteTimeout != cfg.WriteTimeout || cfg.WriteTimeout <= 0 {
+		t.Errorf("answers are written for %s at most, want %s", srv.WriteTimeout, cfg.WriteTimeout)
+	}
+	if ours := srv.IdleTimeout; theirs < time.Minute || ours < theirs+30*time.Second {
 		t.Errorf("idle connections are dropped after %s, and by API servers after %s", ours, theirs)
 	}
 }
