@@ -135,49 +135,50 @@ func TestCertificateStories(t *testing.T) {
 		serial int64
 		ready  string // "" when it is
 		logged string // "" for nothing
+		broken bool   // the files hold no usable pair
 	}
-	start := step{func(v volume) { v.swap(a) }, 1, "", "certificate loaded"}
+	start := step{do: func(v volume) { v.swap(a) }, serial: 1, logged: "certificate loaded"}
 	for name, steps := range map[string][]step{
 		"the kubelet swaps the folder": {start,
-			{func(v volume) { v.swap(b) }, 2, "", "certificate loaded"},
-			{func(volume) {}, 2, "", ""},
+			{func(v volume) { v.swap(b) }, 2, "", "certificate loaded", false},
+			{func(volume) {}, 2, "", "", false},
 		},
 		"the files are replaced one after the other": {start,
-			{func(v volume) { v.write("tls.crt", b.cert) }, 1, "", "private key does not match"},
-			{func(volume) {}, 1, "", ""},
-			{func(v volume) { v.write("tls.key", b.key) }, 2, "", "certificate files usable"},
+			{func(v volume) { v.write("tls.crt", b.cert) }, 1, "", "private key does not match", true},
+			{func(volume) {}, 1, "", "", true},
+			{func(v volume) { v.write("tls.key", b.key) }, 2, "", "certificate files usable", false},
 		},
 		"a file is cut off while it is written": {start,
-			{func(v volume) { v.write("tls.crt", b.cert[:len(b.cert)/2]) }, 1, "", "failed to find any PEM data"},
-			{func(v volume) { v.write("tls.crt", "") }, 1, "", ""},
-			{func(v volume) { v.write("tls.crt", a.cert) }, 1, "", "certificate files usable"},
+			{func(v volume) { v.write("tls.crt", b.cert[:len(b.cert)/2]) }, 1, "", "failed to find any PEM data", true},
+			{func(v volume) { v.write("tls.crt", "") }, 1, "", "", true},
+			{func(v volume) { v.write("tls.crt", a.cert) }, 1, "", "certificate files usable", false},
 		},
 		"the file is no PEM": {start,
-			{func(v volume) { v.write("tls.key", "hunter2") }, 1, "", "failed to find any PEM data"},
+			{func(v volume) { v.write("tls.key", "hunter2") }, 1, "", "failed to find any PEM data", true},
 		},
 		"the Secret is deleted and comes back": {start,
-			{func(v volume) { v.check(os.Remove(filepath.Join(v.dir, "..data"))) }, 1, "", "no such file"},
-			{func(volume) {}, 1, "", ""},
-			{func(v volume) { v.swap(b) }, 2, "", "certificate files usable"},
+			{func(v volume) { v.check(os.Remove(filepath.Join(v.dir, "..data"))) }, 1, "", "no such file", true},
+			{func(volume) {}, 1, "", "", true},
+			{func(v volume) { v.swap(b) }, 2, "", "certificate files usable", false},
 		},
 		"the pair comes late": {
-			{func(volume) {}, 0, "no certificate yet", ""},
-			{func(v volume) { v.swap(a) }, 1, "", "certificate files usable"},
+			{func(volume) {}, 0, "no certificate yet", "", true},
+			{func(v volume) { v.swap(a) }, 1, "", "certificate files usable", false},
 		},
 		"an expired certificate at the start is replaced": {
-			{func(v volume) { v.swap(expired) }, 3, "expired at", "expired at"},
-			{func(volume) {}, 3, "expired at", ""},
-			{func(v volume) { v.swap(a) }, 1, "", "certificate files usable"},
+			{func(v volume) { v.swap(expired) }, 3, "expired at", "expired at", true},
+			{func(volume) {}, 3, "expired at", "", true},
+			{func(v volume) { v.swap(a) }, 1, "", "certificate files usable", false},
 		},
 		"an expired certificate never replaces a valid one": {start,
-			{func(v volume) { v.swap(expired) }, 1, "", "expired at"},
-			{func(v volume) { v.swap(b) }, 2, "", "certificate files usable"},
+			{func(v volume) { v.swap(expired) }, 1, "", "expired at", true},
+			{func(v volume) { v.swap(b) }, 2, "", "certificate files usable", false},
 		},
 		"nor does one of the future": {start,
-			{func(v volume) { v.swap(future) }, 1, "", "not valid before"},
+			{func(v volume) { v.swap(future) }, 1, "", "not valid before", true},
 		},
 		"a certificate of the future is not ready": {
-			{func(v volume) { v.swap(future) }, 4, "not valid before", "not valid before"},
+			{func(v volume) { v.swap(future) }, 4, "not valid before", "not valid before", true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,11 +194,12 @@ func TestCertificateStories(t *testing.T) {
 				s.do(v)
 				c.poll()
 				var serial int64
+				var expires float64
 				if pair, err := c.GetCertificate(nil); err == nil {
-					serial = pair.Leaf.SerialNumber.Int64()
-					if expiry := metric(t, reg, "pullpass_certificate_expiry_timestamp_seconds"); expiry != float64(pair.Leaf.NotAfter.Unix()) {
-						t.Errorf("step %d: expiry metric %f", i, expiry)
-					}
+					serial, expires = pair.Leaf.SerialNumber.Int64(), float64(pair.Leaf.NotAfter.Unix())
+				}
+				if expiry := metric(t, reg, "pullpass_certificate_expiry_timestamp_seconds"); expiry != expires {
+					t.Errorf("step %d: expiry metric %f, want %f", i, expiry, expires)
 				}
 				if serial != s.serial {
 					t.Errorf("step %d: serving %d, want %d", i, serial, s.serial)
@@ -210,7 +212,7 @@ func TestCertificateStories(t *testing.T) {
 				} else if strings.Contains(got, "hunter2") {
 					t.Errorf("step %d: the log holds the key", i)
 				}
-				if got, want := metric(t, reg, "pullpass_certificate_problem"), c.problem != ""; got == 1 != want {
+				if got := metric(t, reg, "pullpass_certificate_problem"); (got == 1) != s.broken {
 					t.Errorf("step %d: problem metric %f", i, got)
 				}
 			}

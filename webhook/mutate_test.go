@@ -49,17 +49,11 @@ func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, err
 func TestMutate(t *testing.T) {
 	image := hostA + "/app:1"
 	shop := func(l labels) map[string]labels { return map[string]labels{"shop": l} }
-	request := func(old, new string) func(string) string {
-		return func(review string) string {
-			if !strings.Contains(review, old) {
-				t.Fatalf("no %s in the review", old)
-			}
-			return strings.Replace(review, old, new, 1)
-		}
-	}
+	type replacement struct{ old, new string } // in the review
+	request := func(old, new string) replacement { return replacement{old, new} }
 	for name, c := range map[string]struct {
 		pod          string
-		request      func(string) string
+		request      replacement
 		inject       string
 		cached, live map[string]labels
 		failing      error
@@ -104,6 +98,11 @@ func TestMutate(t *testing.T) {
 		"a binding":                                 {pod: podOf(image), request: request(`"operation"`, `"subResource":"binding","operation"`), result: skipped},
 		"another kind":                              {pod: podOf(image), request: request(`"kind":"Pod"`, `"kind":"PodTemplate"`), result: skipped},
 		"another resource":                          {pod: podOf(image), request: request(`"resource":"pods"`, `"resource":"podtemplates"`), result: skipped},
+		"a kind of another group":                   {pod: podOf(image), request: request(`"kind":{"group":""`, `"kind":{"group":"metrics.k8s.io"`), result: skipped},
+		"a kind of another version":                 {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1"`, `"kind":{"group":"","version":"v2"`), result: skipped},
+		"pods of another version":                   {pod: podOf(image), request: request(`"resource":{"group":"","version":"v1"`, `"resource":{"group":"","version":"v2"`), result: skipped},
+		"the longest uid":                           {pod: podOf(image), request: request(`"u-1"`, `"`+strings.Repeat("u", 128)+`"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"two labels in upper case":                  {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostB): "true", strings.ToUpper(hostA): "true", "333333333333.DKR.ecr.eu-west-1.amazonaws.com": "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
 		"pods of another group":                     {pod: podOf(image), request: request(`"resource":{"group":""`, `"resource":{"group":"metrics.k8s.io"`), result: skipped},
 		"no kind at all":                            {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
 		"no namespace":                              {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
@@ -130,9 +129,10 @@ func TestMutate(t *testing.T) {
 				m.inject = c.inject
 			}
 			review := reviewOf(c.pod)
-			if c.request != nil {
-				review = c.request(review)
+			if !strings.Contains(review, c.request.old) {
+				t.Fatalf("no %s in the review", c.request.old)
 			}
+			review = strings.Replace(review, c.request.old, c.request.new, 1)
 			req, err := decode([]byte(review))
 			if err != nil {
 				t.Fatal(err)
@@ -162,6 +162,24 @@ func TestMutate(t *testing.T) {
 				t.Errorf("pull secrets %v, want %v", spec["imagePullSecrets"], want)
 			}
 		})
+	}
+}
+
+// An API server that has hung up waits for no answer.
+func TestMutateGivesUpALookupWithItsRequest(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: &fakeNamespaces{getLive: func(ctx context.Context) error {
+		cancel()
+		<-ctx.Done()
+		return ctx.Err()
+	}}}
+	req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	patch, result, err := m.Mutate(ctx, req, func() time.Duration { return time.Minute })
+	if patch != nil || result != failed || !errors.Is(err, context.Canceled) {
+		t.Errorf("%s with patch %q and error %v", result, patch, err)
 	}
 }
 

@@ -88,12 +88,17 @@ func TestReaderKeepsNothingOfTheReviewBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.body.Reset()
-	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2"}}`)
+	r.body.WriteString(`{"request":{"uid":"u-2"}}`)
+	if req, err := r.decodeReview(); err == nil {
+		t.Errorf("decoded %+v of a review without a kind and a version", *req)
+	}
+	r.body.Reset()
+	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2","object":{"spec":{"containers":[{"image":null}]}}}}`)
 	req, err := r.decodeReview()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := (request{uid: "u-2"}); !reflect.DeepEqual(*req, want) {
+	if want := (request{uid: "u-2", pod: pod{hasSpec: true}}); !reflect.DeepEqual(*req, want) {
 		t.Errorf("decoded %+v, want %+v", *req, want)
 	}
 }
@@ -118,6 +123,10 @@ func TestDecodeReviewOfPods(t *testing.T) {
 		"white space everywhere":                       {" {\n\t\"spec\" :\r{ \"imagePullSecrets\" : [ { \"name\" : \"a\" } , { } ] } } ", pod{hasSpec: true, pullSecrets: []string{"a", ""}}},
 		"a mirror pod by the mere annotation":          {`{"metadata":{"annotations":{"kubernetes.io/config.mirror":""}}}`, pod{mirror: true}},
 		"numbers, however large, and literals skipped": {`{"status":[1e999,-0,123456789012345678901234567890,true,false,null],"spec":{}}`, pod{hasSpec: true}},
+		"numbers and literals as skipped members": {
+			`{"a":0,"b":-1,"c":23.45,"d":6E7,"e":-8e-9,"f":1E+2,"g":true,"h":false,"i":null,"status":{},"spec":{"priority":-1,"x":9,"containers":[{"image":null,"y":0.5}]}}`,
+			pod{hasSpec: true},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			req, err := decode([]byte(reviewOf(c.pod)))
@@ -151,6 +160,8 @@ func TestDecodeReviewRefuses(t *testing.T) {
 		"another kind":                    {strings.Replace(good, `"AdmissionReview"`, `"ConversionReview"`, 1), `"ConversionReview"`},
 		"no request":                      {`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}`, "no request"},
 		"a null request":                  {`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","request":null}`, "no request"},
+		"a number without a digit":        {strings.Replace(good, `"uid":"u-1",`, `"uid":"u-1","x":,`, 1), "unexpected ','"},
+		"a name that ends in an escape":   {`{"\`, "unexpected end"},
 		"no uid":                          {strings.Replace(good, `"uid":"u-1",`, ``, 1), "a uid of 0"},
 		"an endless uid":                  {strings.Replace(good, "u-1", strings.Repeat("u", maxUID+1), 1), "a uid of 129"},
 		"a uid that is a number":          {strings.Replace(good, `"u-1"`, `1`, 1), "unexpected '1'"},

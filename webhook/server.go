@@ -136,22 +136,7 @@ func (s *Server) WatchCertificate(ctx context.Context) { s.certificate.watch(ctx
 // Then it finishes what is under way, for at most DrainTimeout. It returns
 // early only when the listener fails.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	srv := &http.Server{
-		Handler: s.handler,
-		TLSConfig: &tls.Config{
-			MinVersion:     tls.VersionTLS12,
-			GetCertificate: s.certificate.GetCertificate,
-		},
-		// API servers call webhooks over HTTP/1.1.
-		Protocols:         new(http.Protocols),
-		ReadHeaderTimeout: s.cfg.HeaderTimeout,
-		ReadTimeout:       s.cfg.ReadTimeout,
-		WriteTimeout:      s.cfg.WriteTimeout,
-		IdleTimeout:       s.cfg.IdleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          slog.NewLogLogger(sometimesHandler{s.log.Handler(), &s.connectionErrors}, slog.LevelWarn),
-	}
-	srv.Protocols.SetHTTP1(true)
+	srv := s.httpServer()
 	failed := make(chan error, 1)
 	go func() { failed <- srv.ServeTLS(netutil.LimitListener(l, maxConnections), "", "") }()
 
@@ -175,6 +160,26 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	}
 	<-failed
 	return nil
+}
+
+func (s *Server) httpServer() *http.Server {
+	srv := &http.Server{
+		Handler: s.handler,
+		TLSConfig: &tls.Config{
+			MinVersion:     tls.VersionTLS12,
+			GetCertificate: s.certificate.GetCertificate,
+		},
+		// API servers call webhooks over HTTP/1.1.
+		Protocols:         new(http.Protocols),
+		ReadHeaderTimeout: s.cfg.HeaderTimeout,
+		ReadTimeout:       s.cfg.ReadTimeout,
+		WriteTimeout:      s.cfg.WriteTimeout,
+		IdleTimeout:       s.cfg.IdleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		ErrorLog:          slog.NewLogLogger(sometimesHandler{s.log.Handler(), &s.connectionErrors}, slog.LevelWarn),
+	}
+	srv.Protocols.SetHTTP1(true)
+	return srv
 }
 
 // closeWhenDraining asks clients to open their next connection elsewhere.

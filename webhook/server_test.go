@@ -12,17 +12,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // A logBuffer keeps what was logged until it is taken.
@@ -114,9 +120,18 @@ func startDefault(t testing.TB, ns namespaceGetter, configure func(*Config)) *ru
 // post sends a body and returns the answer, whose body it has read.
 func (r *running) post(t testing.TB, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
-	req, err := http.NewRequest(http.MethodPost, "https://"+r.address+"/mutate?timeout=2s", body)
+	res, text, err := r.send(body, header...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return res, text
+}
+
+// send is post for goroutines, which must not end the test.
+func (r *running) send(body io.Reader, header ...string) (*http.Response, string, error) {
+	req, err := http.NewRequest(http.MethodPost, "https://"+r.address+"/mutate?timeout=2s", body)
+	if err != nil {
+		return nil, "", err
 	}
 	req.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(header); i += 2 {
@@ -124,14 +139,42 @@ func (r *running) post(t testing.TB, body io.Reader, header ...string) (*http.Re
 	}
 	res, err := r.client.Do(req)
 	if err != nil {
-		t.Fatal(err)
+		return nil, "", err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	if err != nil {
-		t.Fatal(err)
+	return res, string(b), err
+}
+
+// injects sends a review of a pod that gets the secret, and returns an error
+// unless that is the answer.
+func (r *running) injects() (*http.Response, error) {
+	res, text, err := r.send(strings.NewReader(reviewOf(podOf(hostA + "/app"))))
+	if err == nil && (res.StatusCode != 200 || !strings.Contains(text, `"patch"`)) {
+		err = fmt.Errorf("answer %s: %s", res.Status, text)
 	}
-	return res, string(b)
+	return res, err
+}
+
+// eventually waits until the condition holds. How long that may take is no
+// measure of speed.
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return condition(), nil })
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+// receive waits for what a goroutine sends.
+func receive[T any](t testing.TB, what string, from <-chan T) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(time.Minute):
+		t.Fatalf("%s: nothing came", what)
+	}
+	return value
 }
 
 // dial opens a connection without HTTP.
@@ -242,6 +285,11 @@ func TestProtocols(t *testing.T) {
 	if _, err := tls.Dial("tcp", r.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2"}}); err == nil {
 		t.Error("HTTP/2 is spoken")
 	}
+	var log string
+	eventually(t, "a warning of the handshake", func() bool {
+		log += r.log.take()
+		return strings.Contains(log, `level=WARN msg="http: TLS handshake error`)
+	})
 	c, err := tls.Dial("tcp", r.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}, ServerName: "any.example"})
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +347,7 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 // bodies are admitted.
 func TestSlowBodiesAreCutOff(t *testing.T) {
 	r := startDefault(t, nil, func(c *Config) {
-		c.HeaderTimeout, c.ReadTimeout, c.IdleTimeout = time.Hour, 500*time.Millisecond, 200*time.Millisecond
+		c.HeaderTimeout, c.ReadTimeout, c.IdleTimeout = time.Hour, 2*time.Second, 200*time.Millisecond
 	})
 	var slow []net.Conn
 	for range 2 * maxLarge {
@@ -335,8 +383,10 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 	large := small + strings.Repeat(" ", smallBody)
 	expect := func(t *testing.T, r *running, body string, status int) {
 		t.Helper()
-		res, text := r.post(t, strings.NewReader(body))
-		if res.StatusCode != status || (res.Header.Get("Retry-After") == "1") != (status == 503) {
+		res, text, err := r.send(strings.NewReader(body))
+		if err != nil {
+			t.Error(err)
+		} else if res.StatusCode != status || (res.Header.Get("Retry-After") == "1") != (status == 503) {
 			t.Errorf("answer %s, Retry-After %q: %s", res.Status, res.Header.Get("Retry-After"), text)
 		}
 	}
@@ -363,12 +413,13 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 		for range maxWork {
 			wg.Go(func() { expect(t, r, small, 200) })
 		}
-		for len(r.work) < maxWork {
-			time.Sleep(time.Millisecond)
-		}
+		full := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return len(r.work) == maxWork, nil })
 		expect(t, r, small, 503)
 		close(release)
 		wg.Wait()
+		if full != nil {
+			t.Fatalf("%d requests never were at work at once", maxWork)
+		}
 		expect(t, r, small, 200)
 	})
 }
@@ -376,7 +427,6 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 type panicking struct{ fakeNamespaces }
 
 func (p *panicking) GetLive(context.Context, string) (ns *nsMeta, err error) {
-	p.lookups.Add(1)
 	panic("a bug")
 }
 
@@ -393,7 +443,7 @@ func TestPanicEndsOneRequestOnly(t *testing.T) {
 	if n := r.count(t, panicked); n != 3 {
 		t.Errorf("%f panics counted", n)
 	}
-	if log := r.log.take(); strings.Count(log, "a bug") != 1 || strings.Count(log, "mutate.go") == 0 {
+	if log := r.log.take(); !strings.Contains(log, "a bug") || !strings.Contains(log, "mutate.go") {
 		t.Errorf("logged %s", log)
 	}
 	if len(r.work) != 0 {
@@ -401,47 +451,103 @@ func TestPanicEndsOneRequestOnly(t *testing.T) {
 	}
 }
 
-// A lookup ends before the API server's patience does, and the pod is admitted.
+// A lookup ends before the API server's patience does, whatever the request has
+// taken until then, and the pod is admitted.
 func TestLookupBound(t *testing.T) {
-	for query, want := range map[string]time.Duration{
-		"": time.Second, "?timeout=30s": time.Second, "?timeout=x": time.Second, "?timeout=1s": time.Second - lookupMargin, "?timeout=100ms": 100*time.Millisecond - lookupMargin,
+	const wholly = time.Second // DefaultConfig's LookupTimeout
+	for name, c := range map[string]struct {
+		query  string
+		slow   time.Duration // how long the body takes to come
+		answer time.Duration // after the request's beginning
+	}{
+		"no timeout":                   {query: "", answer: wholly},
+		"a timeout that is none":       {query: "?timeout=x", answer: wholly},
+		"the API server's default":     {query: "?timeout=10s", answer: wholly},
+		"a short timeout":              {query: "?timeout=1s", answer: 750 * time.Millisecond},
+		"a slow body":                  {query: "?timeout=1s", slow: 600 * time.Millisecond, answer: 750 * time.Millisecond},
+		"a slow body, and time for it": {query: "?timeout=10s", slow: 600 * time.Millisecond, answer: 600*time.Millisecond + wholly},
+		"a timeout of next to nothing": {query: "?timeout=100ms", answer: 0},
+		"a timeout that is over":       {query: "?timeout=1s", slow: 2 * time.Second, answer: 2 * time.Second},
 	} {
-		req, _ := http.NewRequest(http.MethodPost, "/mutate"+query, nil)
-		s := Server{cfg: DefaultConfig()}
-		if got := s.lookupBound(req, time.Now()); got > want || got < want-100*time.Millisecond {
-			t.Errorf("%q: %s, want %s", query, got, want)
-		}
-	}
-	ns := &fakeNamespaces{getLive: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
-	r := startDefault(t, ns, func(c *Config) { c.LookupTimeout = 10 * time.Millisecond })
-	res, text := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app"))))
-	if res.StatusCode != 200 || !strings.Contains(text, `"allowed":true}`) {
-		t.Errorf("answer %s: %s", res.Status, text)
-	}
-	if n := r.count(t, failed); n != 1 {
-		t.Errorf("%f errors counted", n)
-	}
-	if log := r.log.take(); !strings.Contains(log, `level=WARN msg="pod not decided on" result=error error="reading namespace \"shop\": context deadline exceeded"`) {
-		t.Errorf("logged %s", log)
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ns := &fakeNamespaces{getLive: func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }}
+				s, reg, log := unstarted(t, ns)
+				body := io.MultiReader(slowly(c.slow), strings.NewReader(reviewOf(podOf(hostA+"/app"))))
+				begin := time.Now() // a bubble's time stands still unless all wait
+				res := ask(s, c.query, body)
+				if took := time.Since(begin); took != c.answer {
+					t.Errorf("answered after %s, want %s", took, c.answer)
+				}
+				if res.Code != 200 || !strings.Contains(res.Body.String(), `"allowed":true}`) {
+					t.Errorf("answer %d: %s", res.Code, res.Body)
+				}
+				if n := metric(t, reg, "pullpass_admissions_total", "error"); n != 1 {
+					t.Errorf("%f errors counted", n)
+				}
+				if log := log.take(); !strings.Contains(log, `level=WARN msg="pod not decided on" result=error error="reading namespace \"shop\": context deadline exceeded"`) {
+					t.Errorf("logged %s", log)
+				}
+			})
+		})
 	}
 }
 
+// unstarted returns a server that does not listen.
+func unstarted(t *testing.T, ns namespaceGetter) (*Server, *prometheus.Registry, *logBuffer) {
+	t.Helper()
+	v := newVolume(t)
+	v.swap(validLeaf(t, 1))
+	reg, log := prometheus.NewRegistry(), new(logBuffer)
+	s, err := New(v.config(), ns, reg, slog.New(slog.NewTextHandler(log, nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	log.take()
+	return s, reg, log
+}
+
+// ask has a server that does not listen answer a request.
+func ask(s *Server, query string, body io.Reader) *httptest.ResponseRecorder {
+	req := httptest.NewRequest(http.MethodPost, "/mutate"+query, body)
+	req.Header.Set("Content-Type", "application/json")
+	res := httptest.NewRecorder()
+	s.handler.ServeHTTP(res, req)
+	return res
+}
+
+// slowly takes its time to say that there is nothing to read.
+type slowly time.Duration
+
+func (s slowly) Read([]byte) (int, error) {
+	time.Sleep(time.Duration(s))
+	return 0, io.EOF
+}
+
+// Of each kind of trouble one warning comes in a while, however often it occurs.
 func TestWarningsAreNoFlood(t *testing.T) {
-	r := startDefault(t, nil, nil)
-	for range 20 {
-		r.post(t, strings.NewReader("x"))
-		if c, err := net.Dial("tcp", r.address); err == nil {
-			fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
-			_, _ = io.Copy(io.Discard, c)
-			c.Close()
-		}
-	}
-	log := r.log.take()
-	if n := strings.Count(log, "result=invalid"); n != 1 {
-		t.Errorf("%d warnings of 20 bad reviews", n)
-	}
-	if n := strings.Count(log, "TLS handshake error"); n != 1 {
-		t.Errorf("%d warnings of 20 bad handshakes", n)
+	for what, c := range map[string]struct {
+		trouble func(*Server)
+		logged  string
+	}{
+		"bad reviews": {func(s *Server) { ask(s, "", strings.NewReader("x")) }, "result=invalid"},
+		"panics":      {func(s *Server) { ask(s, "", strings.NewReader(reviewOf(podOf(hostA+"/app")))) }, "request panicked"},
+		"connections": {func(s *Server) { s.httpServer().ErrorLog.Print("http: TLS handshake error") }, "TLS handshake error"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _, log := unstarted(t, &panicking{})
+				for range 3 {
+					for range 20 {
+						c.trouble(s)
+					}
+					if log := log.take(); strings.Count(log, c.logged) != 1 || strings.Count(log, "level=") != 1 {
+						t.Errorf("of 20 came these warnings: %s", log)
+					}
+					time.Sleep(11 * time.Second)
+				}
+			})
+		})
 	}
 }
 
@@ -455,13 +561,71 @@ func TestOneDebugLineForAnAdmission(t *testing.T) {
 	}
 }
 
-func TestMetricsAreThereFromTheStart(t *testing.T) {
-	r := startDefault(t, nil, nil)
-	for _, res := range results {
-		if n := r.count(t, res); n != 0 {
-			t.Errorf("%s starts at %f", res, n)
+// Every result that a request can have is there from the start, and counted by
+// one request that has it.
+func TestEveryResultIsCounted(t *testing.T) {
+	ns := &unreadable{fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}, live: map[string]labels{"shop": {hostA: "true"}}}}
+	r := startDefault(t, ns, nil)
+	counts := func() map[string]float64 {
+		families, err := r.reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "pullpass_admissions_total" {
+					counts[m.GetLabel()[0].GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+		return counts
+	}
+	in := func(namespace string) string {
+		return strings.Replace(reviewOf(podOf(hostA+"/app")), `"shop"`, `"`+namespace+`"`, 1)
+	}
+	want := map[string]float64{}
+	requests := map[string]string{
+		"injected":  in("shop"),
+		"present":   reviewOf(podOf(hostA+"/app", `"imagePullSecrets":[{"name":"pullpass"}]`)),
+		"unmatched": reviewOf(podOf("nginx")),
+		"opted_out": reviewOf(`{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{}}`),
+		"skipped":   reviewOf(`null`),
+		"error":     in("gone"),
+		"invalid":   "x",
+		"shed":      in("shop") + strings.Repeat(" ", smallBody),
+		"panic":     in("bug"),
+	}
+	for result := range requests {
+		want[result] = 0
+	}
+	if got := counts(); !maps.Equal(got, want) {
+		t.Fatalf("at the start %v, want %v", got, want)
+	}
+	for range maxLarge {
+		r.large <- struct{}{}
+	}
+	for result, body := range requests {
+		r.post(t, strings.NewReader(body))
+		want[result]++
+		if got := counts(); !maps.Equal(got, want) {
+			t.Fatalf("after one that is %s: %v, want %v", result, got, want)
 		}
 	}
+}
+
+// unreadable has a namespace whose lookup panics.
+type unreadable struct{ fakeNamespaces }
+
+func (u *unreadable) GetLive(ctx context.Context, name string) (*nsMeta, error) {
+	if name == "bug" {
+		panic("a bug")
+	}
+	return u.fakeNamespaces.GetLive(ctx, name)
+}
+
+func TestMetricsAreThereFromTheStart(t *testing.T) {
+	r := startDefault(t, nil, nil)
 	families, err := r.reg.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -473,6 +637,24 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 	want := "pullpass_admission_duration_seconds pullpass_admissions_total pullpass_certificate_expiry_timestamp_seconds pullpass_certificate_problem"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("metrics %s", got)
+	}
+}
+
+// A server that drops idle connections sooner than its clients could drop one on
+// which a request is just being sent.
+func TestIdleConnectionsAreTheAPIServersToDrop(t *testing.T) {
+	cfg := newVolume(t).config()
+	s, err := New(cfg, &fakeNamespaces{}, prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	theirs := utilnet.SetTransportDefaults(&http.Transport{}).IdleConnTimeout // as an API server's client for webhooks has it
+	srv := s.httpServer()
+	if srv.WriteTimeout != cfg.WriteTimeout || cfg.WriteTimeout <= 0 {
+		t.Errorf("answers are written for %s at most, want %s", srv.WriteTimeout, cfg.WriteTimeout)
+	}
+	if ours := srv.IdleTimeout; theirs < time.Minute || ours < theirs+30*time.Second {
+		t.Errorf("idle connections are dropped after %s, and by API servers after %s", ours, theirs)
 	}
 }
 
@@ -495,7 +677,7 @@ func TestDrain(t *testing.T) {
 		<-release
 		return nil
 	}}
-	r := startDefault(t, ns, func(c *Config) { c.ShutdownDelay = 500 * time.Millisecond })
+	r := startDefault(t, ns, func(c *Config) { c.ShutdownDelay = 2 * time.Second })
 	if reasons := r.ready(); reasons != "" {
 		t.Fatalf("not ready: %s", reasons)
 	}
@@ -514,17 +696,15 @@ func TestDrain(t *testing.T) {
 	if res := send(idle); res.StatusCode != 200 || res.Close {
 		t.Errorf("before: %s, close %t", res.Status, res.Close)
 	}
-	underWay := make(chan int)
+	underWay := make(chan error, 1)
 	go func() {
-		res, _ := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app"))))
-		underWay <- res.StatusCode
+		_, err := r.injects()
+		underWay <- err
 	}()
-	<-inside
+	receive(t, "the lookup", inside)
 
 	r.stop()
-	for r.ready() == "" {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "unready", func() bool { return r.ready() != "" })
 	if reasons := r.ready(); reasons != "shutdown: shutting down\n" {
 		t.Errorf("not ready for %s", reasons)
 	}
@@ -533,51 +713,48 @@ func TestDrain(t *testing.T) {
 			t.Errorf("%s connection: %s, close %t", name, res.Status, res.Close)
 		}
 	}
-	select {
-	case <-r.done:
-		t.Error("ended with a request under way")
-	case <-time.After(time.Second): // longer than the delay
-	}
+	eventually(t, "the end of the delay", func() bool {
+		c, err := net.Dial("tcp", r.address)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
 	close(release)
-	if status := <-underWay; status != 200 {
-		t.Errorf("the request under way: %d", status)
+	if err := receive(t, "the request under way", underWay); err != nil {
+		t.Errorf("the request under way: %v", err)
 	}
-	<-r.done
-	if c, err := net.Dial("tcp", r.address); err == nil {
-		c.Close()
-		t.Error("still listening")
-	}
+	receive(t, "the end", r.done)
 }
 
 // Clients that hold their connections, as API servers do, lose no request when
 // the signal comes.
 func TestNoRequestIsLostToTheSignal(t *testing.T) {
+	const clients = 8
 	r := startDefault(t, nil, func(c *Config) { c.ShutdownDelay = 3 * time.Second })
-	var stopped atomic.Bool
-	var wg sync.WaitGroup
-	var after atomic.Int32
-	for range 8 {
-		wg.Go(func() {
+	var before, after atomic.Int32
+	var group errgroup.Group
+	for range clients {
+		group.Go(func() error {
 			for late := 0; late < 5; {
-				if stopped.Load() {
+				draining := r.ready() != ""
+				if _, err := r.injects(); err != nil {
+					return err
+				}
+				if draining {
 					late++
 					after.Add(1)
-				}
-				if res, text := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app")))); res.StatusCode != 200 {
-					t.Errorf("answer %s: %s", res.Status, text)
+				} else {
+					before.Add(1)
 				}
 			}
+			return nil
 		})
 	}
-	time.Sleep(50 * time.Millisecond)
+	eventually(t, "requests before the signal", func() bool { return before.Load() > 10*clients })
 	r.stop()
-	for r.ready() == "" {
-		time.Sleep(time.Millisecond)
-	}
-	stopped.Store(true)
-	wg.Wait()
-	if after.Load() == 0 {
-		t.Error("no request came after the signal")
+	if err := group.Wait(); err != nil || after.Load() != 5*clients {
+		t.Errorf("%d of %d requests after the signal were answered: %v", after.Load(), 5*clients, err)
 	}
 }
 
@@ -589,9 +766,9 @@ func TestDrainEnds(t *testing.T) {
 	c := r.dial(t)
 	body := reviewOf(podOf(hostA + "/app"))
 	fmt.Fprintf(c, "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
-	<-inside
+	receive(t, "the lookup", inside)
 	r.stop()
-	<-r.done
+	receive(t, "the end", r.done)
 	if log := r.log.take(); !strings.Contains(log, "requests cut off") {
 		t.Errorf("logged %s", log)
 	}
@@ -612,49 +789,53 @@ func TestRotationUnderLoad(t *testing.T) {
 	v.swap(leaves[0])
 	r := start(t, v, nil, func(c *Config) { c.CertificateInterval = time.Millisecond })
 	r.client.Transport = &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, DisableKeepAlives: true}
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	group, ctx := errgroup.WithContext(ctx)
 	var seen sync.Map
 	for range 2 {
-		wg.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				res, text := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app"))))
-				if res.StatusCode != 200 {
-					t.Errorf("answer %s: %s", res.Status, text)
+		group.Go(func() error {
+			for ctx.Err() == nil {
+				res, err := r.injects()
+				if err != nil {
+					return err
 				}
 				seen.Store(res.TLS.PeerCertificates[0].SerialNumber.Int64(), true)
 			}
+			return nil
 		})
 	}
-	wait := func(serial int64) {
-		for _, ok := seen.Load(serial); !ok; _, ok = seen.Load(serial) {
-			if t.Failed() {
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
+	served := func(serial int64) {
+		t.Helper()
 		seen.Clear()
+		eventually(t, fmt.Sprintf("certificate %d", serial), func() bool {
+			_, ok := seen.Load(serial)
+			return ok || ctx.Err() != nil
+		})
 	}
-	wait(1)
+	noticed := func() {
+		t.Helper()
+		eventually(t, "files that are no pair", func() bool { return metric(t, r.reg, "pullpass_certificate_problem") == 1 })
+	}
+	served(1)
 	for range 3 {
 		v.swap(leaves[1])
-		wait(2)
+		served(2)
 		v.write("tls.crt", leaves[2].cert)
-		time.Sleep(5 * time.Millisecond)
+		noticed()
+		served(2)
 		v.write("tls.key", leaves[2].key)
-		wait(3)
+		served(3)
 		v.write("tls.key", "")
-		time.Sleep(5 * time.Millisecond)
+		noticed()
+		served(3)
 		v.swap(leaves[0])
-		wait(1)
+		served(1)
 	}
-	close(stop)
-	wg.Wait()
+	stop()
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
 }
 
 // Without a certificate the server listens, is not ready, and serves as soon
@@ -669,9 +850,7 @@ func TestStartBeforeTheCertificate(t *testing.T) {
 		t.Error("a handshake without a certificate")
 	}
 	v.swap(validLeaf(t, 1))
-	for r.ready() != "" {
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "ready", func() bool { return r.ready() == "" })
 	if res, _ := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app")))); res.StatusCode != 200 {
 		t.Errorf("answer %s", res.Status)
 	}
@@ -705,13 +884,9 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 			r.dial(t).Close()
 		}
 	})
-	var after int
-	for range 500 {
-		if after = runtime.NumGoroutine(); after <= before {
-			return
-		}
-		time.Sleep(10 * time.Millisecond)
+	err := wait.PollUntilContextTimeout(t.Context(), 10*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return runtime.NumGoroutine() <= before, nil })
+	if err != nil {
+		buf := make([]byte, 1<<20)
+		t.Errorf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, buf[:runtime.Stack(buf, true)])
 	}
-	buf := make([]byte, 1<<20)
-	t.Errorf("%d goroutines, %d before\n%s", after, before, buf[:runtime.Stack(buf, true)])
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"net"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"k8s.io/klog/v2"
 )
@@ -27,8 +29,11 @@ func try(t *testing.T, env map[string]string, args ...string) (code int, stdout,
 	t.Helper()
 	t.Cleanup(klog.CaptureState().Restore)
 	t.Setenv("KUBERNETES_SERVICE_HOST", "") // not in a pod
+	// Whoever starts in spite of the flags has to end.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
 	var out, errs bytes.Buffer
-	code = run(t.Context(), args, func(name string) string { return env[name] }, "host", &out, &errs)
+	code = run(ctx, args, func(name string) string { return env[name] }, "host", &out, &errs)
 	return code, out.String(), errs.String()
 }
 
@@ -110,8 +115,8 @@ func TestHelp(t *testing.T) {
 			"Usage:\n  renewer [flags]\n", "Example:\n  renewer --namespace pullpass ",
 			"--admin-address ADDRESS ", `(default ":8080")`, "--kubeconfig FILE ", "--namespace NAMESPACE ", "without the flag, $POD_NAMESPACE\n",
 			"--secret-name NAME ", `(default "pullpass")`, "--credentials-secret-prefix PREFIX ", `(default "pullpass-aws-credentials")`,
-			"--default-credentials ", "--renewal-interval duration ", "--leader-elect ", "(default true)", "--workers NUMBER ", "(default 16)",
-			"--log-level LEVEL ", "--log-format FORMAT ", "--version ",
+			"--default-credentials[=true|false] ", "--renewal-interval duration ", "--leader-elect[=true|false] ", "(default true)", "--workers NUMBER ", "(default 16)",
+			"--log-level LEVEL ", "--log-format FORMAT ", "--version[=true|false] ",
 		} {
 			if !strings.Contains(stdout, want) {
 				t.Errorf("%s: no %q in\n%s", arg, want, stdout)
@@ -131,7 +136,9 @@ func TestSignalsEndIt(t *testing.T) {
 		signal os.Signal
 		elect  string
 	}{{syscall.SIGTERM, "true"}, {syscall.SIGINT, "false"}} {
-		cmd := exec.CommandContext(t.Context(), os.Args[0],
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, os.Args[0],
 			"--kubeconfig="+file(t, "kubeconfig", kubeconfig), "--admin-address=127.0.0.1:0", "--leader-elect="+c.elect)
 		cmd.Env = append(os.Environ(), "BE_RENEWER=1", "POD_NAMESPACE=own")
 		stderr, err := cmd.StderrPipe()

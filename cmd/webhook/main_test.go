@@ -4,16 +4,22 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // kubeconfig writes a kubeconfig of the server.
@@ -69,7 +75,7 @@ func TestBadFlagsEndTheStart(t *testing.T) {
 				"--tls-cert-file=" + filepath.Join(dir, "tls.crt"), "--tls-private-key-file=" + filepath.Join(dir, "tls.key"),
 			}, c.args...)
 			// Whoever starts in spite of it has to end.
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			var stdout, stderr bytes.Buffer
 			code := run(ctx, args, &stdout, &stderr)
@@ -83,8 +89,8 @@ func TestBadFlagsEndTheStart(t *testing.T) {
 // help is for people, and names every flag of the contract.
 func TestHelp(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != 0 {
-		t.Errorf("exit code %d", code)
+	if code := run(t.Context(), []string{"--help"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+		t.Errorf("exit code %d, stderr %s", code, &stderr)
 	}
 	for _, flag := range []string{
 		`--listen-address HOST:PORT`, `(default ":9443")`, `--admin-address HOST:PORT`, `(default ":8080")`, "--tls-cert-file FILE", "--tls-private-key-file FILE",
@@ -94,16 +100,6 @@ func TestHelp(t *testing.T) {
 			t.Errorf("no %s in\n%s", flag, &stdout)
 		}
 	}
-}
-
-// freeAddress returns an address that was free a moment ago.
-func freeAddress(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // The program comes up without a certificate, is alive but not ready, says
@@ -118,56 +114,95 @@ func TestRunUntilStopped(t *testing.T) {
 		_, _ = io.WriteString(w, `{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"1"},"items":[]}`)
 	}))
 	defer api.Close()
-	adminAddress, dir := freeAddress(t), t.TempDir()
+	config, dir := kubeconfig(t, api.URL), t.TempDir()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	var stdout, stderr bytes.Buffer
-	var code int
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		code = run(ctx, []string{
-			"--listen-address=127.0.0.1:0", "--admin-address=" + adminAddress, "--kubeconfig=" + kubeconfig(t, api.URL), "--shutdown-delay=200ms",
+	var stdout, log syncBuffer
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, []string{
+			"--listen-address=127.0.0.1:0", "--admin-address=127.0.0.1:0", "--kubeconfig=" + config, "--shutdown-delay=2s", "--log-level=debug",
 			"--tls-cert-file=" + filepath.Join(dir, "tls.crt"), "--tls-private-key-file=" + filepath.Join(dir, "tls.key"),
-		}, &stdout, &stderr)
-	})
-	get := func(path string) (int, string) {
-		res, err := http.Get("http://" + adminAddress + path)
+		}, &stdout, &log)
+	}()
+	eventually := func(what string, f func() error) {
+		t.Helper()
+		var last error
+		err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
+			last = f()
+			return last == nil, nil
+		})
 		if err != nil {
-			return 0, err.Error()
+			t.Fatalf("%s: %v", what, last)
+		}
+	}
+	var address string
+	eventually("the admin server's address", func() error {
+		found := regexp.MustCompile(`"admin server listening","address":"([^"]+)"`).FindStringSubmatch(log.String())
+		if found == nil {
+			return errors.New(log.String())
+		}
+		address = found[1]
+		return nil
+	})
+	get := func(path string) (int, string, error) {
+		res, err := http.Get("http://" + address + path)
+		if err != nil {
+			return 0, "", err
 		}
 		defer res.Body.Close()
-		b, _ := io.ReadAll(res.Body)
-		return res.StatusCode, string(b)
+		b, err := io.ReadAll(res.Body)
+		return res.StatusCode, string(b), err
 	}
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		status, body := get("/readyz")
-		if status == 503 && strings.Contains(body, "[-]certificate: no certificate yet\n[+]shutdown ok\n[+]namespaces ok\n") {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("readyz: %d %s", status, body)
-		}
+	unready := func(want string) {
+		t.Helper()
+		eventually("readyz", func() error {
+			status, body, err := get("/readyz")
+			if err == nil && (status != 503 || !strings.Contains(body, want)) {
+				err = fmt.Errorf("%d %s, want %s", status, body, want)
+			}
+			return err
+		})
 	}
-	if status, body := get("/livez"); status != 200 {
-		t.Errorf("livez: %d %s", status, body)
+	unready("[-]certificate: no certificate yet\n[+]shutdown ok\n[+]namespaces ok\n")
+	if status, body, err := get("/livez"); status != 200 {
+		t.Errorf("livez: %d %s, %v", status, body, err)
 	}
-	if _, body := get("/metrics"); !strings.Contains(body, `pullpass_admissions_total{result="injected"} 0`) || !strings.Contains(body, "pullpass_build_info{") {
-		t.Errorf("metrics: %s", body)
+	if _, body, err := get("/metrics"); !strings.Contains(body, `pullpass_admissions_total{result="injected"} 0`) || !strings.Contains(body, "pullpass_build_info{") {
+		t.Errorf("metrics: %s, %v", body, err)
 	}
 	stop()
-	for status, body := get("/readyz"); status != 0; status, body = get("/readyz") {
-		if status == 503 && strings.Contains(body, "[-]shutdown: shutting down") {
-			break
+	unready("[-]shutdown: shutting down")
+	select {
+	case code := <-code:
+		if code != 0 {
+			t.Errorf("exit code %d", code)
 		}
+	case <-time.After(time.Minute):
+		t.Fatal("it does not end")
 	}
-	wg.Wait()
-	if code != 0 {
-		t.Errorf("exit code %d: %s", code, &stderr)
+	if text := log.String(); !strings.Contains(text, "certificate files not usable") || !strings.Contains(text, `"msg":"ended"`) || stdout.String() != "" {
+		t.Errorf("log %s and on stdout %s", text, &stdout)
 	}
-	if log := stderr.String(); !strings.Contains(log, "certificate files not usable") || !strings.Contains(log, `"msg":"ended"`) {
-		t.Errorf("log: %s", log)
+	if _, body, err := get("/livez"); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("the admin server is still there: %s, %v", body, err)
 	}
-	if _, body := get("/livez"); !strings.Contains(body, "refused") {
-		t.Errorf("the admin server is still there: %s", body)
-	}
+}
+
+// syncBuffer can be read while it is written to.
+type syncBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer // guarded by mu
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }

@@ -11,6 +11,9 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 func TestHandler(t *testing.T) {
@@ -108,29 +111,45 @@ func TestServeFinishesWhatIsUnderWay(t *testing.T) {
 		body, _ := io.ReadAll(response.Body)
 		answer <- string(body)
 	}()
-	<-began
+	receive(t, began)
 	stop()
 	// The listener closes while the request is still under way.
-	for {
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		c, err := net.Dial("tcp", l.Addr().String())
-		if err != nil {
-			break
+		if err == nil {
+			c.Close()
 		}
-		c.Close()
-	}
+		return err != nil, nil
+	})
 	close(finish)
-	if got := <-answer; got != "done" {
+	if err != nil {
+		t.Errorf("still listening: %v", err)
+	}
+	if got := receive(t, answer); got != "done" {
 		t.Errorf("answer %q", got)
 	}
-	if err := <-ended; err != nil {
+	if err := receive(t, ended); err != nil {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+const patience = time.Minute
+
+// receive waits for what a goroutine sends.
+func receive[T any](t *testing.T, from <-chan T) (value T) {
+	t.Helper()
+	select {
+	case value = <-from:
+	case <-time.After(patience):
+		t.Fatal("nothing came")
+	}
+	return value
 }
 
 func TestServeFailsWithItsListener(t *testing.T) {
 	l, ended := serving(t.Context(), t, http.NotFoundHandler())
 	l.Close()
-	if err := <-ended; err == nil || !strings.HasPrefix(err.Error(), "serving on "+l.Addr().String()+": ") {
+	if err := receive(t, ended); err == nil || !strings.HasPrefix(err.Error(), "serving on "+l.Addr().String()+": ") {
 		t.Errorf("ended with %v", err)
 	}
 }
@@ -152,7 +171,7 @@ func TestServeRefusesLongHeaders(t *testing.T) {
 		t.Errorf("status %d", response.StatusCode)
 	}
 	stop()
-	if err := <-ended; err != nil {
+	if err := receive(t, ended); err != nil {
 		t.Error(err)
 	}
 }

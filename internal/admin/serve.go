@@ -22,6 +22,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	log.Debug("admin server listening", "address", l.Addr().String()) // for who gave port 0
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(l) }()
 	select {

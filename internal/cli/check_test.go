@@ -15,30 +15,45 @@ import (
 )
 
 func TestCheck(t *testing.T) {
-	var asked atomic.Int32
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/later" && asked.Add(1) > 2 || r.URL.Path == "/ready" {
-			fmt.Fprintln(w, "[+]caches ok")
-			return
-		}
-		http.Error(w, "[-]caches: not yet", http.StatusServiceUnavailable)
-	}))
-	defer server.Close()
-	for path, want := range map[string]string{
-		"/ready": "",
-		"/later": "", // the third answer is 200
-		"/never": "503 Service Unavailable: [-]caches: not yet",
+	for name, c := range map[string]struct {
+		every          time.Duration
+		readyAt, endAt int32 // the request that is answered with 200, and the one with which the context ends
+		asked          int32
+		want           string // in the error
+	}{
+		"ready":                             {every: time.Hour, readyAt: 1, asked: 1},
+		"ready later":                       {every: time.Millisecond, readyAt: 3, asked: 3},
+		"not ready before the end":          {every: time.Hour, endAt: 1, asked: 1, want: "503 Service Unavailable: [-]caches: not yet"},
+		"ready as the last answer tells it": {every: time.Hour, readyAt: 1, endAt: 1, asked: 1},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		var out bytes.Buffer
-		err := check(ctx, server.URL+path, time.Millisecond, &out)
-		cancel()
-		if want == "" && (err != nil || !strings.Contains(out.String(), path+": [+]caches ok")) {
-			t.Errorf("%s: %v, %q", path, err, out.String())
-		}
-		if want != "" && (err == nil || !strings.Contains(err.Error(), want) || out.Len() > 0) {
-			t.Errorf("%s: %v, want %q in it", path, err, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			var asked atomic.Int32
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				n := asked.Add(1)
+				if n == c.endAt {
+					cancel()
+				}
+				if n == c.readyAt {
+					fmt.Fprintln(w, "[+]caches ok")
+				} else {
+					http.Error(w, "[-]caches: not yet", http.StatusServiceUnavailable)
+				}
+			}))
+			defer server.Close()
+			var out bytes.Buffer
+			err := check(ctx, server.URL+"/readyz", c.every, &out)
+			if c.want == "" && (err != nil || out.String() != server.URL+"/readyz: [+]caches ok\n") {
+				t.Errorf("%v, %q", err, out.String())
+			}
+			if c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want) || out.Len() > 0) {
+				t.Errorf("%v, want %q in it", err, c.want)
+			}
+			if n := asked.Load(); n != c.asked {
+				t.Errorf("asked %d times, want %d", n, c.asked)
+			}
+		})
 	}
 }
 

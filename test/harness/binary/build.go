@@ -35,7 +35,7 @@ const tailLines = 20
 // Binary is a program that Build can make.
 type Binary string
 
-// The programs that have a wrapper module under binaries.
+// The programs that there is a recipe for.
 const (
 	Etcd                  Binary = "etcd"
 	KubeAPIServer         Binary = "kube-apiserver"
@@ -51,7 +51,7 @@ const (
 	Helm                  Binary = "helm"
 	Helm3                 Binary = "helm3"
 	Promtool              Binary = "promtool"
-	PromQL                Binary = "promql" // ours, see binaries/promtool
+	PromQL                Binary = "promql" // ours, see pins/prometheus
 )
 
 // A recipe says how one Binary is built.
@@ -89,9 +89,9 @@ func (b Binary) recipe() (recipe, error) {
 	case CertManager:
 		return recipe{".", "github.com/cert-manager/cert-manager", own + "certmanager", "", "1 minute"}, nil
 	case Promtool:
-		return recipe{".", prometheus, prometheus + "/cmd/promtool", "remove_all_sd", "1 minute"}, nil
+		return recipe{"pins/prometheus", prometheus, prometheus + "/cmd/promtool", "remove_all_sd", "1 minute"}, nil
 	case PromQL:
-		return recipe{".", prometheus, own + "promql", "remove_all_sd", "10 seconds"}, nil
+		return recipe{"pins/prometheus", prometheus, own + "prometheus", "remove_all_sd", "10 seconds"}, nil
 	case Helm:
 		return recipe{".", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "", "1 minute"}, nil
 	case Helm3:

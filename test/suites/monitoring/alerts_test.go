@@ -518,6 +518,9 @@ func TestAlerts(t *testing.T) {
 	rendered := map[string]ruleGroups{} // by values
 	for _, name := range slices.Sorted(maps.Keys(stories)) {
 		s := stories[name]
+		if len(s.fires) == 0 {
+			t.Errorf("%s: the story does not say which alerts fire", name)
+		}
 		key := fmt.Sprint(s.values)
 		groups, ok := rendered[key]
 		if !ok {

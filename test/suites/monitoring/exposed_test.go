@@ -90,8 +90,8 @@ func scrapeAll(t *testing.T, w *fixture.World) []target {
 		setFailurePolicy(w, policy)
 		w.Eventually("a pod while failurePolicy is "+string(policy), func() error {
 			_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod(), metav1.CreateOptions{})
-			if got := err != nil; got != (policy == admissionregistrationv1.Fail) {
-				return fmt.Errorf("refused: %w", err)
+			if refused := err != nil; refused != (policy == admissionregistrationv1.Fail) {
+				return fmt.Errorf("refused: %t: %v", refused, err)
 			}
 			return nil
 		})
@@ -362,7 +362,7 @@ func documented(t *testing.T, targets []target) {
 		t.Fatal(err)
 	}
 	if got := table.FindString(string(before)); got != want && !*update {
-		t.Errorf("docs/monitoring.md has this table:\n%s\nwant this one, which go test ./monitoring -update writes:\n%s", got, want)
+		t.Errorf("docs/monitoring.md has this table:\n%s\nwant this one, which go test ./suites/monitoring -update writes:\n%s", got, want)
 	}
 	if *update {
 		after := table.ReplaceAllLiteralString(string(before), want)

@@ -107,8 +107,8 @@ func rules(t *testing.T, release, namespace string, values map[string]any) ruleG
 		Spec ruleGroups `json:"spec"`
 	}
 	pick(t, render(t, release, namespace, values), "PrometheusRule", &found)
-	if len(found.Spec.Groups) == 0 || len(found.Spec.Groups[0].Rules) == 0 {
-		t.Fatal("no rules")
+	if len(found.Spec.Groups) != 1 || len(found.Spec.Groups[0].Rules) == 0 {
+		t.Fatalf("%d groups of rules, want one with rules", len(found.Spec.Groups))
 	}
 	return found.Spec
 }
@@ -143,7 +143,7 @@ func write(t *testing.T, path string, value any) {
 	}
 }
 
-// answer is what binaries/promtool/main.go says of a query.
+// answer is what pins/prometheus/main.go says of a query.
 type answer struct {
 	Error     string
 	Selectors []struct {

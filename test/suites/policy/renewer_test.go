@@ -42,7 +42,9 @@ func TestRenewerConfined(t *testing.T) {
 	opaque := func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }
 	apply := func(client kubernetes.Interface, s *corev1.Secret) error {
 		data, err := json.Marshal(s)
-		w.Must(err)
+		if err != nil {
+			return err
+		}
 		force := true
 		_, err = client.CoreV1().Secrets(namespace).Patch(ctx, s.Name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: "pullpass", Force: &force})
 		return err
@@ -62,11 +64,12 @@ func TestRenewerConfined(t *testing.T) {
 	remove := func(name string) func() error {
 		return func() error { return client.CoreV1().Secrets(namespace).Delete(ctx, name, metav1.DeleteOptions{}) }
 	}
-	cleared := func() { // by the administrator, whom nothing confines
+	cleared := func(w *fixture.World) { // by the administrator, whom nothing confines
+		w.Helper()
 		w.Must(w.Client.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
 	}
 	w.Eventually("the policy to be in force", func() error {
-		defer cleared()
+		defer cleared(w)
 		return refusal(create(secret("other", nil))(), "named")
 	})
 
@@ -97,9 +100,10 @@ func TestRenewerConfined(t *testing.T) {
 		"a finalizer later": {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, finalized)), say: "finalizers"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			defer cleared()
+			w := w.In(t)
+			defer cleared(w)
 			if c.there != nil {
-				w.In(t).Must(discard(w.Client.CoreV1().Secrets(namespace).Create(ctx, c.there, metav1.CreateOptions{FieldManager: "kubectl"})))
+				w.Must(discard(w.Client.CoreV1().Secrets(namespace).Create(ctx, c.there, metav1.CreateOptions{FieldManager: "kubectl"})))
 			}
 			err := c.do()
 			if c.say == "" && err != nil {
@@ -113,8 +117,8 @@ func TestRenewerConfined(t *testing.T) {
 	}
 
 	t.Run("our secret without its label", func(t *testing.T) {
-		defer cleared()
 		w := w.In(t)
+		defer cleared(w)
 		w.Must(apply(client, secret(w.SecretName, nil)))
 		w.Must(discard(w.Client.CoreV1().Secrets(namespace).Patch(ctx, w.SecretName, types.MergePatchType, []byte(`{"metadata":{"labels":null}}`), metav1.PatchOptions{})))
 		w.Must(apply(client, secret(w.SecretName, nil)))

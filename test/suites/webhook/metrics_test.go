@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -11,8 +12,13 @@ func TestMetrics(t *testing.T) {
 	webhook := w.Webhook()
 	families, err := webhook.Metrics(t.Context())
 	w.Must(err)
-	if n := len(families["pullpass_admissions_total"].GetMetric()); n < 4 {
-		t.Errorf("pullpass_admissions_total has %d results before the first admission, want all of them at zero", n)
+	var results []string
+	for _, m := range families["pullpass_admissions_total"].GetMetric() {
+		results = append(results, m.GetLabel()[0].GetValue())
+	}
+	slices.Sort(results)
+	if want := []string{"error", "injected", "invalid", "opted_out", "panic", "present", "shed", "skipped", "unmatched"}; !slices.Equal(results, want) {
+		t.Errorf("pullpass_admissions_total has the results %q before the first admission, want %q", results, want)
 	}
 	w.WaitMetric(webhook, 0, "pullpass_admissions_total")
 	create(t, w, w.Namespace(host), parse(t, pods["a container's image"].JSON, w.SecretName))

@@ -1,27 +1,36 @@
 package webhook
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
+	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 )
 
-// failedOpen returns how many pods of a namespace were created although the
-// webhook could not be asked, by the audit log.
-func failedOpen(w *fixture.World, namespace string) (n int) {
-	events, err := w.Cluster.AuditEvents()
-	w.Must(err)
-	for _, e := range events {
-		if e.ObjectRef == nil || e.ObjectRef.Resource != "pods" || e.ObjectRef.Namespace != namespace {
-			continue
+// failedOpen returns how many pods of a namespace the API server created although
+// the webhook gave no answer. It waits until the audit log has all that were
+// created.
+func failedOpen(w *fixture.World, namespace string, created int) (n int) {
+	w.Helper()
+	var creations []auditv1.Event
+	w.Eventually("an audit log that has caught up", func() error {
+		events, err := w.Cluster.AuditEvents()
+		if creations = (cluster.AuditFilter{Verb: "create", Resource: "pods", Namespace: namespace}).Select(events); err == nil && len(creations) != created {
+			err = fmt.Errorf("%d pods of %d", len(creations), created)
 		}
+		return err
+	})
+	for _, e := range creations {
 		for key := range e.Annotations {
 			if strings.HasPrefix(key, "failed-open.mutation.webhook.admission.k8s.io/") {
 				n++
@@ -39,12 +48,9 @@ func TestWebhookDown(t *testing.T) {
 	if got := pullSecrets(pod); len(got) != 0 {
 		t.Errorf("pull secrets %q", got)
 	}
-	w.Eventually("a note in the audit log", func() error {
-		if n := failedOpen(w, namespace); n != 1 {
-			return fmt.Errorf("%d pods failed open, want 1", n)
-		}
-		return nil
-	})
+	if n := failedOpen(w, namespace, 1); n != 1 {
+		t.Errorf("%d pods failed open, want 1", n)
+	}
 }
 
 // TestFailClosed has pods refused while nobody answers, but for those of the
@@ -65,8 +71,8 @@ func TestFailClosed(t *testing.T) {
 	create(t, w, namespace, parse(t, pods["an image from elsewhere"].JSON, w.SecretName))
 }
 
-// TestRestartUnderLoad creates two hundred pods while the webhook restarts. None
-// is refused, and each has the secret unless the audit log says that nobody
+// TestRestartUnderLoad creates pods before, while and after the webhook restarts.
+// None is refused, and each has the secret unless the audit log says that nobody
 // could be asked.
 func TestRestartUnderLoad(t *testing.T) {
 	w := suite.NewWorld(t, nil)
@@ -74,47 +80,55 @@ func TestRestartUnderLoad(t *testing.T) {
 	namespace := w.Namespace(host)
 	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 
-	const count, writers = 200, 4
-	injected := make(chan bool, count)
-	started := make(chan struct{})
-	var group errgroup.Group
+	const writers, more = 4, 10 // more are created by each before and after
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var with, without, after atomic.Int32 // after counts those with the secret
+	restarted := make(chan struct{})
+	group, ctx := errgroup.WithContext(ctx)
 	for writer := range writers {
 		group.Go(func() error {
-			for i := range count / writers {
-				if writer == 0 && i == 10 {
-					close(started)
+			for i, left := 0, more; left > 0; i++ {
+				late := false
+				select {
+				case <-restarted:
+					left, late = left-1, true
+				default:
 				}
 				p := pod.DeepCopy()
 				p.Name = fmt.Sprintf("p-%d-%d", writer, i)
-				created, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), p, metav1.CreateOptions{})
-				if err != nil {
+				created, err := w.Client.CoreV1().Pods(namespace).Create(ctx, p, metav1.CreateOptions{})
+				switch {
+				case err != nil:
 					return err
+				case !slices.Contains(pullSecrets(created), w.SecretName):
+					without.Add(1)
+				default:
+					with.Add(1)
+					if late {
+						after.Add(1)
+					}
 				}
-				injected <- slices.Contains(pullSecrets(created), w.SecretName)
-				time.Sleep(20 * time.Millisecond)
 			}
 			return nil
 		})
 	}
-	<-started
-	webhook.Stop(10 * time.Second)
-	w.Webhook()
-	w.Must(group.Wait())
-	close(injected)
-	without := 0
-	for yes := range injected {
-		if !yes {
-			without++
-		}
-	}
-	w.Eventually("the audit log's count", func() error {
-		if n := failedOpen(w, namespace); n != without {
-			return fmt.Errorf("%d pods lack the secret, and %d failed open", without, n)
+	w.Eventually("pods with the secret", func() error {
+		if n := with.Load(); n < writers*more && ctx.Err() == nil {
+			return fmt.Errorf("there are %d", n)
 		}
 		return nil
 	})
-	t.Logf("%d of %d pods were created while no webhook answered", without, count)
-	if without == count {
-		t.Error("no pod got the secret")
+	webhook.Stop(10 * time.Second)
+	w.Webhook()
+	close(restarted)
+	w.Must(group.Wait())
+	count := int(with.Load() + without.Load())
+	if n := failedOpen(w, namespace, count); n != int(without.Load()) {
+		t.Errorf("%d pods of %d lack the secret, and %d failed open", without.Load(), count, n)
+	}
+	t.Logf("%d of %d pods were created while no webhook answered", without.Load(), count)
+	if n := after.Load(); n != writers*more {
+		t.Errorf("%d pods of %d got the secret after the restart", n, writers*more)
 	}
 }

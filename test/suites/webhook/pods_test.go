@@ -18,7 +18,8 @@ import (
 var pods = corpus.Pods()
 
 // TestPods creates every pod of the table and looks at what was stored. Only the
-// pull secrets may differ from what is stored without the webhook.
+// pull secrets may differ from what is stored without the webhook, and the webhook
+// has to have answered whenever it was asked.
 func TestPods(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	webhook := w.Webhook()
@@ -34,10 +35,12 @@ func TestPods(t *testing.T) {
 		}, metav1.CreateOptions{})
 		w.Must(err)
 	}
+	created := map[string]int{} // by namespace
 	for name, c := range pods {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
 			pod := parse(t, c.JSON, w.SecretName)
+			created[labelled]++
 			if len(pod.Spec.Volumes) > 0 && w.Cluster.Minor() < 35 {
 				createWithoutImageVolumes(t, w, labelled, pod)
 				return
@@ -51,6 +54,7 @@ func TestPods(t *testing.T) {
 				t.Errorf("pull secrets %q, want %q", got, want)
 			}
 			for _, namespace := range []string{plain, optedOut} {
+				created[namespace]++
 				untouched := create(t, w, namespace, pod)
 				injected := injected.DeepCopy()
 				injected.Spec.ImagePullSecrets = untouched.Spec.ImagePullSecrets
@@ -65,6 +69,11 @@ func TestPods(t *testing.T) {
 				}
 			}
 		})
+	}
+	for _, namespace := range []string{labelled, plain, optedOut} {
+		if n := failedOpen(w, namespace, created[namespace]); n != 0 || created[namespace] == 0 {
+			t.Errorf("%d of %d pods in %s failed open", n, created[namespace], namespace)
+		}
 	}
 	w.NoSecretsShown(webhook)
 }

@@ -22,6 +22,7 @@ var (
 // TestLinks follows the links between the Markdown files, and to their headings.
 func TestLinks(t *testing.T) {
 	root := os.DirFS(repo.Root())
+	links, headings := 0, 0
 	read := func(file string) string { // without blocks of code
 		text, _ := fs.ReadFile(root, file) // an error leaves it without links and headings
 		return fence.ReplaceAllString(string(text), "")
@@ -33,6 +34,7 @@ func TestLinks(t *testing.T) {
 		}
 		for _, file := range files {
 			for _, match := range link.FindAllStringSubmatch(read(file), -1) {
+				links++
 				target, anchor, _ := strings.Cut(match[1], "#")
 				to := path.Join(path.Dir(file), target)
 				if target == "" {
@@ -42,11 +44,17 @@ func TestLinks(t *testing.T) {
 					continue // elsewhere
 				} else if _, err := fs.Stat(root, to); err != nil {
 					t.Errorf("%s: link to %s: %v", file, match[1], err)
-				} else if anchor != "" && !slices.Contains(anchors(read(to)), anchor) {
-					t.Errorf("%s: link to %s: no such heading", file, match[1])
+				} else if anchor != "" {
+					headings++
+					if !slices.Contains(anchors(read(to)), anchor) {
+						t.Errorf("%s: link to %s: no such heading", file, match[1])
+					}
 				}
 			}
 		}
+	}
+	if links < 20 || headings < 5 {
+		t.Errorf("%d links, %d of them to headings: what was followed?", links, headings)
 	}
 }
 

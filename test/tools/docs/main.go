@@ -62,6 +62,9 @@ func rewrite(path string, block *regexp.Regexp, check bool, write func(match [][
 	if err != nil {
 		return err
 	}
+	if !block.Match(before) {
+		return fmt.Errorf("%s has no block %s", path, block)
+	}
 	var failed error
 	after := block.ReplaceAllFunc(before, func(b []byte) []byte {
 		text, err := write(block.FindSubmatch(b))
