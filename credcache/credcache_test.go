@@ -256,11 +256,11 @@ func TestSecretsAreNotFormatted(t *testing.T) {
 func TestClock(t *testing.T) {
 	home := t.TempDir()
 	runs := filepath.Join(home, "runs")
-	self, err := Sign(Credentials{AccessKeyID: "AKIA", SecretAccessKey: "x"}, Endpoint{Region: "eu-west-1"}, "shop", noon)
+	signed, err := Sign(Credentials{AccessKeyID: "AKIA", SecretAccessKey: "x"}, Endpoint{Region: "eu-west-1"}, "shop", noon)
 	if err != nil {
 		t.Fatal(err)
 	}
-	script := "#!/bin/sh\necho >> " + runs + "\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1\",\"status\":{\"token\":\"" + string(self) + "\"}}'\n"
+	script := "#!/bin/sh\necho >> " + runs + "\necho '{\"kind\":\"ExecCredential\",\"apiVersion\":\"client.authentication.k8s.io/v1\",\"status\":{\"token\":\"" + string(signed) + "\"}}'\n"
 	if err := os.WriteFile(filepath.Join(home, "aws"), []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -270,16 +270,28 @@ func TestClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Close()
+	args := []string{"aws", "eks", "get-token"}
+	// The test is one process, so that its second call is a token refused.
 	for _, step := range []struct {
-		after time.Duration
-		runs  int
+		after   time.Duration
+		runs    int
+		renewal bool
 	}{
-		{0, 1}, {time.Minute, 2}, {2 * time.Minute, 2}, {-time.Second, 3}, {3 * time.Minute, 3}, {13*time.Minute - time.Second, 3}, {13 * time.Minute, 4},
+		{after: 0, runs: 1},
+		{after: time.Minute, runs: 2},
+		{after: 2 * time.Minute, runs: 2},
+		{after: -time.Second, runs: 3},
+		{after: 3 * time.Minute, runs: 3},
+		{after: 9*time.Minute + 40*time.Second, runs: 3}, // a third of the 13 minutes is left that it was kept for
+		{after: 9*time.Minute + 41*time.Second, runs: 3, renewal: true},
+		{after: 13*time.Minute - time.Second, runs: 3, renewal: true},
+		{after: 13 * time.Minute, runs: 4},
 	} {
+		var renewals [][]string
 		p := Process{Env: Environment{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, Stdout: out, Stderr: os.Stderr,
-			Now: func() time.Time { return noon.Add(step.after) }}
-		// The test is one process, so that its second call is a token refused.
-		if code := p.Run([]string{"aws", "eks", "get-token"}); code != 0 {
+			Now:          func() time.Time { return noon.Add(step.after) },
+			StartRenewal: func(args []string, _ Environment) { renewals = append(renewals, args) }}
+		if code := p.Main(args); code != 0 {
 			t.Fatalf("exit code %d", code)
 		}
 		content, err := os.ReadFile(runs)
@@ -288,6 +300,13 @@ func TestClock(t *testing.T) {
 		}
 		if len(content) != step.runs {
 			t.Errorf("after %s aws ran %d times, want %d", step.after, len(content), step.runs)
+		}
+		var want [][]string
+		if step.renewal {
+			want = [][]string{args}
+		}
+		if !reflect.DeepEqual(renewals, want) {
+			t.Errorf("after %s renewals of %q were started, want %q", step.after, renewals, want)
 		}
 	}
 }
