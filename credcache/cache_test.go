@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -105,6 +106,12 @@ func TestStore(t *testing.T) {
 	}
 	if _, err := cache.Get(key); err != nil {
 		t.Errorf("as it was: %v", err)
+	}
+	if err := errors.Join(os.Rename(path, path+"2"), os.Symlink(path+"2", path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.Get(key); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("by a symlink: %v", err)
 	}
 }
 

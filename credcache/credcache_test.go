@@ -30,6 +30,12 @@ func TestKeysTellInputsApart(t *testing.T) {
 		"a name with a value":       {{Name: "a\x01\x00\x00\x00\x00\x00\x00\x00\x01b", Absent: true}},
 		"and what that looks like":  {{Name: "a", Value: "b"}, {Absent: true}},
 		"a value that looks absent": {{Name: "a", Value: "\x00"}},
+
+		// What would look the same if the length of values, or the tag before it,
+		// were left out.
+		"a value and another's name": {{Name: "a", Value: "b\x00\x00\x00\x00\x00\x00\x00\x01a\x01c"}},
+		"an absent one, a long name": {{Name: "a", Absent: true}, {Name: "\x00\x00\x00\x00\x00\x00\x00\xf8" + strings.Repeat("x", 248), Absent: true}},
+		"a value, a shorter name":    {{Name: "a", Value: "\x00"}, {Name: strings.Repeat("x", 248), Absent: true}},
 	}
 	seen := map[Key]string{}
 	for name, in := range all {

@@ -1,6 +1,7 @@
 package credcache
 
 import (
+	"cmp"
 	"encoding/json"
 	"net"
 	"os"
@@ -231,6 +232,22 @@ func TestEveryKeyHas(t *testing.T) {
 	}
 }
 
+// TestInputsThatChangeMeanwhile compares them once more, as after a run.
+func TestInputsThatChangeMeanwhile(t *testing.T) {
+	p := newPlace(t)
+	command, err := ParseCommand(p.args, p.env)
+	p.must(err)
+	inputs, err := command.Inputs(p.info)
+	p.must(err)
+	if command.changed(p.info, inputs) {
+		t.Error("nothing did, and it is told so")
+	}
+	p.write(".aws/credentials", "x")
+	if !command.changed(p.info, inputs) {
+		t.Error("other credentials go unnoticed")
+	}
+}
+
 func TestWhatCannotBeCached(t *testing.T) {
 	p := newPlace(t)
 	socket := filepath.Join(p.home, "socket") // like a pipe, but reading it ends
@@ -252,5 +269,45 @@ func TestWhatCannotBeCached(t *testing.T) {
 		p.must(err)
 		_, err = command.Inputs(ExecInfo{})
 		checkReason(t, name, err, c.reason)
+	}
+}
+
+// TestRefusals gives commands that are not run, with the reason, and those that
+// the user's configuration allows.
+func TestRefusals(t *testing.T) {
+	const notThePath = `it is not the aws of $PATH; to allow it, add the line ` + "`allow HOME/aws`" + ` to CONFIG`
+	for name, c := range map[string]struct {
+		command string
+		config  string
+		mode    os.FileMode
+		reason  string
+	}{
+		"a known one":                        {command: "aws eks get-token"},
+		"by its full path":                   {command: "BIN/aws eks get-token"},
+		"by a relative path":                 {command: "./aws eks get-token", config: "allow ./aws", reason: `refusing to run "./aws": a relative path means something else in every folder; name the program alone, or its full path`},
+		"of another folder":                  {command: "HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"of another folder, allowed":         {command: "HOME/aws eks get-token", config: "# mine\n\n allow  HOME/aws \n"},
+		"of another folder, another allowed": {command: "HOME/aws eks get-token", config: "allow HOME/aws2", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"behind a known one":                 {command: "aws-vault exec x -- HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"an allowed one":                     {command: "other x", config: "allow other"},
+		"a configuration of the group's":     {command: "other x", config: "allow other", mode: 0o620, reason: "reading the configuration: CONFIG is writable by others (-rw--w----): chmod go-w it"},
+		"a configuration of everybody's":     {command: "other x", config: "allow other", mode: 0o602, reason: "reading the configuration: CONFIG is writable by others (-rw-----w-): chmod go-w it"},
+		"a configuration of something else":  {command: "other x", config: "allow other\npermit x", reason: "reading the configuration: line 2 of CONFIG is not `allow COMMAND`"},
+		"one that is not there":              {command: "heptio-authenticator-aws token", reason: `finding "heptio-authenticator-aws": executable file not found in $PATH; install it, or let credcache make the token itself: see credcache install --native`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.program(p.home, "aws")
+			where, err := configPath(p.env)
+			p.must(err)
+			replace := strings.NewReplacer("HOME", p.home, "BIN", p.bin, "CONFIG", where).Replace
+			if c.config != "" {
+				p.must(os.MkdirAll(filepath.Dir(where), 0o700))
+				p.must(os.WriteFile(where, []byte(replace(c.config)), 0o600))
+				p.must(os.Chmod(where, cmp.Or(c.mode, 0o600)))
+			}
+			_, err = ParseCommand(strings.Fields(replace(c.command)), p.env)
+			checkReason(t, name, err, replace(c.reason))
+		})
 	}
 }
