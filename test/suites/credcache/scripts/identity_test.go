@@ -2,6 +2,7 @@ package scripts
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A world is all that decides whose token a run makes.
@@ -248,7 +250,9 @@ func (w *world) run(program ...string) (string, error) {
 			return "", err
 		}
 	}
-	cmd := exec.Command(path, append(args[1:], w.args...)...)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, append(args[1:], w.args...)...)
 	for name, value := range w.env {
 		if value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
