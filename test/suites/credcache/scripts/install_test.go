@@ -228,6 +228,8 @@ func TestInstallAndUninstall(t *testing.T) {
 					must(t, os.WriteFile(patched, []byte(k.content), 0o600))
 					apply(t, patched, string(diff))
 					same(t, patched, string(installed))
+					apply(t, patched, string(diff), "--reverse")
+					same(t, patched, k.content)
 				}
 
 				output(t, env, "credcache", install...)
@@ -274,12 +276,13 @@ func TestInstallAndUninstall(t *testing.T) {
 }
 
 // apply changes a file as a diff has it, by git, which takes no diff whose
-// context is not the file's. Nor does this one whose line numbers are not.
-func apply(t *testing.T, path, diff string) {
+// context is not the file's. Nor does this one whose line numbers are not: git
+// tells of those of the file that it makes, so that both ways show all.
+func apply(t *testing.T, path, diff string, flags ...string) {
 	t.Helper()
 	_, hunks, _ := strings.Cut(diff, "\n@@ ")
 	name := filepath.Base(path)
-	cmd := exec.CommandContext(t.Context(), "git", "apply", "--verbose", "--whitespace=nowarn", "-")
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"apply", "--verbose", "--whitespace=nowarn"}, flags...)...)
 	cmd.Dir = filepath.Dir(path)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + cmd.Dir, "GIT_CEILING_DIRECTORIES=" + filepath.Dir(cmd.Dir)}
 	cmd.Stdin = strings.NewReader("--- a/" + name + "\n+++ b/" + name + "\n@@ " + hunks)
