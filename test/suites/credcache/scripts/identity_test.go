@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -167,7 +168,7 @@ func (w *world) check(after string) (hit bool) {
 	fresh, freshErr := w.run("aws")
 	before := w.runs()
 	served, servedErr := w.run("client", "credcache", "aws")
-	if (freshErr == nil) != (servedErr == nil) {
+	if fmt.Sprint(freshErr) != fmt.Sprint(servedErr) { // the exit codes
 		w.t.Fatalf("aws: %v; through credcache: %v\nafter %s", freshErr, servedErr, after)
 	}
 	if fresh != served {
@@ -259,10 +260,15 @@ func (w *world) run(program ...string) (string, error) {
 		}
 	}
 	out, err := cmd.Output()
-	if err != nil {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return identityOf(w.t, out), nil
+	case errors.As(err, &exit) && exit.Exited():
 		return "", err
 	}
-	return identityOf(w.t, out), nil
+	w.t.Fatalf("%s %q: %v", args, w.args, err)
+	return "", nil
 }
 
 // identityOf is whose token an ExecCredential holds. The cluster is part of the
