@@ -26,6 +26,10 @@ type Process struct {
 	// Again are the arguments with which credcache was started, for a renewal to
 	// be started with.
 	Again []string
+	// StartRenewal starts a renewal in the background. It is [StartRenewal] in the
+	// program and nowhere else: that starts the running binary once more, which
+	// in a test is the test. Without it nothing is renewed ahead of time.
+	StartRenewal func(args []string, env Environment)
 }
 
 // Exit codes besides those of the commands that are run.
@@ -117,8 +121,8 @@ func (p Process) lookup(cache *Cache, key Key, command *Command) (*Entry, error)
 // hit prints an entry, and sees to it that the next one is there in time.
 func (p Process) hit(cache *Cache, key Key, command *Command, info ExecInfo, entry *Entry) int {
 	code := p.print(execCredential(info.APIVersion, entry.Status))
-	if entry.nearEnd(p.Now()) && !command.mayPrompt && !command.runsOthers && cache.claimRenewal(key, p.Now()) {
-		startRenewal(p.Again, p.Env)
+	if p.StartRenewal != nil && entry.nearEnd(p.Now()) && !command.mayPrompt && !command.runsOthers && cache.claimRenewal(key, p.Now()) {
+		p.StartRenewal(p.Again, p.Env)
 	}
 	return code
 }
@@ -129,10 +133,10 @@ func (e *Entry) nearEnd(now time.Time) bool {
 	return e.Expires.Sub(now) < min(e.Expires.Sub(e.Written)/3, 5*time.Minute)
 }
 
-// startRenewal runs credcache once more, in a session of its own and with
+// StartRenewal runs credcache once more, in a session of its own and with
 // nothing of this process's open: clients wait until stdout is closed, and a
 // renewal must not ask anybody anything.
-func startRenewal(args []string, env Environment) {
+func StartRenewal(args []string, env Environment) {
 	self, err := os.Executable()
 	if err != nil {
 		return

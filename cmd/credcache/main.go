@@ -18,5 +18,7 @@ func main() {
 		Stderr:  os.Stderr,
 		Now:     time.Now,
 		Version: version.String,
+
+		StartRenewal: credcache.StartRenewal,
 	}.Main(os.Args[1:]))
 }

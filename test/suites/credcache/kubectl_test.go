@@ -7,7 +7,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,6 +26,7 @@ import (
 // A bench is one user at a machine with kubectl and credcache.
 type bench struct {
 	t       *testing.T
+	ctx     context.Context // bounds every command
 	home    string
 	bin     string
 	kubectl string
@@ -38,7 +38,7 @@ type bench struct {
 func TestKubectl(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	b := &bench{t: t, home: t.TempDir(), bin: t.TempDir()}
+	b := &bench{t: t, ctx: ctx, home: t.TempDir(), bin: t.TempDir()}
 	var err error
 	if b.kubectl, err = binary.Build(ctx, os.Stderr, binary.Kubectl); err != nil {
 		t.Fatal(err)
@@ -164,15 +164,12 @@ func TestKubectl(t *testing.T) {
 // start starts the verifier and a cluster that asks it, and makes a kubeconfig.
 func (b *bench) start(ctx context.Context) {
 	t := b.t
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	check(t, err)
-	address := listener.Addr().String()
-	check(t, listener.Close())
+	where := filepath.Join(b.home, "address")
 	keys := filepath.Join(b.home, "keys")
 	check(t, os.WriteFile(keys, []byte("AKIAEXAMPLE secret alice\n"), 0o600))
 	verifier, err := process.Start(process.Options{
 		Name: "verifier", Path: filepath.Join(b.bin, "verifier"), Dir: b.home, Env: []string{"HOME=" + b.home},
-		Args:    []string{"-cluster", "shop", "-keys", keys, "-listen", address},
+		Args:    []string{"-cluster", "shop", "-keys", keys, "-address", where},
 		LogFile: filepath.Join(b.home, "verifier.log"),
 	})
 	check(t, err)
@@ -182,6 +179,12 @@ func (b *bench) start(ctx context.Context) {
 			t.Logf("verifier: %s", verifier.Tail())
 		}
 	})
+	var address []byte
+	for deadline := time.Now().Add(time.Minute); len(address) == 0; time.Sleep(10 * time.Millisecond) {
+		if address, err = os.ReadFile(where); err != nil && (verifier.Ended() || time.Now().After(deadline)) {
+			t.Fatalf("the verifier does not listen: %v", err)
+		}
+	}
 	webhook := filepath.Join(b.home, "webhook.kubeconfig")
 	check(t, os.WriteFile(webhook, fmt.Appendf(nil, `apiVersion: v1
 kind: Config
@@ -252,7 +255,7 @@ func (b *bench) command(program string, args ...string) *exec.Cmd {
 	if _, err := os.Stat(path); err != nil {
 		path = program
 	}
-	cmd := exec.Command(path, args...)
+	cmd := exec.CommandContext(b.ctx, path, args...)
 	cmd.Env = []string{
 		"PATH=" + b.bin + string(filepath.ListSeparator) + os.Getenv("PATH"),
 		"HOME=" + b.home, "KUBECONFIG=" + b.kubeconfig(),

@@ -7,6 +7,7 @@
 //	expires=D    state one in D
 //	born=D       sign as if it were D later
 //	exit=N       print a message and fail
+//	until=F      wait until there is F, a file beside the home folder
 //	sleep=D      take as long
 //	credentials=F  then copy F, a file beside the home folder, to ~/.aws/credentials
 //	huge         print 100 KB
@@ -64,6 +65,17 @@ func main() {
 	}
 	has := func(name string) bool { _, ok := fake[name]; return ok }
 
+	if has("until") {
+		path := filepath.Join(os.Getenv("HOME"), "..", fake["until"])
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+			if _, err := os.Stat(path); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				check(fmt.Errorf("there is no %s", path))
+			}
+		}
+	}
 	time.Sleep(duration("sleep"))
 	if has("credentials") {
 		home := os.Getenv("HOME")

@@ -2,9 +2,11 @@
 // own verifier, behind which STS is answered here, after its request's signature
 // was checked.
 //
-//	verifier -cluster NAME -keys FILE -listen ADDRESS
+//	verifier -cluster NAME -keys FILE -address FILE
 //
-// Each line of the file reads ACCESS-KEY-ID SECRET-ACCESS-KEY USER, where the
+// It listens on a free port of the loopback and writes the address to a file.
+//
+// Each line of the file with the keys reads ACCESS-KEY-ID SECRET-ACCESS-KEY USER, where the
 // user is an IAM user's name. The file is read for every token. Users are
 // members of system:masters. Lines on stdout say what came of each token.
 package main
@@ -17,6 +19,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -26,17 +29,26 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"sigs.k8s.io/aws-iam-authenticator/pkg/token"
+
+	"github.com/pullpass/pullpass/credcache"
 )
 
 func main() {
 	cluster := flag.String("cluster", "", "the cluster's name")
 	keys := flag.String("keys", "", "file with the keys of users")
-	listen := flag.String("listen", "", "address to listen on")
+	address := flag.String("address", "", "file to write the address to")
 	flag.Parse()
 	http.DefaultTransport = sts{keys: *keys}
 	verifier := token.NewVerifier(*cluster, "aws", "eu-west-1")
 	log.SetFlags(0)
-	log.Fatal(http.ListenAndServe(*listen, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { review(verifier, w, r) })))
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		log.Fatal(err)
+	}
+	if err := credcache.WriteFile(*address, []byte(listener.Addr().String()), 0o600); err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { review(verifier, w, r) })))
 }
 
 // review answers a TokenReview.

@@ -2,8 +2,10 @@ package scripts
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -13,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A world is all that decides whose token a run makes.
@@ -165,7 +168,7 @@ func (w *world) check(after string) (hit bool) {
 	fresh, freshErr := w.run("aws")
 	before := w.runs()
 	served, servedErr := w.run("client", "credcache", "aws")
-	if (freshErr == nil) != (servedErr == nil) {
+	if fmt.Sprint(freshErr) != fmt.Sprint(servedErr) { // the exit codes
 		w.t.Fatalf("aws: %v; through credcache: %v\nafter %s", freshErr, servedErr, after)
 	}
 	if fresh != served {
@@ -248,17 +251,24 @@ func (w *world) run(program ...string) (string, error) {
 			return "", err
 		}
 	}
-	cmd := exec.Command(path, append(args[1:], w.args...)...)
+	ctx, cancel := context.WithTimeout(w.t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, append(args[1:], w.args...)...)
 	for name, value := range w.env {
 		if value != "" {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
 	out, err := cmd.Output()
-	if err != nil {
+	var exit *exec.ExitError
+	switch {
+	case err == nil:
+		return identityOf(w.t, out), nil
+	case errors.As(err, &exit) && exit.Exited():
 		return "", err
 	}
-	return identityOf(w.t, out), nil
+	w.t.Fatalf("%s %q: %v", args, w.args, err)
+	return "", nil
 }
 
 // identityOf is whose token an ExecCredential holds. The cluster is part of the

@@ -223,15 +223,13 @@ func TestInstallAndUninstall(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Errorf("commands %q\nwant %q\n%s", got, want, installed)
 				}
-				if _, err := exec.LookPath("patch"); err == nil && len(diff) > 0 && strings.Contains(string(diff), "@@") {
-					patched := filepath.Join(dir, "patched")
+				if len(want) > 0 {
+					patched := filepath.Join(t.TempDir(), "kubeconfig")
 					must(t, os.WriteFile(patched, []byte(k.content), 0o600))
-					cmd := exec.Command("patch", "--binary", "--silent", patched)
-					cmd.Stdin = strings.NewReader(string(diff[strings.Index(string(diff), "---"):]))
-					if out, err := cmd.CombinedOutput(); err != nil {
-						t.Errorf("patch: %v\n%s\n%s", err, out, diff)
-					}
+					apply(t, patched, string(diff))
 					same(t, patched, string(installed))
+					apply(t, patched, string(diff), "--reverse")
+					same(t, patched, k.content)
 				}
 
 				output(t, env, "credcache", install...)
@@ -274,6 +272,22 @@ func TestInstallAndUninstall(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// apply changes a file as a diff has it, by git, which takes no diff whose
+// context is not the file's. Nor does this one whose line numbers are not: git
+// tells of those of the file that it makes, so that both ways show all.
+func apply(t *testing.T, path, diff string, flags ...string) {
+	t.Helper()
+	_, hunks, _ := strings.Cut(diff, "\n@@ ")
+	name := filepath.Base(path)
+	cmd := exec.CommandContext(t.Context(), "git", append([]string{"apply", "--verbose", "--whitespace=nowarn"}, flags...)...)
+	cmd.Dir = filepath.Dir(path)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "HOME=" + cmd.Dir, "GIT_CEILING_DIRECTORIES=" + filepath.Dir(cmd.Dir)}
+	cmd.Stdin = strings.NewReader("--- a/" + name + "\n+++ b/" + name + "\n@@ " + hunks)
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "offset") {
+		t.Errorf("git apply: %v\n%s\n%s", err, out, diff)
 	}
 }
 

@@ -38,7 +38,9 @@ func run(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(bin)
-	ctx := context.Background()
+	// The alarm of go test -timeout is not set yet.
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
 	if err := errors.Join(install.BuildPrograms(ctx, bin, install.RaceDetector(), "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -77,6 +79,7 @@ func TestScripts(t *testing.T) {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Vars = append(e.Vars, environment(home)...)
 			e.Vars = append(e.Vars, "BIN="+bin, "CACHE="+filepath.Join(home, ".kube", "cache", "credcache"))
+			e.Defer(func() { killAll(home, "") }) // what a script leaves, whether or not it passes
 			return os.MkdirAll(home, 0o755)
 		},
 		Condition: func(c string) (bool, error) {
@@ -91,6 +94,8 @@ func TestScripts(t *testing.T) {
 			"entry":   entry,
 			"age":     age,
 			"await":   await,
+			"running": running,
+			"settled": settled,
 			"killall": killChild,
 			"signed":  signed,
 		},
@@ -186,48 +191,81 @@ func age(ts *testscript.TestScript, _ bool, args []string) {
 	for _, pattern := range args[1:] {
 		files, err := filepath.Glob(ts.MkAbs(pattern))
 		ts.Check(err)
+		if len(files) == 0 {
+			ts.Fatalf("no file is called %s", pattern)
+		}
 		for _, f := range files {
 			ts.Check(os.Chtimes(f, time.Now().Add(-d), time.Now().Add(-d)))
 		}
 	}
 }
 
-// await N: the stand-in for aws runs for the Nth time, within some seconds.
-func await(ts *testscript.TestScript, _ bool, args []string) {
-	want, err := strconv.Atoi(args[0])
-	ts.Check(err)
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		content, _ := os.ReadFile(ts.Getenv("RUNS"))
-		if bytes.Count(content, []byte("\n")) >= want {
-			return
-		}
+// eventually waits until something is so, for half a minute at most.
+func eventually(ts *testscript.TestScript, so func() bool, format string, args ...any) {
+	for deadline := time.Now().Add(30 * time.Second); !so(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			ts.Fatalf("aws did not run %d times:\n%s", want, content)
+			ts.Fatalf(format, args...)
 		}
 	}
 }
 
-// killall PROGRAM: every process of this script's that runs the program is
-// killed. They are told by the script's folder in their environment.
-func killChild(ts *testscript.TestScript, _ bool, args []string) {
-	killed := 0
-	processes, err := filepath.Glob("/proc/[0-9]*/environ")
+// await N: the stand-in for aws has started for the Nth time.
+func await(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	for _, path := range processes {
+	eventually(ts, func() bool {
+		content, _ := os.ReadFile(ts.Getenv("RUNS"))
+		return bytes.Count(content, []byte("\n")) >= want
+	}, "aws did not run %d times", want)
+}
+
+// running N PROGRAM: so many processes of this script's run the program.
+func running(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	eventually(ts, func() bool { return len(processes(ts.Getenv("HOME"), args[1])) == want }, "not %d processes run %s", want, args[1])
+}
+
+// settled: every process that this script left in the background has ended, such
+// as a renewal. A program that starts another one outlives it or has ended
+// before it is asked for here, so that none is overlooked.
+func settled(ts *testscript.TestScript, _ bool, _ []string) {
+	eventually(ts, func() bool { return len(processes(ts.Getenv("HOME"), "")) == 0 }, "processes are left")
+}
+
+// killall PROGRAM: every process of this script's that runs the program is
+// killed.
+func killChild(ts *testscript.TestScript, _ bool, args []string) {
+	if killAll(ts.Getenv("HOME"), args[0]) == 0 {
+		ts.Fatalf("no process runs %s", args[0])
+	}
+}
+
+func killAll(home, program string) int {
+	pids := processes(home, program)
+	for _, pid := range pids {
+		_ = syscall.Kill(pid, syscall.SIGKILL) // an error means that it has ended
+	}
+	return len(pids)
+}
+
+// processes are those that run a program, or any, with a script's home folder in
+// their environment, which tells them from those of others.
+func processes(home, program string) []int {
+	var pids []int
+	found, _ := filepath.Glob("/proc/[0-9]*/environ") // the pattern is a good one
+	for _, path := range found {
 		environ, err := os.ReadFile(path)
-		if err != nil || !bytes.Contains(environ, []byte("HOME="+ts.Getenv("HOME")+"\x00")) {
+		if err != nil || !bytes.Contains(environ, []byte("HOME="+home+"\x00")) {
 			continue
 		}
 		name, err := os.Readlink(filepath.Join(filepath.Dir(path), "exe"))
-		if err != nil || filepath.Base(name) != args[0] {
+		if err != nil || program != "" && filepath.Base(name) != program {
 			continue
 		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		ts.Check(err)
-		ts.Check(syscall.Kill(pid, syscall.SIGKILL))
-		killed++
+		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path))); err == nil {
+			pids = append(pids, pid)
+		}
 	}
-	if killed == 0 {
-		ts.Fatalf("no process runs %s", args[0])
-	}
+	return pids
 }

@@ -1,6 +1,7 @@
 package scripts
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/hex"
 	"fmt"
@@ -78,7 +79,9 @@ func TestTokensEqualThoseOfAWSIAMAuthenticator(t *testing.T) {
 
 func output(t *testing.T, env []string, program string, args ...string) []byte {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(bin, program), args...)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, program), args...)
 	cmd.Env = env
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
@@ -159,7 +162,12 @@ func TestTokenSources(t *testing.T) {
 			asked := make(chan string, 100)
 			sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				action := r.FormValue("Action")
-				asked <- action
+				select {
+				case asked <- action:
+				default:
+					http.Error(w, "asked too often", http.StatusTooManyRequests)
+					return
+				}
 				key := map[string]string{"AssumeRole": "ASIAROLE", "AssumeRoleWithWebIdentity": "ASIAWEB"}[action]
 				fmt.Fprintf(w, `<%[1]sResponse><%[1]sResult><Credentials><AccessKeyId>%[2]s</AccessKeyId><SecretAccessKey>x</SecretAccessKey><SessionToken>t</SessionToken><Expiration>%[3]s</Expiration></Credentials></%[1]sResult></%[1]sResponse>`,
 					action, key, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
@@ -175,6 +183,7 @@ func TestTokenSources(t *testing.T) {
 					t.Errorf("a token for %s, want %s", got, want)
 				}
 			}
+			sts.Close() // it waits for those that ask
 			close(asked)
 			var actions []string
 			for a := range asked {
