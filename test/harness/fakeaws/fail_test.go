@@ -168,7 +168,7 @@ func TestFailuresOfSTS(t *testing.T) {
 		ExpiredToken: "ExpiredToken",
 		ServerError:  "InternalFailure",
 		CutOff:       "unexpected EOF",
-		Malformed:    "deserialization failed",
+		Malformed:    "XML syntax error",
 		ExpiresNull:  "", // means nothing here
 	} {
 		s := start(t, Options{})

@@ -72,7 +72,7 @@ func TestAWSTrouble(t *testing.T) {
 		case slices.Contains(harmless, mode):
 			t.Run(string(mode)+" is no failure", func(t *testing.T) {
 				w := w.in(t)
-				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1"}, failure)
+				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1", Operation: fakeaws.OperationToken}, failure)
 				w.Credential(other, keys)
 				namespace := w.Namespace(other)
 				w.WaitSecret(namespace, other)
