@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -74,10 +75,8 @@ func TestProxyEnvironment(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "ca.pem")
 	ok(t, os.WriteFile(file, s.CertificateAuthority(), 0o600))
 	want := []string{"HTTPS_PROXY=" + s.URL(), "AWS_CA_BUNDLE=" + file, "AWS_EC2_METADATA_DISABLED=true"}
-	for i, got := range s.ProxyEnvironment(file) {
-		if got != want[i] {
-			t.Errorf("%q, want %q", got, want[i])
-		}
+	if got := s.ProxyEnvironment(file); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 	// net/http reads HTTPS_PROXY once per process, so only the bundle is tried here.
 	t.Setenv("AWS_CA_BUNDLE", file)

@@ -78,7 +78,7 @@ func Pull(ctx context.Context, transport http.RoundTripper, host, repository, re
 	return hash.String(), nil
 }
 
-// NewTransport returns a transport that takes every request to the stand-in at
+// NewTransport returns a transport that takes every request to the fake AWS at
 // serverURL, and leaves its Host header as it is. The config is for a server
 // that speaks HTTPS. It keeps no connections.
 func NewTransport(serverURL string, config *tls.Config) (http.RoundTripper, error) {

@@ -59,7 +59,7 @@ func (o Options) Validate() error {
 	return nil
 }
 
-// Server is the stand-in. Make one with New. All methods may be called at any
+// Server is the fake AWS. Make one with New. All methods may be called at any
 // time from any goroutine, but for Start, which is called once, and Close.
 type Server struct {
 	options Options
