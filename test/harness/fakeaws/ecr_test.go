@@ -238,7 +238,6 @@ func TestBadSetupIsRefused(t *testing.T) {
 		"user who may pull from an ID": s.AddUser(User{Name: "x", AccessKeyID: "a", SecretAccessKey: "b", MayPull: []string{"12"}}),
 		"role with a user's ARN":       s.AddRole(Role{ARN: userARN}),
 		"issuer with a secret key":     s.AddIssuer("https://issuer.example", []byte("secret")),
-		"default registry":             Options{DefaultRegistry: "docker.io"}.Validate(),
 		"negative lifetime":            Options{TokenLifetime: -1}.Validate(),
 	} {
 		if err == nil {

@@ -123,25 +123,3 @@ func TestProxyHoldsTheSignatureToTheHost(t *testing.T) {
 		t.Errorf("error code %q", got)
 	}
 }
-
-func TestHTTPS(t *testing.T) {
-	a, err := newAuthority()
-	ok(t, err)
-	s := start(t, Options{TLSConfig: &tls.Config{GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		return a.certificate(or(hello.ServerName, ownHost))
-	}}})
-	want, err := s.AddImage(ownHost, "shop/api", "v1", nil)
-	ok(t, err)
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(a.pem)
-	transport, err := NewTransport(s.URL(), &tls.Config{RootCAs: roots})
-	ok(t, err)
-	config := sdk(s, userKey(), region)
-	config.BaseEndpoint = aws.String("https://api.ecr.eu-west-1.amazonaws.com")
-	config.HTTPClient = &http.Client{Transport: transport}
-	digest, err := Pull(t.Context(), transport, ownHost, "shop/api", "v1", "AWS", mustToken(t, config))
-	ok(t, err)
-	if digest != want {
-		t.Errorf("pulled %s, want %s", digest, want)
-	}
-}
