@@ -94,7 +94,7 @@ func TestProxyServesTheRegistries(t *testing.T) {
 	want, err := s.AddImage(ownHost, "shop/api", "v1", nil)
 	ok(t, err)
 	password := mustToken(t, sdk(s, userKey(), region))
-	digest, err := Pull(t.Context(), proxied(t, s).Transport, ownHost, "shop/api", "v1", "AWS", password)
+	digest, err := pullThrough(t.Context(), proxied(t, s).Transport, ownHost, "shop/api", "v1", "AWS", password)
 	ok(t, err)
 	if digest != want {
 		t.Errorf("pulled %s, want %s", digest, want)
