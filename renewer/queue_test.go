@@ -245,23 +245,40 @@ func TestQueueLosesNothing(t *testing.T) {
 func TestFailedWorkIsTriedEverLessOften(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := testQueue(t)
-		want := firstRetry
-		for range 15 {
+		waits := func() time.Duration {
 			before := time.Now()
-			q.AddRateLimited("a")
+			q.retry("a", false)
 			name, _ := q.Get()
 			q.Done(name)
-			if waited := time.Since(before); waited != want {
-				t.Errorf("waited %s, want %s", waited, want)
+			return time.Since(before)
+		}
+		for i, want := range []time.Duration{
+			200 * time.Millisecond, 400 * time.Millisecond, 800 * time.Millisecond, 1600 * time.Millisecond, 3200 * time.Millisecond,
+			6400 * time.Millisecond, 12800 * time.Millisecond, 25600 * time.Millisecond, 51200 * time.Millisecond, 102400 * time.Millisecond,
+			2 * time.Minute, 2 * time.Minute, 2 * time.Minute,
+		} {
+			if waited := waits(); waited != want {
+				t.Errorf("failure %d: waited %s, want %s", i+1, waited, want)
 			}
-			want = min(2*want, lastRetry)
 		}
 		q.Forget("a")
-		before := time.Now()
-		q.AddRateLimited("a")
-		q.Get()
-		if waited := time.Since(before); waited != firstRetry {
-			t.Errorf("after success: waited %s, want %s", waited, firstRetry)
+		if waited, want := waits(), 200*time.Millisecond; waited != want {
+			t.Errorf("after success: waited %s, want %s", waited, want)
 		}
 	})
+}
+
+func TestFailedWorkKeepsItsLane(t *testing.T) {
+	for urgent, want := range map[bool][]string{true: {"failed", "waiting"}, false: {"waiting", "failed"}} {
+		synctest.Test(t, func(t *testing.T) {
+			q := testQueue(t)
+			q.retry("failed", urgent)
+			q.Add("waiting")
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if got := q.drain(); !slices.Equal(got, want) {
+				t.Errorf("urgent %t: got %v, want %v", urgent, got, want)
+			}
+		})
+	}
 }

@@ -192,24 +192,56 @@ func TestSyncWithoutAWrite(t *testing.T) {
 	}
 }
 
+// TestWorkThatFailsIsReportedAndTriedAgain cannot reach the API server. What
+// lacks a secret is tried again ahead of other work.
 func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
-	work, events, _ := idleController(t)
-	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
-	add(t, work.credentials, keysFor(hostA, "alice"))
-	work.give(tokenOf("alice", 0), nil)
-	work.queue.Add("shop")
-	if !work.processNextWorkItem(t.Context()) {
-		t.Error("the queue was shut down")
+	for name, c := range map[string]struct {
+		secret bool
+		want   []string
+	}{
+		"without a secret": {false, []string{"shop", "waiting"}},
+		"with a secret":    {true, []string{"waiting", "shop"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			work, events, clock := idleController(t)
+			add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+			add(t, work.credentials, keysFor(hostA, "alice"))
+			if c.secret {
+				add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+			}
+			clock.advance(7 * time.Hour)
+			token := tokenOf("alice", 7*time.Hour)
+			work.give(token, nil)
+			work.queue.Add("shop")
+			work.queue.Add("waiting")
+			if !work.processNextWorkItem(t.Context()) {
+				t.Error("the queue was shut down")
+			}
+			if n := work.queue.NumRequeues("shop"); n != 1 {
+				t.Errorf("requeued %d times, want 1", n)
+			}
+			got := sent(events)
+			if len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed applying secret pullpass: ") || strings.Contains(got[0], string(token.Auth)) {
+				t.Errorf("events %q", got)
+			}
+			if state := work.status.namespaces["shop"].state; state != stateFailed {
+				t.Errorf("state %s", state)
+			}
+			eventually(t, "the namespace back in the queue", func() bool { return work.queue.Len() == 2 })
+			if got := work.queue.drain(); !slices.Equal(got, c.want) {
+				t.Errorf("then %v, want %v", got, c.want)
+			}
+		})
 	}
-	if n := work.queue.NumRequeues("shop"); n != 1 {
-		t.Errorf("requeued %d times, want 1", n)
-	}
-	got := sent(events)
-	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed applying secret pullpass: ") || strings.Contains(got[0], string(tokenOf("alice", 0).Auth)) {
-		t.Errorf("events %q", got)
-	}
-	if state := work.status.namespaces["shop"].state; state != stateFailed {
-		t.Errorf("state %s", state)
+}
+
+// eventually waits until something is true.
+func eventually(t *testing.T, what string, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !f(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("still not there: %s", what)
+		}
 	}
 }
 
@@ -262,20 +294,27 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
 	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
 	for name, c := range map[string]struct {
-		hosts, want []string
+		hosts  []string
+		urgent bool
+		want   []string
 	}{
-		"those that lack an entry first": {[]string{hostA}, []string{"bank", "first", "shop"}},
-		"one that lacks another's entry": {[]string{hostB}, []string{"shop", "first"}},
-		"of two registries, each once":   {[]string{hostA, hostB}, []string{"bank", "shop", "first"}},
-		"of a registry without any":      {[]string{hostC}, []string{"first"}},
+		"those that lack an entry first":         {hosts: []string{hostA}, want: []string{"bank", "first", "shop"}},
+		"one that lacks another's entry":         {hosts: []string{hostB}, want: []string{"shop", "first"}},
+		"of two registries, each once":           {hosts: []string{hostA, hostB}, want: []string{"bank", "shop", "first"}},
+		"of a registry without any":              {hosts: []string{hostC}, want: []string{"first"}},
+		"withdrawn, of those with an entry also": {hosts: []string{hostA}, urgent: true, want: []string{"bank", "shop", "first"}},
 	} {
 		var registries []ecr.Registry
 		for _, host := range c.hosts {
 			registries = append(registries, registryOf(host))
 		}
 		work.queue.Add("first")
-		work.tokensChanged(registries, false)
-		if got := work.queue.drain(); !slices.Equal(got, c.want) {
+		work.tokensChanged(registries, c.urgent)
+		got := work.queue.drain()
+		if c.urgent { // among themselves they come in any order
+			slices.Sort(got[:len(got)-1])
+		}
+		if !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
@@ -290,6 +329,18 @@ func TestCredentialSecretsConcernRegistries(t *testing.T) {
 		if got := work.queue.drain(); !slices.Equal(got, want) {
 			t.Errorf("%s: namespaces %v, want %v", name, got, want)
 		}
+	}
+
+	// A credential that is withdrawn takes its entries along before other work
+	// is done, however good they are.
+	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+	if err := work.credentials.GetStore().Delete(keysFor(hostA, "alice")); err != nil {
+		t.Fatal(err)
+	}
+	work.queue.Add("first")
+	work.credentialChanged("creds-" + hostA)
+	if got, want := work.queue.drain(), []string{"shop", "first"}; !slices.Equal(got, want) {
+		t.Errorf("a credential that is gone: %v, want %v", got, want)
 	}
 }
 

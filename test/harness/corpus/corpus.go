@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
 )
 
 // Host is what the namespace that the pods of [Pods] are for is labelled with.
@@ -111,68 +113,23 @@ func Pods() map[string]Pod {
 
 // Hosts returns a registry host of every form.
 func Hosts() []string {
-	return []string{
-		Host,
-		OtherHost,
-		"123456789012.dkr.ecr.xx-somewhere2-new-12.amazonaws.com",
-		"123456789012.dkr.ecr-fips.us-east-2.amazonaws.com",
-		"123456789012.dkr-ecr.eu-central-1.on.aws",
-		"123456789012.dkr-ecr-fips.us-west-1.on.aws",
-		"123456789012.dkr.ecr.us-gov-west-1.amazonaws.com",
-		"123456789012.dkr.ecr-fips.us-gov-east-1.amazonaws.com",
-		"123456789012.dkr-ecr.us-gov-west-1.on.aws",
-		"123456789012.dkr-ecr-fips.us-gov-west-1.on.aws",
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn",
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com.cn",
-		"123456789012.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn",
-		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu",
-		"123456789012.dkr.ecr.us-iso-east-1.c2s.ic.gov",
-		"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov",
-		"123456789012.dkr.ecr.eu-isoe-west-1.cloud.adc-e.uk",
-		"123456789012.dkr.ecr.us-isof-south-1.csp.hci.ic.gov",
-		"public.ecr.aws",
-		"ecr-public.aws.com",
-		"vpce-0123456789abcdef0-1a2b3c4d.dkr.ecr.eu-west-1.vpce.amazonaws.com",
-		"vpce-0123456789abcdef0-1a2b3c4d-eu-west-1a.dkr.ecr.cn-north-1.vpce.amazonaws.com",
+	hosts := []string{Host, OtherHost}
+	for _, h := range ecrtest.Hosts() {
+		hosts = append(hosts, h.Name)
 	}
+	return hosts
 }
 
-// LookAlikes returns hosts that are no registry's, and near it.
+// LookAlikes returns hosts that are near a registry's. All but a few are none's.
 func LookAlikes() []string {
-	hosts := []string{
-		"11111111111.dkr.ecr.us-east-1.amazonaws.com",
-		"1111111111111.dkr.ecr.us-east-1.amazonaws.com",
-		"x" + Host,
-		"evil.111111111111.dkr.ecr.us-east-1.amazonaws.com",
-		Host + ".evil.example",
-		Host + ".",
-		"111111111111.dkr.ecr.us-east.amazonaws.com",
-		"111111111111.dkr.ecr.us--1.amazonaws.com",
-		"111111111111.dkr.ecr.us-east-1a.amazonaws.com",
-		"111111111111.dkr.ecr.1-2-3.amazonaws.com",
-		"111111111111.dkr.ecr.u-east-1.amazonaws.com",
-		"111111111111.dkr.ecr.us-2ast-1.amazonaws.com",
-		"111111111111.dkr.ecr.us-e-1.amazonaws.com", // this one is a region by its form
-		"111111111111.dkr.ecr.us-east-1.on.aws",
-		"111111111111.dkr-ecr.us-east-1.amazonaws.com",
-		"111111111111.dkr.ecr-fips.cn-north-1.amazonaws.com.cn",
-		"111111111111.dkr.ecr.us-gov-west-1.c2s.ic.gov",
-		"111111111111.dkr.ecr.us-east-1.vpce.amazonaws.com",
-		"111111111111.dkr.ecs.us-east-1.amazonaws.com",
-		"111111111111.ecr.us-east-1.amazonaws.com",
-		"my.public.ecr.aws",
-		"public.ecr.aws.com",
-		"publicxecr.aws",
-		"111111111111xdkr.ecr.us-east-1.amazonaws.com",
-		"vpce-0123-abcd.dkr.ecr.us-east-1.amazonaws.com",
-		"vpce-0123.dkr.ecr.us-east-1.vpce.amazonaws.com",
-		"vpce-0123-abcd.dkr.ecr-fips.us-east-1.vpce.amazonaws.com",
-		"vpce-" + strings.Repeat("0", 50) + "-abcdefg.dkr.ecr.us-east-1.vpce.amazonaws.com", // 63 characters: a registry
-		"vpce-" + strings.Repeat("0", 50) + "-abcdefgh.dkr.ecr.us-east-1.vpce.amazonaws.com",
-		"111111111111.dkr.ecr." + strings.Repeat("a", 28) + "-b-1.on.aws",
-		"111111111111.dkr-ecr." + strings.Repeat("a", 28) + "-b-1.on.aws", // 32 characters: a registry
-		"111111111111.dkr-ecr." + strings.Repeat("a", 29) + "-b-1.on.aws",
-		"ghcr.io", "docker.io", "aws.com",
+	hosts := []string{"x" + Host, "evil." + Host, Host + ".evil.example", Host + "."}
+	for _, m := range ecrtest.Mistakes() {
+		hosts = append(hosts, m.Name)
+	}
+	for _, host := range ecrtest.Others() {
+		if len(host) <= 100 && validation.IsDNS1123Subdomain(host) == nil { // a host's name, in JSON and in a label's key
+			hosts = append(hosts, host)
+		}
 	}
 	// Every partition's regions under every partition's domain.
 	for _, region := range []string{"us-gov-x-1", "cn-x-1", "eusc-x-1", "us-iso-x-1", "us-isob-x-1", "eu-isoe-x-1", "us-isof-x-1", "us-isox-x-1", "us-isoe-x-1"} {

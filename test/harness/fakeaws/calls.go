@@ -28,45 +28,45 @@ const (
 // Call is one request. It is recorded when it arrives, once its caller is
 // known, and completed when it is answered.
 type Call struct {
-	Time      time.Time `json:"time"`
-	Operation Operation `json:"operation"`
+	Time      time.Time
+	Operation Operation
 
 	// Principal is the ARN of the user or role (not of the role's session)
 	// whose key or token the request carried, or of the role that was asked
 	// for with a web identity. It is empty if none is known, and set even if
 	// the signature was wrong.
-	Principal   string `json:"principal,omitempty"`
-	AccessKeyID string `json:"accessKeyID,omitempty"`
+	Principal   string
+	AccessKeyID string
 
 	// Region is the signature's or the registry's; empty for calls that have
 	// none: those that carry no signature, and the public registry.
-	Region string `json:"region,omitempty"`
+	Region string
 
 	// Host is the Host header, which tells endpoints apart (FIPS, dual-stack)
 	// when the caller goes through the proxy.
-	Host string `json:"host"`
+	Host string
 
 	// Registry, Repository and Reference (a tag or digest) are set for
 	// registry requests.
-	Registry   string `json:"registry,omitempty"`
-	Repository string `json:"repository,omitempty"`
-	Reference  string `json:"reference,omitempty"`
+	Registry   string
+	Repository string
+	Reference  string
 
 	// Status is the HTTP status, 0 while the call is not answered.
-	Status int `json:"status"`
+	Status int
 
 	// ErrorCode is the service's, such as "ThrottlingException". A call that
 	// was failed below HTTP has the Mode.
-	ErrorCode string `json:"errorCode,omitempty"`
+	ErrorCode string
 }
 
 // Filter selects calls. Empty fields match everything.
 type Filter struct {
-	Operation Operation `json:"operation,omitempty"`
-	Principal string    `json:"principal,omitempty"` // an ARN, as in Call
-	Region    string    `json:"region,omitempty"`
-	Registry  string    `json:"registry,omitempty"`
-	Status    int       `json:"status,omitempty"` // unused by Fail
+	Operation Operation
+	Principal string // an ARN, as in Call
+	Region    string
+	Registry  string
+	Status    int // unused by Fail
 }
 
 func (f Filter) matches(c *Call) bool {

@@ -1,4 +1,4 @@
-// Package standin is a stand-in for the parts of AWS that pulling an image
+// Package fakeaws is a fake of the parts of AWS that pulling an image
 // from ECR takes: ECR and ECR Public GetAuthorizationToken, STS AssumeRole,
 // AssumeRoleWithWebIdentity and GetCallerIdentity, and the registries
 // themselves. One server speaks all of it, with the services' wire format, on
@@ -24,7 +24,7 @@
 // A process under test reaches it in one of two ways. Environment names its
 // address as the SDK's endpoint, whatever the region; the region is then read
 // from the signature. The SDK refuses to combine that with FIPS or dual-stack
-// endpoints, so for those ProxyEnvironment makes the stand-in the process's
+// endpoints, so for those ProxyEnvironment makes the fake AWS the process's
 // HTTPS proxy, which answers for the real host names with certificates of its
 // own authority.
 //

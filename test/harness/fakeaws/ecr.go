@@ -15,12 +15,12 @@ import (
 type Token struct {
 	// Operation is the one that issued it, OperationToken or
 	// OperationPublicToken.
-	Operation Operation `json:"operation"`
+	Operation Operation
 
-	Principal string    `json:"principal"` // as in Call
-	Region    string    `json:"region"`
-	IssuedAt  time.Time `json:"issuedAt"`
-	ExpiresAt time.Time `json:"expiresAt"` // in milliseconds, as on the wire
+	Principal string // as in Call
+	Region    string
+	IssuedAt  time.Time
+	ExpiresAt time.Time // in milliseconds, as on the wire
 }
 
 // SetTokenLifetime sets how long tokens that are issued from now on live.

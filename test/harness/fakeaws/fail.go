@@ -110,13 +110,6 @@ func (s *Server) Fail(filter Filter, f Failure) (clear func()) {
 	}
 }
 
-// ClearFailures ends all failures.
-func (s *Server) ClearFailures() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.failures = nil
-}
-
 // takeFailure returns what to do to the call; a zero Mode means nothing.
 func (s *Server) takeFailure(call *Call) Failure {
 	s.mu.Lock()

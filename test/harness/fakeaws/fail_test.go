@@ -168,7 +168,7 @@ func TestFailuresOfSTS(t *testing.T) {
 		ExpiredToken: "ExpiredToken",
 		ServerError:  "InternalFailure",
 		CutOff:       "unexpected EOF",
-		Malformed:    "deserialization failed",
+		Malformed:    "XML syntax error",
 		ExpiresNull:  "", // means nothing here
 	} {
 		s := start(t, Options{})
@@ -189,9 +189,7 @@ func TestHang(t *testing.T) {
 		_, _, err := getToken(ctx, sdk(s, userKey(), region))
 		done <- err
 	}()
-	for s.Count(Filter{Operation: OperationToken}) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	waitForCall(t, s)
 	clear()
 	mustToken(t, sdk(s, userKey(), region)) // Others are answered meanwhile.
 	cancel()
@@ -246,13 +244,13 @@ func TestFailFilter(t *testing.T) {
 func TestOldestFailureFirst(t *testing.T) {
 	s := start(t, Options{})
 	s.Fail(Filter{}, Failure{Mode: Throttle, Times: 1})
-	s.Fail(Filter{}, Failure{Mode: ServerError})
+	heal := s.Fail(Filter{}, Failure{Mode: ServerError})
 	for _, want := range []string{"ThrottlingException", "ServerException", "ServerException"} {
 		if _, _, err := getToken(t.Context(), sdk(s, userKey(), region)); code(err) != want {
 			t.Errorf("error %v, want %s", err, want)
 		}
 	}
-	s.ClearFailures()
+	heal()
 	mustToken(t, sdk(s, userKey(), region))
 }
 

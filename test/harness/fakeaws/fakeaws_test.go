@@ -143,3 +143,13 @@ func code(err error) string {
 	}
 	return "not an API error: " + err.Error()
 }
+
+// waitForCall waits until somebody has asked for a token.
+func waitForCall(t *testing.T, s *Server) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); s.Count(Filter{Operation: OperationToken}) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody asked for a token")
+		}
+	}
+}

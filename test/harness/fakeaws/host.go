@@ -8,30 +8,29 @@ import (
 
 // partition is a separate AWS: credentials of one mean nothing in another.
 type partition struct {
-	name   string // as in ARNs
-	suffix string // of its private registries' hosts
+	name      string // as in ARNs
+	suffix    string // of its private registries' hosts
+	dualStack string // of their dual-stack hosts, if it has any
+	fips      bool   // has FIPS hosts
 }
 
 // partitionOf goes by the region's prefix, so that future regions work.
 func partitionOf(region string) partition {
-	for _, p := range []struct {
-		prefix string
-		partition
-	}{
-		{"cn-", partition{"aws-cn", "amazonaws.com.cn"}},
-		{"us-gov-", partition{"aws-us-gov", "amazonaws.com"}},
-		{"us-iso-", partition{"aws-iso", "c2s.ic.gov"}},
-		{"us-isob-", partition{"aws-iso-b", "sc2s.sgov.gov"}},
-		{"eu-isoe-", partition{"aws-iso-e", "cloud.adc-e.uk"}},
-		{"us-isof-", partition{"aws-iso-f", "csp.hci.ic.gov"}},
-		{"eu-isof-", partition{"aws-iso-f", "csp.hci.ic.gov"}},
-		{"eusc-", partition{"aws-eusc", "amazonaws.eu"}},
+	for prefix, p := range map[string]partition{
+		"cn-":      {"aws-cn", "amazonaws.com.cn", "on.amazonwebservices.com.cn", false},
+		"us-gov-":  {"aws-us-gov", "amazonaws.com", "on.aws", true},
+		"us-iso-":  {name: "aws-iso", suffix: "c2s.ic.gov"},
+		"us-isob-": {name: "aws-iso-b", suffix: "sc2s.sgov.gov"},
+		"eu-isoe-": {name: "aws-iso-e", suffix: "cloud.adc-e.uk"},
+		"us-isof-": {name: "aws-iso-f", suffix: "csp.hci.ic.gov"},
+		"eu-isof-": {name: "aws-iso-f", suffix: "csp.hci.ic.gov"},
+		"eusc-":    {name: "aws-eusc", suffix: "amazonaws.eu"},
 	} {
-		if strings.HasPrefix(region, p.prefix) {
-			return p.partition
+		if strings.HasPrefix(region, prefix) {
+			return p
 		}
 	}
-	return partition{"aws", "amazonaws.com"}
+	return partition{"aws", "amazonaws.com", "on.aws", true}
 }
 
 const (
@@ -40,10 +39,9 @@ const (
 )
 
 var (
-	wholeRegion           = regexp.MustCompile(`^` + regionPattern + `$`)
-	registryHost          = regexp.MustCompile(`^([0-9]{12})\.dkr\.ecr(?:-fips)?\.(` + regionPattern + `)\.(?:` + suffixPattern + `)$`)
-	dualStackRegistryHost = regexp.MustCompile(`^([0-9]{12})\.dkr-ecr(?:-fips)?\.(` + regionPattern + `)\.(?:on\.aws|on\.amazonwebservices\.com\.cn)$`)
-	apiHost               = regexp.MustCompile(`^(?:api\.)?(?:ecr|ecr-public|sts)(?:-fips)?\.(` + regionPattern +
+	wholeRegion  = regexp.MustCompile(`^` + regionPattern + `$`)
+	registryHost = regexp.MustCompile(`^([0-9]{12})\.dkr([.-])ecr(-fips)?\.(` + regionPattern + `)\.(.+)$`)
+	apiHost      = regexp.MustCompile(`^(?:api\.)?(?:ecr|ecr-public|sts)(?:-fips)?\.(` + regionPattern +
 		`)\.(?:` + suffixPattern + `|api\.aws|api\.amazonwebservices\.com\.cn)$`)
 )
 
@@ -72,13 +70,23 @@ func parseRegistry(host string) (registry, bool) {
 	if host == "public.ecr.aws" || host == "ecr-public.aws.com" {
 		return registry{host: host}, true
 	}
-	for _, pattern := range []*regexp.Regexp{registryHost, dualStackRegistryHost} {
-		if m := pattern.FindStringSubmatch(host); m != nil {
-			return registry{host: host, account: m[1], region: m[2]}, true
-		}
+	m := registryHost.FindStringSubmatch(host)
+	if m == nil || len(m[4]) > maxRegion {
+		return registry{}, false
 	}
-	return registry{}, false
+	p := partitionOf(m[4])
+	suffix := p.suffix
+	if m[2] == "-" {
+		suffix = p.dualStack
+	}
+	if m[5] != suffix || m[3] != "" && !p.fips {
+		return registry{}, false
+	}
+	return registry{host: host, account: m[1], region: m[4]}, true
 }
+
+// maxRegion is far above the length of any region's name.
+const maxRegion = 32
 
 // parseAPIHost parses a service's host name and returns its region. The global
 // STS host is us-east-1's.

@@ -1,30 +1,42 @@
 package fakeaws
 
-import "testing"
+import (
+	"strings"
+	"testing"
 
+	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
+)
+
+// TestParseRegistry holds this parser to the same table as the product's own.
+// Endpoints are doors to registries that they do not name, so they are none here.
 func TestParseRegistry(t *testing.T) {
-	for host, want := range map[string]registry{
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com":                    {account: "123456789012", region: "eu-west-1"},
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com:443":                {account: "123456789012", region: "eu-west-1"},
-		"123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com":           {account: "123456789012", region: "us-gov-west-1"},
-		"123456789012.dkr-ecr-fips.us-east-1.on.aws":                      {account: "123456789012", region: "us-east-1"},
-		"123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn":                {account: "123456789012", region: "cn-north-1"},
-		"123456789012.dkr-ecr.cn-northwest-1.on.amazonwebservices.com.cn": {account: "123456789012", region: "cn-northwest-1"},
-		"123456789012.dkr.ecr.eusc-de-east-1.amazonaws.eu":                {account: "123456789012", region: "eusc-de-east-1"},
-		"123456789012.dkr.ecr.us-isob-east-1.sc2s.sgov.gov":               {account: "123456789012", region: "us-isob-east-1"},
-		"public.ecr.aws":     {},
-		"ecr-public.aws.com": {},
-	} {
-		want.host = bareHost(host)
-		if got, found := parseRegistry(host); !found || got != want {
-			t.Errorf("%s parsed as %+v, %t", host, got, found)
+	for _, h := range ecrtest.Hosts() {
+		if h.Hypothetical {
+			continue
+		}
+		want, known := registry{host: h.Name, account: h.Account, region: h.Region}, true
+		switch {
+		case h.Public:
+			want.region = ""
+		case h.Account == "":
+			want, known = registry{}, false
+		}
+		for _, spelling := range []string{h.Name, h.Name + ":443", strings.ToUpper(h.Name)} {
+			if got, found := parseRegistry(spelling); got != want || found != known {
+				t.Errorf("%s parsed as %+v, %t", spelling, got, found)
+			}
+		}
+		if got := partitionOf(h.Region).name; got != h.Partition {
+			t.Errorf("region %s is of partition %s, want %s", h.Region, got, h.Partition)
 		}
 	}
-	for _, host := range []string{
-		"", "127.0.0.1:5000", "docker.io", "12345678901.dkr.ecr.eu-west-1.amazonaws.com",
-		"123456789012.dkr.ecr.eu-west-1.amazonaws.com.evil.example", "x.123456789012.dkr.ecr.eu-west-1.amazonaws.com",
-		"123456789012.dkr.ecr.eu-west-1.on.aws", "123456789012.dkr-ecr.eu-west-1.amazonaws.com", "123456789012.dkr.ecr..amazonaws.com",
-	} {
+	others := append(ecrtest.Others(), "127.0.0.1:5000")
+	for _, m := range ecrtest.Mistakes() {
+		if !strings.Contains(m.Name, ":") { // a server takes its host with a port
+			others = append(others, m.Name)
+		}
+	}
+	for _, host := range others {
 		if got, found := parseRegistry(host); found {
 			t.Errorf("%q parsed as %+v", host, got)
 		}

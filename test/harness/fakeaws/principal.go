@@ -23,59 +23,59 @@ const defaultAccount = "123456789012"
 type User struct {
 	// Name is a user's name or its whole ARN, which tells account and
 	// partition too.
-	Name string `json:"name"`
+	Name string
 
 	// Account is 12 digits, 123456789012 by default, and unused with an ARN.
-	Account string `json:"account,omitempty"`
+	Account string
 
-	AccessKeyID     string `json:"accessKeyID"`
-	SecretAccessKey string `json:"secretAccessKey"`
+	AccessKeyID     string
+	SecretAccessKey string
 
 	// MayPull lists the registries that the user may pull from: 12-digit
 	// accounts, ECR hosts, or "*" for all. Left out, it is the user's own
 	// account.
-	MayPull []string `json:"mayPull,omitempty"`
+	MayPull []string
 }
 
 // Role is an IAM role. Without TrustedPrincipals and without WebIdentity nobody
 // can assume it.
 type Role struct {
 	// ARN such as "arn:aws:iam::123456789012:role/puller".
-	ARN string `json:"arn"`
+	ARN string
 
 	// TrustedPrincipals may assume the role: ARNs of users or roles, 12-digit
 	// accounts, or "*".
-	TrustedPrincipals []string `json:"trustedPrincipals,omitempty"`
+	TrustedPrincipals []string
 
 	// ExternalID, when set, must be sent with AssumeRole.
-	ExternalID string `json:"externalID,omitempty"`
+	ExternalID string
 
 	// WebIdentity lists the identities that may assume the role with a token
 	// of their issuer.
-	WebIdentity []WebIdentity `json:"webIdentity,omitempty"`
+	WebIdentity []WebIdentity
 
 	// SessionLifetime overrides the length of every session that the role is
 	// assumed for, so that it can be shorter than AWS's least of 15 minutes.
-	SessionLifetime time.Duration `json:"-"`
+	SessionLifetime time.Duration
 
 	// MayPull as in User.
-	MayPull []string `json:"mayPull,omitempty"`
+	MayPull []string
 }
 
 // WebIdentity is a subject of an issuer, such as
 // "system:serviceaccount:pullpass:renewer".
 type WebIdentity struct {
-	Issuer  string `json:"issuer"`
-	Subject string `json:"subject"`
+	Issuer  string
+	Subject string
 }
 
 // Credentials are an access key, temporary if SessionToken is not empty. They
 // print as "[redacted]".
 type Credentials struct {
-	AccessKeyID     string    `json:"accessKeyID"`
-	SecretAccessKey string    `json:"secretAccessKey"`
-	SessionToken    string    `json:"sessionToken"`
-	Expires         time.Time `json:"expires"`
+	AccessKeyID     string
+	SecretAccessKey string
+	SessionToken    string
+	Expires         time.Time
 }
 
 // Format implements fmt.Formatter.

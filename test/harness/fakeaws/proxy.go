@@ -17,7 +17,7 @@ import (
 )
 
 // The proxy half: a process whose HTTPS_PROXY is this server, and which trusts
-// its authority, reaches the stand-in by the services' real host names. The
+// its authority, reaches the fake AWS by the services' real host names. The
 // SDK then resolves its endpoints as it would in production, FIPS, dual-stack
 // and other partitions included, which custom endpoints forbid.
 
@@ -48,7 +48,7 @@ func (s *Server) serveConnect(w http.ResponseWriter, r *http.Request) {
 	host := bareHost(r.Host)
 	_, api := parseAPIHost(host)
 	if _, images := parseRegistry(host); !api && !images {
-		http.Error(w, "not a host of this stand-in", http.StatusForbidden)
+		http.Error(w, "not a host of this fake AWS", http.StatusForbidden)
 		return
 	}
 	conn, _, err := http.NewResponseController(w).Hijack()
@@ -135,7 +135,7 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	template := certificateTemplate("ECR stand-in")
+	template := certificateTemplate("fake AWS")
 	template.IsCA = true
 	template.BasicConstraintsValid = true
 	template.KeyUsage = x509.KeyUsageCertSign

@@ -2,12 +2,11 @@ package fakeaws
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"net/url"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -20,16 +19,11 @@ import (
 // pulls anonymously. It returns the image's digest. Errors of the registry are
 // of type *transport.Error (go-containerregistry). It does not retry.
 func (s *Server) Pull(ctx context.Context, host, repository, reference, username, password string) (digest string, err error) {
-	transport, err := NewTransport(s.url, nil)
-	if err != nil {
-		return "", err
-	}
-	return Pull(ctx, transport, host, repository, reference, username, password)
+	return pullThrough(ctx, s.transport(), host, repository, reference, username, password)
 }
 
-// Pull is Server.Pull for a server in another process, by way of a
-// NewTransport.
-func Pull(ctx context.Context, transport http.RoundTripper, host, repository, reference, username, password string) (digest string, err error) {
+// pullThrough is Server.Pull by way of a transport.
+func pullThrough(ctx context.Context, transport http.RoundTripper, host, repository, reference, username, password string) (digest string, err error) {
 	repo, err := name.NewRepository(host + "/" + repository)
 	if err != nil {
 		return "", fmt.Errorf("parsing repository: %w", err)
@@ -78,35 +72,23 @@ func Pull(ctx context.Context, transport http.RoundTripper, host, repository, re
 	return hash.String(), nil
 }
 
-// NewTransport returns a transport that takes every request to the stand-in at
-// serverURL, and leaves its Host header as it is. The config is for a server
-// that speaks HTTPS. It keeps no connections.
-func NewTransport(serverURL string, config *tls.Config) (http.RoundTripper, error) {
-	u, err := url.Parse(serverURL)
-	if err != nil {
-		return nil, fmt.Errorf("parsing server URL: %w", err)
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("server URL %q is not http://… or https://…", serverURL)
-	}
+// transport takes every request to this server, and leaves its Host header as it
+// is. It keeps no connections.
+func (s *Server) transport() http.RoundTripper {
 	var dialer net.Dialer
-	return &redirect{scheme: u.Scheme, base: &http.Transport{
+	return &redirect{base: &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, u.Host)
+			return dialer.DialContext(ctx, network, strings.TrimPrefix(s.url, "http://"))
 		},
-		TLSClientConfig:   config,
 		DisableKeepAlives: true,
-	}}, nil
+	}}
 }
 
-// redirect changes a request's scheme; base's dialer changes its address.
-type redirect struct {
-	scheme string
-	base   *http.Transport
-}
+// redirect makes a request one of plain HTTP; base's dialer changes its address.
+type redirect struct{ base *http.Transport }
 
 func (t *redirect) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	r.URL.Scheme = t.scheme
+	r.URL.Scheme = "http"
 	return t.base.RoundTrip(r)
 }

@@ -88,8 +88,8 @@ type pull struct {
 }
 
 // parsePull finds out which registry a request is for: by containerd's ns
-// parameter (which tells a mirror whom it stands for), by the Host header, by
-// the repository's first element, or by default.
+// parameter (which tells a mirror whom it stands for), by the Host header, or by
+// the repository's first element.
 func (s *Server) parsePull(r *http.Request) pull {
 	p := pull{operation: OperationOther, path: r.URL.Path}
 	var ok bool
@@ -98,8 +98,6 @@ func (s *Server) parsePull(r *http.Request) pull {
 		first, rest, _ := strings.Cut(strings.TrimPrefix(p.path, "/v2/"), "/")
 		if p.registry, ok = parseRegistry(first); ok {
 			p.path = "/v2/" + rest
-		} else {
-			p.registry, _ = parseRegistry(s.options.DefaultRegistry)
 		}
 	}
 	elements := strings.Split(strings.TrimPrefix(p.path, "/v2/"), "/")
@@ -207,7 +205,7 @@ func (s *Server) admit(r *http.Request, p pull) (*Token, *denial) {
 	header := r.Header.Get("Authorization")
 	switch {
 	case p.registry == registry{} && p.operation != OperationPing:
-		return nil, &denial{http.StatusNotFound, "NAME_UNKNOWN", "no ECR registry is named by host, ns, repository or default", 0}
+		return nil, &denial{http.StatusNotFound, "NAME_UNKNOWN", "no ECR registry is named by host, ns or repository", 0}
 	case header == "":
 		return nil, &denial{http.StatusUnauthorized, "", "Not Authorized\n", 0}
 	case p.registry.public() && p.registry.host != "":

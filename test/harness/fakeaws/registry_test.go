@@ -244,19 +244,17 @@ func TestChallenge(t *testing.T) {
 // The ways to name a registry without its host name.
 func TestRegistryWithoutItsHost(t *testing.T) {
 	for name, test := range map[string]struct {
-		byDefault string
-		path      string
-		want      int
+		path string
+		want int
 	}{
-		"first element":         {"", "/v2/" + ownHost + "/shop/api/manifests/v1", 200},
-		"containerd's ns":       {"", "/v2/shop/api/manifests/v1?ns=" + ownHost, 200},
-		"default":               {ownHost, "/v2/shop/api/manifests/v1", 200},
-		"another first element": {ownHost, "/v2/" + otherHost + "/shop/api/manifests/v1", 403},
-		"ping":                  {"", "/v2/", 200},
-		"none":                  {"", "/v2/shop/api/manifests/v1", 404},
+		"first element":         {"/v2/" + ownHost + "/shop/api/manifests/v1", 200},
+		"containerd's ns":       {"/v2/shop/api/manifests/v1?ns=" + ownHost, 200},
+		"another first element": {"/v2/" + otherHost + "/shop/api/manifests/v1", 403},
+		"ping":                  {"/v2/", 200},
+		"none":                  {"/v2/shop/api/manifests/v1", 404},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := start(t, Options{DefaultRegistry: test.byDefault})
+			s := start(t, Options{})
 			_, err := s.AddImage(ownHost, "shop/api", "v1", nil)
 			ok(t, err)
 			password := mustToken(t, sdk(s, userKey(), region))

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -27,14 +26,6 @@ type Options struct {
 	// Address to listen on, "127.0.0.1:0" by default.
 	Address string
 
-	// TLSConfig, when set, makes the server speak HTTPS with its certificate.
-	TLSConfig *tls.Config
-
-	// DefaultRegistry is the ECR host that a registry request means when it
-	// names none: neither by its Host header, nor by containerd's ns query
-	// parameter, nor by the first element of its repository.
-	DefaultRegistry string
-
 	// TokenLifetime of the registry tokens, 12 hours by default.
 	TokenLifetime time.Duration
 
@@ -51,15 +42,10 @@ func (o Options) Validate() error {
 	if o.TokenLifetime < 0 {
 		return fmt.Errorf("token lifetime %s is negative", o.TokenLifetime)
 	}
-	if o.DefaultRegistry != "" {
-		if _, ok := parseRegistry(o.DefaultRegistry); !ok {
-			return fmt.Errorf("default registry %q is not an ECR host", o.DefaultRegistry)
-		}
-	}
 	return nil
 }
 
-// Server is the stand-in. Make one with New. All methods may be called at any
+// Server is the fake AWS. Make one with New. All methods may be called at any
 // time from any goroutine, but for Start, which is called once, and Close.
 type Server struct {
 	options Options
@@ -133,12 +119,7 @@ func (s *Server) Start(ctx context.Context) error {
 		ErrorLog:          log.New(io.Discard, "", 0),
 	}
 	s.tunnels = newTunnelListener(listener.Addr())
-	if s.options.TLSConfig != nil {
-		s.url = "https://" + listener.Addr().String()
-		listener = tls.NewListener(listener, oneRecord(s.options.TLSConfig))
-	} else {
-		s.url = "http://" + listener.Addr().String()
-	}
+	s.url = "http://" + listener.Addr().String()
 	for _, l := range []net.Listener{listener, s.tunnels} {
 		s.serving.Go(func() {
 			if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -9,24 +9,36 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 	"github.com/pullpass/pullpass/test/harness/install"
 )
 
-// writes returns how often the renewer of this world wrote or deleted the pull
-// secret of a namespace.
-func (w *World) writes(namespace string) int {
+// writes returns how often the renewer of this world wrote or deleted pull
+// secrets, or tried to, by namespace, as far as the audit log is written.
+func (w *World) writes() map[string]int {
 	w.Helper()
 	events, err := w.Cluster.AuditEvents()
 	w.Must(err)
-	n := 0
-	for _, e := range events {
-		if e.ObjectRef != nil && e.ObjectRef.Resource == "secrets" && e.ObjectRef.Name == w.SecretName && e.ObjectRef.Namespace == namespace &&
-			(e.Verb == "patch" || e.Verb == "delete") && strings.HasPrefix(e.UserAgent, "pullpass-renewer/") {
-			n++
+	n := map[string]int{}
+	for _, e := range (cluster.AuditFilter{UserAgent: "pullpass-renewer/", Resource: "secrets", Name: w.SecretName}).Select(events) {
+		if e.Verb == "patch" || e.Verb == "delete" {
+			n[e.ObjectRef.Namespace]++
 		}
 	}
 	return n
+}
+
+// waitWrite waits until the audit log holds a write of a namespace's pull
+// secret. It is a moment behind.
+func (w *World) waitWrite(namespace string) {
+	w.Helper()
+	w.Eventually("a write to "+namespace+" in the audit log", func() error {
+		if w.writes()[namespace] == 0 {
+			return errNone
+		}
+		return nil
+	})
 }
 
 func (w *World) holder() string {
@@ -58,28 +70,28 @@ func TestRestartRewritesNothing(t *testing.T) {
 	if got := w.holder(); got != "" {
 		t.Errorf("%s still holds the lease", got)
 	}
-	w.Settle() // the audit log is a moment behind
-	written := w.writes(namespace)
+	w.waitWrite(orphaned) // the later one
+	written := w.writes()[namespace]
 	if written == 0 {
 		t.Error("the audit log knows of no write at all")
 	}
 
 	// What changes while nobody looks is seen afterwards.
 	w.label(orphaned, map[string]string{hostA: ""})
-	second := w.Renewer()
-	w.WaitSecret(w.Namespace(hostA), hostA)
+	second := w.Renewer("--workers=1") // so that it looks at namespaces in the order of their events
 	w.WaitNoSecret(orphaned)
-	w.Settle()
+	w.writesAfterMarker() // the token is there by then, and its namespaces are looked at again
+	n := w.writesAfterMarker()[namespace] - written
 	if after := w.Secret(namespace); after.ResourceVersion != before.ResourceVersion {
 		t.Error("the secret was written")
 	}
-	if n := w.writes(namespace) - written; n != 0 {
+	if n != 0 {
 		t.Errorf("%d writes after the restart, want none", n)
 	}
 	if n := w.TokenCalls("", ""); n != 2 {
 		t.Errorf("AWS was asked for %d tokens, want 1 for each run", n)
 	}
-	w.WaitMetric(second, 2, "pullpass_namespaces", "state", "ready")
+	w.WaitMetric(second, 3, "pullpass_namespaces", "state", "ready")
 }
 
 // TestLeaderKilled runs two replicas and kills the one that leads.
@@ -128,16 +140,17 @@ func TestPausedLeader(t *testing.T) {
 	w.Must(paused.Signal(syscall.SIGSTOP))
 	w.WaitMetric(other, 1, "pullpass_leader")
 	first := w.Secret(namespace)
-	second := w.WaitOtherToken(namespace, hostA, first)
+	w.WaitOtherToken(namespace, hostA, first)
 	w.Must(paused.Signal(syscall.SIGCONT))
 	w.Eventually("the end of the old leader", func() error { return ended(paused) })
 	if code := paused.ExitCode(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
 	}
-	if after := w.Secret(namespace); fixture.Auths(after)[hostA] == fixture.Auths(first)[hostA] {
+	after := w.Secret(namespace)
+	if fixture.Auths(after)[hostA] == fixture.Auths(first)[hostA] {
 		t.Error("the old leader brought its token back")
 	}
-	w.Must(w.CheckSecret(second, hostA))
+	w.Must(w.CheckSecret(after, hostA))
 }
 
 func ended(p *install.Program) error {
@@ -151,10 +164,15 @@ func ended(p *install.Program) error {
 func TestAPIServerRestart(t *testing.T) {
 	w := world(t, nil)
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
-	renewer := w.Renewer("--leader-elect=false")
+	renewer := w.Renewer("--leader-elect=false", "--log-level=debug") // client-go tells of what it tries again at that level only
 	before := w.WaitSecret(w.Namespace(hostA), hostA)
 	w.Cluster.StopAPIServer()
-	time.Sleep(2 * time.Second)
+	w.Eventually("a renewer that misses the API server", func() error {
+		if !strings.Contains(renewer.Log(), "connection refused") {
+			return errNone
+		}
+		return nil
+	})
 	w.Must(w.Cluster.StartAPIServer(t.Context()))
 	w.WaitSecret(w.Namespace(hostA), hostA)
 	if after := w.Secret(before.Namespace); after.ResourceVersion != before.ResourceVersion {

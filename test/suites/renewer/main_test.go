@@ -1,5 +1,5 @@
 // Package renewer tests the renewer on a real API server, with the chart's own
-// roles, against the AWS stand-in.
+// roles, against the fake AWS.
 package renewer
 
 import (

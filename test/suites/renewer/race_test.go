@@ -1,0 +1,214 @@
+package renewer
+
+import (
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/test/harness/fixture"
+)
+
+// TestLateWriteMovesNoExpiryBack holds a write of one renewer up, as if it had
+// been paused there, until another has written newer tokens.
+func TestLateWriteMovesNoExpiryBack(t *testing.T) {
+	w := world(t, nil)
+	keys := fixture.Keys(w.User("alice"))
+	w.Credential(hostA, keys)
+	w.Credential(hostB, keys)
+	g := w.gate()
+	late := w.Renewer("--leader-elect=false", "--workers=1", "--kubeconfig="+g.kubeconfig)
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+	held := g.hold(namespace)
+	w.label(namespace, fixture.True(hostB))
+	held.arrived(w)
+
+	other := w.Renewer("--leader-elect=false")
+	newer := w.WaitSecret(namespace, hostA, hostB)
+	other.Stop(10 * time.Second)
+	if status := held.release(w); status != http.StatusConflict {
+		t.Errorf("the late write was answered with %d, want a conflict", status)
+	}
+	w.WaitMetric(late, 1, "pullpass_syncs_total", "result", "conflict")
+	w.WaitSecret(w.Namespace(hostA), hostA) // by then it has looked at the first again
+	if after := w.Secret(namespace); !maps.Equal(fixture.Auths(after), fixture.Auths(newer)) || !maps.Equal(after.Annotations, newer.Annotations) {
+		t.Errorf("the late writer brought its token back: entries %s, were %s", after.Annotations, newer.Annotations)
+	}
+}
+
+// TestForeignSecretThatComesFirst has somebody take the pull secret's name while
+// the renewer's first write is on its way.
+func TestForeignSecretThatComesFirst(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	g := w.gate()
+	w.Renewer("--kubeconfig=" + g.kubeconfig)
+	namespace := w.Namespace()
+	held := g.hold(namespace)
+	w.label(namespace, fixture.True(hostA))
+	held.arrived(w)
+
+	foreign, err := w.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: w.SecretName},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{"example.com":{"auth":"YTpi"}}}`)},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	if status := held.release(w); status != http.StatusConflict {
+		t.Errorf("the write was answered with %d, want a conflict", status)
+	}
+	w.WaitEvent(namespace, "ForeignSecret", w.SecretName)
+	if after := w.Secret(namespace); after.ResourceVersion != foreign.ResourceVersion {
+		t.Error("somebody touched it")
+	}
+}
+
+// TestFieldsOfAnotherManagerAreTakenBack has another manager apply the field
+// that holds the tokens: with a content of its own, and with ours, which leaves
+// the field to both until the next token comes.
+func TestFieldsOfAnotherManagerAreTakenBack(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	w.Renewer()
+	apply := func(namespace string, content []byte) {
+		t.Helper()
+		_, err := w.Client.CoreV1().Secrets(namespace).Apply(t.Context(),
+			applycorev1.Secret(w.SecretName, namespace).WithData(map[string][]byte{corev1.DockerConfigJsonKey: content, "note": []byte("mine")}),
+			metav1.ApplyOptions{FieldManager: "thief", Force: true})
+		w.Must(err)
+	}
+	stolen, shared := w.Namespace(hostA), w.Namespace(hostA)
+	w.WaitSecret(stolen, hostA)
+	apply(stolen, []byte(`{"auths":{}}`))
+	if after := w.WaitSecret(stolen, hostA); string(after.Data["note"]) != "mine" {
+		t.Error("a key of the other manager's was taken too")
+	}
+
+	before := w.WaitSecret(shared, hostA)
+	apply(shared, before.Data[corev1.DockerConfigJsonKey])
+	w.Credential(hostA, fixture.Keys(w.User("bob")))
+	after := w.WaitOtherToken(shared, hostA, before)
+	w.Must(w.CheckSecret(after, hostA))
+	if string(after.Data["note"]) != "mine" {
+		t.Error("a key of the other manager's was taken too")
+	}
+}
+
+// A gate is a way to the API server on which writes of pull secrets can be held
+// up.
+type gate struct {
+	kubeconfig string
+	name       string // of the pull secrets
+
+	mu   sync.Mutex
+	held map[string]*heldWrite // guarded by mu: by namespace, those that have not come yet
+}
+
+// heldWrite is a write that waits at a gate.
+type heldWrite struct {
+	came, open chan struct{}
+	status     chan int
+}
+
+// gate opens a way to the API server for the renewer's account.
+func (w *World) gate() *gate {
+	w.Helper()
+	server := w.Cluster.Config()
+	target, err := url.Parse(server.Host)
+	w.Must(err)
+	transport, err := rest.TransportFor(rest.AnonymousClientConfig(server))
+	w.Must(err)
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport:     transport,
+		FlushInterval: -1, // watches
+	}
+	g := &gate{kubeconfig: filepath.Join(w.TempDir(), "kubeconfig"), name: w.SecretName, held: map[string]*heldWrite{}}
+	front := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		write := g.take(r)
+		if write == nil {
+			proxy.ServeHTTP(rw, r)
+			return
+		}
+		close(write.came)
+		select {
+		case <-write.open:
+		case <-r.Context().Done():
+			return
+		}
+		answer := httptest.NewRecorder()
+		proxy.ServeHTTP(answer, r)
+		write.status <- answer.Code
+		maps.Copy(rw.Header(), answer.Header())
+		rw.WriteHeader(answer.Code)
+		_, _ = rw.Write(answer.Body.Bytes()) // a client that is gone needs no answer
+	}))
+	w.Cleanup(func() {
+		front.CloseClientConnections() // watches would go on
+		front.Close()
+	})
+	account, err := w.Release.AccountConfig(w.Context(), "renewer")
+	w.Must(err)
+	account.Host = front.URL
+	account.TLSClientConfig = rest.TLSClientConfig{CAData: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw})}
+	w.Must(w.Cluster.WriteKubeconfig(g.kubeconfig, account))
+	return g
+}
+
+// hold holds the next write of a namespace's pull secret up.
+func (g *gate) hold(namespace string) *heldWrite {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	write := &heldWrite{came: make(chan struct{}), open: make(chan struct{}), status: make(chan int, 1)}
+	g.held[fmt.Sprintf("/api/v1/namespaces/%s/secrets/%s", namespace, g.name)] = write
+	return write
+}
+
+// take returns the held write that a request is, if it is one.
+func (g *gate) take(r *http.Request) *heldWrite {
+	if r.Method != http.MethodPatch {
+		return nil
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	write := g.held[r.URL.Path]
+	delete(g.held, r.URL.Path)
+	return write
+}
+
+// arrived waits until the write is at the gate.
+func (h *heldWrite) arrived(w *World) {
+	w.Helper()
+	select {
+	case <-h.came:
+	case <-time.After(time.Minute):
+		w.Fatal("the renewer wrote nothing")
+	}
+}
+
+// release lets the write go on, and returns the status that the API server
+// answered it with.
+func (h *heldWrite) release(w *World) int {
+	w.Helper()
+	close(h.open)
+	select {
+	case status := <-h.status:
+		return status
+	case <-time.After(time.Minute):
+		w.Fatal("the API server did not answer the write")
+	}
+	return 0
+}
