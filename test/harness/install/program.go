@@ -74,7 +74,7 @@ func (r *Release) start(ctx context.Context, component string, env, args []strin
 	if err := r.cluster.WriteKubeconfig(kubeconfig, account); err != nil {
 		return nil, err
 	}
-	address, err := freeAddress("127.0.0.1")
+	address, err := process.FreeAddress("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
