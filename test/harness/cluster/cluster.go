@@ -41,9 +41,6 @@ type Options struct {
 	// Node, if not nil, adds a node, with the scheduler and every controller. The
 	// program must run isolated.
 	Node *NodeOptions
-	// AuditPolicy is an audit.k8s.io/v1 Policy as YAML, instead of the package's
-	// own. It must not log what secrets hold.
-	AuditPolicy string
 	// APIServerFlags such as --name=value replace the package's own of the same
 	// name.
 	APIServerFlags []string
@@ -112,8 +109,8 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		if !sandbox.Inside() {
 			return nil, errors.New("starting a cluster with a node: this program does not run isolated")
 		}
-		if binary.Older() != "" {
-			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES is set, and a kubelet must not be newer than the API server")
+		if binary.Older() != "" || os.Getenv("KUBEBUILDER_ASSETS") != "" {
+			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES or KUBEBUILDER_ASSETS is set, and a kubelet must not be newer than the API server")
 		}
 		opts.ControllerManager = true
 		binaries = NodeBinaries
@@ -198,15 +195,11 @@ func (c *Cluster) makeDir(dir string) (err error) {
 // It uses envtest's ControlPlane and not its Environment, which tries five times
 // what cannot succeed, and takes orders from environment variables.
 func (c *Cluster) startControlPlane(address string, opts Options) error {
-	policy := auditPolicy
-	if opts.AuditPolicy != "" {
-		policy = opts.AuditPolicy
-	}
 	policyFile := filepath.Join(c.dir, "audit-policy.yaml")
 	if err := errors.Join(
 		os.Mkdir(filepath.Join(c.dir, "bin"), 0o700),
 		os.WriteFile(filepath.Join(c.dir, "parent"), []byte(strconv.Itoa(os.Getpid())), 0o600),
-		os.WriteFile(policyFile, []byte(policy), 0o600),
+		os.WriteFile(policyFile, []byte(auditPolicy), 0o600),
 	); err != nil {
 		return err
 	}

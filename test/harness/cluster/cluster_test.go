@@ -530,12 +530,6 @@ func TestAFailedStartTellsWhyAndLeavesNothing(t *testing.T) {
 			},
 			"unknown flag: --no-such-flag",
 		},
-		"an audit policy that is none": {
-			func(dir string) cluster.Options {
-				return cluster.Options{Dir: dir, AuditPolicy: "kind: Pod\n"}
-			},
-			"audit policy",
-		},
 		"a folder with something in it": {
 			func(dir string) cluster.Options { return cluster.Options{Dir: filepath.Dir(dir)} },
 			"is not empty",

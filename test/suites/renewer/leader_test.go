@@ -153,7 +153,7 @@ func TestAPIServerRestart(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	renewer := w.Renewer("--leader-elect=false")
 	before := w.WaitSecret(w.Namespace(hostA), hostA)
-	w.Cluster.StopAPIServer()
+	w.Must(w.Cluster.StopAPIServer())
 	time.Sleep(2 * time.Second)
 	w.Must(w.Cluster.StartAPIServer(t.Context()))
 	w.WaitSecret(w.Namespace(hostA), hostA)
