@@ -133,8 +133,26 @@ func (r recipe) ldflags(version string) string {
 	return strings.Join(flags, " ")
 }
 
-// Build returns the path of the binary, which it compiles when the cache does
-// not hold it yet. The cache is $PULLPASS_CACHE, or else the folder pullpass in
+// asset returns the path of a binary in the folder KUBEBUILDER_ASSETS, if it is
+// there: setup-envtest lays etcd, kube-apiserver and kubectl. An older version
+// that was asked for is built all the same.
+func asset(b Binary) (path string, found bool, err error) {
+	dir := os.Getenv("KUBEBUILDER_ASSETS")
+	if dir == "" || Older() != "" {
+		return "", false, nil
+	}
+	if path, err = filepath.Abs(filepath.Join(dir, string(b))); err != nil {
+		return "", false, err
+	}
+	_, err = os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return "", false, nil
+	}
+	return path, err == nil, err
+}
+
+// Build returns the path of the binary: the one in KUBEBUILDER_ASSETS, or else
+// one that it compiles when the cache does not hold it yet. The cache is $PULLPASS_CACHE, or else the folder pullpass in
 // the user's cache folder; the file's name holds the version and a hash of all
 // that the binary depends on. One build runs at a time per cache: others wait,
 // and say so. Progress goes to log, which may be nil.
@@ -152,6 +170,9 @@ func Build(ctx context.Context, log io.Writer, what Binary) (path string, err er
 		}
 	}()
 
+	if path, found, err := asset(what); found || err != nil {
+		return path, err
+	}
 	source := moduleFolder(r.module)
 	version, err := requiredVersion(source, r.require)
 	if err != nil {
@@ -231,6 +252,17 @@ func requiredVersion(dir, module string) (string, error) {
 // KubernetesVersion is the version of the API server that tests run on, such as
 // v1.37.2.
 func KubernetesVersion() (string, error) {
+	path, found, err := asset(KubeAPIServer)
+	if err != nil {
+		return "", err
+	}
+	if found {
+		out, err := exec.Command(path, "--version").Output()
+		if err != nil {
+			return "", fmt.Errorf("asking %s for its version: %w", path, err)
+		}
+		return strings.TrimPrefix(strings.TrimSpace(string(out)), "Kubernetes "), nil
+	}
 	return requiredVersion(moduleFolder(controlPlane()), "k8s.io/kubernetes")
 }
 

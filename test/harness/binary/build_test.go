@@ -80,6 +80,30 @@ func TestBuildRefusesAnUnknownBinary(t *testing.T) {
 	}
 }
 
+func TestKubebuilderAssetsComeFirst(t *testing.T) {
+	assets := t.TempDir()
+	t.Setenv("KUBEBUILDER_ASSETS", assets)
+	server := filepath.Join(assets, "kube-apiserver")
+	if err := os.WriteFile(server, []byte("#!/bin/sh\necho Kubernetes v1.36.9\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	path, err := binary.Build(t.Context(), nil, binary.KubeAPIServer)
+	if err != nil || path != server {
+		t.Errorf("kube-apiserver is %s, %v; want %s", path, err, server)
+	}
+	if version, err := binary.KubernetesVersion(); err != nil || version != "v1.36.9" {
+		t.Errorf("the version is %q, %v; want that of the binary", version, err)
+	}
+	path, err = binary.Build(t.Context(), os.Stderr, binary.Etcd) // which is not there
+	if err != nil || filepath.Dir(path) == assets {
+		t.Errorf("etcd is %s, %v; want a built one", path, err)
+	}
+	t.Setenv("PULLPASS_TEST_KUBERNETES", "1.35")
+	if version, err := binary.KubernetesVersion(); err != nil || !strings.HasPrefix(version, "v1.35.") {
+		t.Errorf("the version is %q, %v; want the one that was asked for", version, err)
+	}
+}
+
 type writerFunc func(p []byte)
 
 func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }

@@ -2,10 +2,7 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -45,10 +42,6 @@ func (c *Cluster) ServiceAccountConfig(ctx context.Context, namespace, name stri
 // WriteKubeconfig writes a kubeconfig that only its owner may read, with the
 // token and the authority of cfg in it.
 func (c *Cluster) WriteKubeconfig(path string, cfg *rest.Config) error {
-	return writeKubeconfig(path, cfg, metav1.NamespaceDefault)
-}
-
-func writeKubeconfig(path string, cfg *rest.Config, namespace string) (err error) {
 	const name = "pullpass-test"
 	kubeconfig := clientcmdapi.NewConfig()
 	kubeconfig.Clusters[name] = &clientcmdapi.Cluster{
@@ -57,26 +50,9 @@ func writeKubeconfig(path string, cfg *rest.Config, namespace string) (err error
 		CertificateAuthority:     cfg.CAFile,
 	}
 	kubeconfig.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: cfg.BearerToken}
-	kubeconfig.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: namespace}
+	kubeconfig.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name, Namespace: metav1.NamespaceDefault}
 	kubeconfig.CurrentContext = name
-	data, err := clientcmd.Write(*kubeconfig)
-	if err != nil {
-		return fmt.Errorf("writing kubeconfig %s: %w", path, err)
-	}
-
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*") // 0600
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("writing kubeconfig %s: %w", path, err), os.Remove(f.Name()))
-	}
-	return nil
+	return clientcmd.WriteToFile(*kubeconfig, path)
 }
 
 // CreateNamespace creates a namespace that is ready for pods: its default

@@ -3,30 +3,28 @@ package cluster
 import (
 	"context"
 	"crypto"
-	"crypto/rand"
-	"crypto/rsa"
-	"crypto/x509"
 	_ "embed"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/cert"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
 
 	"github.com/pullpass/pullpass/test/harness/binary"
 	"github.com/pullpass/pullpass/test/harness/process"
+	"github.com/pullpass/pullpass/test/harness/repo"
 	"github.com/pullpass/pullpass/test/harness/sandbox"
 )
 
@@ -43,14 +41,12 @@ type Options struct {
 	// Node, if not nil, adds a node, with the scheduler and every controller. The
 	// program must run isolated.
 	Node *NodeOptions
-	// AuditPolicy is an audit.k8s.io/v1 Policy as YAML, instead of the package's
-	// own. It must not log what secrets hold.
-	AuditPolicy string
-	// APIServerFlags are added after the package's own, which they override.
+	// APIServerFlags such as --name=value replace the package's own of the same
+	// name.
 	APIServerFlags []string
-	// Log receives the progress of builds and of the start, and says when a
-	// child ends by itself. It may be written to until Stop has returned. Nil
-	// discards it.
+	// Log receives the progress of builds and of the start, and says when
+	// kube-controller-manager or a program of the node ends by itself. It may be
+	// written to until Stop has returned. Nil discards it.
 	Log io.Writer
 }
 
@@ -62,30 +58,31 @@ type Cluster struct {
 	log        io.Writer
 	version    string
 	kubeconfig string // path of the administrator's
-	address    string // of the API server
-	port       int
-	reserved   int // the socket that keeps port ours; see reservePort
 	config     *rest.Config
 	client     *kubernetes.Clientset
-	key        *rsa.PrivateKey
-	args       map[binary.Binary][]string // the path, then the flags
+	signingKey crypto.PublicKey
+	paths      map[binary.Binary]string
 
 	// Set by Start and not changed after it.
-	etcd              *process.Process
-	controllerManager *process.Process // nil without one
-	node              *node            // nil without one
+	plane             *envtest.ControlPlane // nil when somebody else runs it
+	controllerManager *process.Process      // nil without one
+	node              *node                 // nil without one
+	logFiles          []*os.File            // of etcd and kube-apiserver
+	ended             chan struct{}         // closed by Stop
 
 	audit auditReader
 
-	mu          sync.Mutex // guards all below
-	apiServer   *process.Process
-	certManager *process.Process // nil until it is started
+	mu          sync.Mutex // guards all below, and starts and stops of plane
+	serving     bool       // the API server runs
+	certManager *process.Process
 	stopped     bool
 	stopErr     error
 }
 
 const (
-	issuer = "https://kubernetes.default.svc.cluster.local"
+	issuer   = "https://kubernetes.default.svc.cluster.local"
+	auditLog = "audit.log"
+	caFile   = "ca.crt" // the authority of the API server's certificate
 
 	// The bounds are for a machine with far too much to do: a quiet one is
 	// ready in a few seconds, and an API server ends in about one.
@@ -99,9 +96,11 @@ var auditPolicy string
 // Start builds what is not built yet, starts a cluster and waits until it is
 // ready. The context bounds the start only: the cluster runs until Stop. When
 // Start fails it leaves nothing running, and the error ends with the last lines
-// of the log that matters.
+// of the log that matters. envtest cannot be interrupted: while it starts etcd
+// and the API server, the end of the context is noticed only afterwards.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
-	c := &Cluster{log: &lockedWriter{w: opts.Log}, address: "127.0.0.1", reserved: -1, args: map[binary.Binary][]string{}}
+	c := &Cluster{log: &lockedWriter{w: opts.Log}, paths: map[binary.Binary]string{}, ended: make(chan struct{})}
+	address := "127.0.0.1"
 	binaries := []binary.Binary{binary.Etcd, binary.KubeAPIServer}
 	if opts.ControllerManager {
 		binaries = append(binaries, binary.KubeControllerManager)
@@ -110,20 +109,18 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 		if !sandbox.Inside() {
 			return nil, errors.New("starting a cluster with a node: this program does not run isolated")
 		}
-		if binary.Older() != "" {
-			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES is set, and a kubelet must not be newer than the API server")
+		if binary.Older() != "" || os.Getenv("KUBEBUILDER_ASSETS") != "" {
+			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES or KUBEBUILDER_ASSETS is set, and a kubelet must not be newer than the API server")
 		}
 		opts.ControllerManager = true
 		binaries = NodeBinaries
-		c.address = sandbox.NodeAddress
+		address = sandbox.NodeAddress
 		c.node = &node{options: *opts.Node}
 	}
 	for _, b := range binaries {
-		path, err := binary.Build(ctx, c.log, b)
-		if err != nil {
+		if c.paths[b], err = binary.Build(ctx, c.log, b); err != nil {
 			return nil, err
 		}
-		c.args[b] = []string{path}
 	}
 	if c.version, err = binary.KubernetesVersion(); err != nil {
 		return nil, err
@@ -138,21 +135,25 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	if err := c.makeDir(opts.Dir); err != nil {
 		return nil, err
 	}
-	if c.reserved, c.port, err = reservePort(c.address); err != nil {
+	if err := c.startControlPlane(address, opts); err != nil {
 		return nil, err
 	}
-	if err := c.writeFiles(opts); err != nil {
+	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	c.addFlags(opts)
-
-	bound, cancel := context.WithTimeoutCause(ctx, startBound, fmt.Errorf("not ready after %s", startBound))
-	defer cancel()
-	if err := c.startControlPlane(bound); err != nil {
+	if err := c.connect(); err != nil {
+		return nil, err
+	}
+	if opts.ControllerManager {
+		if err := c.startControllerManager(); err != nil {
+			return nil, err
+		}
+	}
+	if err := c.waitForDefaultNamespace(ctx); err != nil {
 		return nil, err
 	}
 	if c.node != nil {
-		if err := c.startNode(bound); err != nil {
+		if err := c.startNode(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -165,46 +166,6 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	}
 	fmt.Fprintf(c.log, "Kubernetes %s%s ready in %s at %s\n", c.version, with, time.Since(begin).Round(100*time.Millisecond), c.config.Host)
 	return c, nil
-}
-
-func (c *Cluster) startControlPlane(ctx context.Context) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var err error
-	if c.etcd, err = c.start(binary.Etcd); err != nil {
-		return err
-	}
-	if err := c.waitForEtcd(ctx); err != nil {
-		return err
-	}
-	if err := c.startAPIServerLocked(ctx); err != nil {
-		return err
-	}
-	if c.controllerManager, err = c.controllerManagerFor(); err != nil {
-		return err
-	}
-	return c.waitForDefaultNamespace(ctx)
-}
-
-func (c *Cluster) controllerManagerFor() (*process.Process, error) {
-	if c.args[binary.KubeControllerManager] == nil {
-		return nil, nil
-	}
-	return c.start(binary.KubeControllerManager)
-}
-
-func (c *Cluster) start(b binary.Binary) (*process.Process, error) {
-	return process.Start(process.Options{
-		Name: string(b),
-		Path: c.args[b][0],
-		Args: c.args[b][1:],
-		Dir:  c.dir,
-		// Nothing of the caller's: ETCD_… variables are flags to etcd, and
-		// proxies are not for loopback.
-		Env:     []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir},
-		LogFile: filepath.Join(c.dir, string(b)+".log"),
-		Died:    func(err error) { fmt.Fprintf(c.log, "%s\n", err) },
-	})
 }
 
 func (c *Cluster) makeDir(dir string) (err error) {
@@ -229,162 +190,196 @@ func (c *Cluster) makeDir(dir string) (err error) {
 	return nil
 }
 
-// writeFiles makes the keys and tokens and the files that the flags name.
-func (c *Cluster) writeFiles(opts Options) error {
-	adminToken, managerToken := rand.Text(), rand.Text()
-	var err error
-	if c.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+// startControlPlane starts etcd and the API server and waits until it is healthy.
+//
+// It uses envtest's ControlPlane and not its Environment, which tries five times
+// what cannot succeed, and takes orders from environment variables.
+func (c *Cluster) startControlPlane(address string, opts Options) error {
+	policyFile := filepath.Join(c.dir, "audit-policy.yaml")
+	if err := errors.Join(
+		os.Mkdir(filepath.Join(c.dir, "bin"), 0o700),
+		os.WriteFile(filepath.Join(c.dir, "parent"), []byte(strconv.Itoa(os.Getpid())), 0o600),
+		os.WriteFile(policyFile, []byte(auditPolicy), 0o600),
+	); err != nil {
 		return err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(c.key)
+	etcdAddress, err := process.FreeAddress("127.0.0.1")
 	if err != nil {
 		return err
 	}
-	nodeTokens, nodeLines := nodeTokens()
-	policy := auditPolicy
-	if opts.AuditPolicy != "" {
-		policy = opts.AuditPolicy
+	serverAddress, err := process.FreeAddress(address)
+	if err != nil {
+		return err
 	}
-	for name, content := range map[string]string{
-		"tokens.csv": adminToken + `,admin,admin,"system:masters"` + "\n" +
-			managerToken + `,system:kube-controller-manager,system:kube-controller-manager,"system:masters"` + "\n" + nodeLines,
-		"service-account.key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})),
-		"audit-policy.yaml":   policy,
-	} {
-		if err := os.WriteFile(filepath.Join(c.dir, name), []byte(content), 0o600); err != nil {
-			return err
-		}
-	}
-	c.config = &rest.Config{
-		Host:        "https://" + net.JoinHostPort(c.address, strconv.Itoa(c.port)),
-		BearerToken: adminToken,
-		QPS:         -1,
+	_, port, err := net.SplitHostPort(serverAddress)
+	if err != nil {
+		return err
 	}
 
-	if opts.ControllerManager {
-		config := rest.CopyConfig(c.config)
-		config.BearerToken = managerToken
-		config.CAFile = filepath.Join(c.dir, serverCertificate)
-		if err := writeKubeconfig(filepath.Join(c.dir, "controller-manager.kubeconfig"), config, ""); err != nil {
+	etcd := &envtest.Etcd{
+		URL:          &url.URL{Scheme: "http", Host: etcdAddress},
+		DataDir:      filepath.Join(c.dir, "etcd-data"),
+		StartTimeout: startBound,
+		StopTimeout:  stopGrace,
+	}
+	etcd.Configure().
+		Set("listen-peer-urls", "unix://etcd-peer.sock").
+		Set("log-level", "warn")
+	server := &envtest.APIServer{
+		SecureServing: envtest.SecureServing{ListenAddr: envtest.ListenAddr{Address: address, Port: port}},
+		CertDir:       c.dir,
+		StartTimeout:  startBound,
+		StopTimeout:   stopGrace,
+	}
+	flags := server.Configure().
+		Disable("disable-admission-plugins"). // envtest does without ServiceAccounts
+		Set("authorization-mode", "Node,RBAC").
+		Set("advertise-address", address).
+		Set("endpoint-reconciler-type", "none"). // the Service kubernetes cannot lead to a loopback address
+		Set("service-account-issuer", issuer).
+		Set("kubelet-preferred-address-types", "InternalIP").
+		Set("audit-policy-file", policyFile).
+		Set("audit-log-path", filepath.Join(c.dir, auditLog)).
+		Set("audit-log-maxsize", "100000").       // megabytes: a rotated log would look like a short one
+		Set("shutdown-send-retry-after", "true"). // open watches hold a stop up for 2 s, not for a minute
+		Set("profiling", "false")
+	if c.node != nil {
+		// envtest's certificate is not for the address of the Service kubernetes,
+		// which pods use. The API server makes itself a better one.
+		flags.Set("endpoint-reconciler-type", "lease").Set("cert-dir", filepath.Join(c.dir, "certificates"))
+	}
+	for _, flag := range opts.APIServerFlags {
+		name, value, _ := strings.Cut(strings.TrimPrefix(flag, "--"), "=")
+		flags.Set(name, value)
+	}
+	path, etcdLog, err := c.child(binary.Etcd)
+	if err != nil {
+		return err
+	}
+	etcd.Path, etcd.Out, etcd.Err = path, etcdLog, etcdLog
+	path, serverLog, err := c.child(binary.KubeAPIServer)
+	if err != nil {
+		return err
+	}
+	server.Path, server.Out, server.Err = path, serverLog, serverLog
+
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.plane = &envtest.ControlPlane{Etcd: etcd, APIServer: server}
+	if err := c.onThread(c.plane.Start); err != nil {
+		return fmt.Errorf("%w\nlast lines of etcd:\n%s\nlast lines of kube-apiserver:\n%s",
+			err, process.Tail(etcdLog.Name()), process.Tail(serverLog.Name()))
+	}
+	c.serving = true
+	if c.node != nil {
+		if server.CA, err = os.ReadFile(filepath.Join(c.dir, "certificates", "apiserver.crt")); err != nil {
 			return err
 		}
-	}
-	if c.node != nil {
-		return c.writeNode(nodeTokens)
 	}
 	return nil
 }
 
-// addFlags decides how the children run.
-//
-// etcd and its only client share the folder as their working directory and meet
-// at a relative unix socket in it, which no other cluster can reach and whose
-// path cannot be too long.
-func (c *Cluster) addFlags(opts Options) {
-	c.args[binary.Etcd] = append(c.args[binary.Etcd],
-		"--name=etcd",
-		"--data-dir=etcd",
-		"--unsafe-no-fsync",
-		"--listen-client-urls="+etcdURL,
-		"--advertise-client-urls="+etcdURL,
-		"--listen-peer-urls=unix://etcd-peer.sock",
-		"--initial-advertise-peer-urls=unix://etcd-peer.sock",
-		"--initial-cluster=etcd=unix://etcd-peer.sock",
-		"--log-level=warn",
-	)
-	c.args[binary.KubeAPIServer] = append(append(c.args[binary.KubeAPIServer],
-		"--etcd-servers="+etcdURL,
-		"--bind-address="+c.address,
-		"--secure-port="+strconv.Itoa(c.port),
-		"--permit-port-sharing", // with the socket of reservePort
-		"--advertise-address="+c.address,
-		"--endpoint-reconciler-type="+c.endpointReconciler(),
-		"--cert-dir=certificates",
-		"--token-auth-file=tokens.csv",
-		"--authorization-mode=Node,RBAC",
-		"--service-account-issuer="+issuer,
-		"--service-account-key-file=service-account.key",
-		"--service-account-signing-key-file=service-account.key",
-		"--service-cluster-ip-range=10.0.0.0/24",
-		"--allow-privileged",
-		"--kubelet-preferred-address-types=InternalIP",
-		"--audit-policy-file=audit-policy.yaml",
-		"--audit-log-path="+filepath.Join(c.dir, auditLog),
-		"--audit-log-maxsize=100000",  // megabytes: a rotated log would look like a short one
-		"--shutdown-send-retry-after", // open watches hold a stop up for 2 s, not for a minute
-		"--profiling=false",
-	), opts.APIServerFlags...)
-	if c.node != nil {
-		c.addNodeFlags()
+// child prepares what envtest runs: the path of run.sh for a binary, and the file
+// that takes what it prints.
+func (c *Cluster) child(b binary.Binary) (path string, log *os.File, err error) {
+	path = filepath.Join(c.dir, string(b))
+	if err := errors.Join(
+		os.Symlink(c.paths[b], filepath.Join(c.dir, "bin", string(b))),
+		os.Symlink(filepath.Join(repo.Root(), "test", "harness", "cluster", "run.sh"), path),
+	); err != nil {
+		return "", nil, err
 	}
-	if opts.ControllerManager {
-		c.args[binary.KubeControllerManager] = append(c.args[binary.KubeControllerManager],
-			"--kubeconfig=controller-manager.kubeconfig",
-			"--controllers="+c.controllers(),
-			"--root-ca-file="+serverCertificate,
-			"--leader-elect=false",
-			"--secure-port=0",
-			"--kube-api-qps=1000",
-			"--kube-api-burst=1000",
-			"--concurrent-namespace-syncs=20",
-			"--profiling=false",
-		)
-	}
-}
-
-// controllers are kube-controller-manager's that run.
-func (c *Cluster) controllers() string {
-	if c.node != nil {
-		return "*"
-	}
-	return "namespace-controller,serviceaccount-controller,garbage-collector-controller," +
-		"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller"
-}
-
-// endpointReconciler says whether the Service kubernetes leads anywhere, which
-// takes an address that is not loopback.
-func (c *Cluster) endpointReconciler() string {
-	if c.node != nil {
-		return "lease"
-	}
-	return "none"
-}
-
-const (
-	etcdSocket = "etcd.sock"
-	etcdURL    = "unix://" + etcdSocket
-	auditLog   = "audit.log"
-	// The API server makes it when it starts for the first time: its own
-	// certificate with the authority that signed it.
-	serverCertificate = "certificates/apiserver.crt"
-)
-
-// reservePort finds a free port of an address and keeps it with a socket that is
-// bound and never listens. kube-apiserver shares the port (SO_REUSEPORT) and
-// gets every connection; the kernel gives the port to nobody else, not even
-// while the API server is down. So there is no race for ports, and nothing to
-// try again.
-func reservePort(address string) (socket, port int, err error) {
-	syscall.ForkLock.RLock() // until the socket is closed on exec
-	socket, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
-	if err == nil {
-		unix.CloseOnExec(socket)
-	}
-	syscall.ForkLock.RUnlock()
+	f, err := os.OpenFile(path+".log", os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
-		return -1, 0, fmt.Errorf("reserving a port: %w", err)
+		return "", nil, err
 	}
-	err = unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
-	if err == nil {
-		err = unix.Bind(socket, &unix.SockaddrInet4{Addr: netip.MustParseAddr(address).As4()})
+	c.logFiles = append(c.logFiles, f)
+	return path, f, nil
+}
+
+// onThread calls start on a thread that lives as long as the cluster: the kernel
+// ends the children that it starts when their thread ends.
+func (c *Cluster) onThread(start func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		result <- start()
+		<-c.ended
+	}()
+	return <-result
+}
+
+// connect makes the administrator's clients and kubeconfig.
+func (c *Cluster) connect() error {
+	server := c.plane.APIServer
+	if err := os.WriteFile(filepath.Join(c.dir, caFile), server.CA, 0o600); err != nil {
+		return err
 	}
-	if err == nil {
-		var addr unix.Sockaddr
-		if addr, err = unix.Getsockname(socket); err == nil {
-			return socket, addr.(*unix.SockaddrInet4).Port, nil
-		}
+	keys, err := cert.CertsFromFile(filepath.Join(server.CertDir, "sa-signer.crt"))
+	if err != nil {
+		return err
 	}
-	return -1, 0, errors.Join(fmt.Errorf("reserving a port: %w", err), unix.Close(socket))
+	c.signingKey = keys[0].PublicKey
+	if c.config, c.kubeconfig, err = c.addUser("admin", "admin", "system:masters"); err != nil {
+		return err
+	}
+	c.client, err = kubernetes.NewForConfig(c.config)
+	return err
+}
+
+// addUser makes a user that the API server knows by a client certificate, and
+// writes a kubeconfig of the given name.
+func (c *Cluster) addUser(name, user string, groups ...string) (config *rest.Config, kubeconfig string, err error) {
+	added, err := c.plane.AddUser(envtest.User{Name: user, Groups: groups}, &rest.Config{QPS: -1})
+	if err != nil {
+		return nil, "", err
+	}
+	data, err := added.KubeConfig()
+	if err != nil {
+		return nil, "", err
+	}
+	config = added.Config()
+	config.Host = strings.TrimSuffix(config.Host, "/")
+	kubeconfig = filepath.Join(c.dir, name+".kubeconfig")
+	return config, kubeconfig, os.WriteFile(kubeconfig, data, 0o600)
+}
+
+func (c *Cluster) startControllerManager() (err error) {
+	_, kubeconfig, err := c.addUser("controller-manager", "system:kube-controller-manager", "system:masters")
+	if err != nil {
+		return err
+	}
+	controllers := "namespace-controller,serviceaccount-controller,garbage-collector-controller," +
+		"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller"
+	if c.node != nil {
+		controllers = "*"
+	}
+	c.controllerManager, err = c.start(binary.KubeControllerManager,
+		"--kubeconfig="+kubeconfig,
+		"--controllers="+controllers,
+		"--root-ca-file="+caFile,
+		"--leader-elect=false",
+		"--secure-port=0",
+		"--kube-api-qps=1000",
+		"--kube-api-burst=1000",
+		"--concurrent-namespace-syncs=20",
+		"--profiling=false",
+	)
+	return err
+}
+
+// start starts a program that envtest does not know.
+func (c *Cluster) start(b binary.Binary, args ...string) (*process.Process, error) {
+	return process.Start(process.Options{
+		Name:    string(b),
+		Path:    c.paths[b],
+		Args:    args,
+		Dir:     c.dir,
+		Env:     []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir},
+		LogFile: filepath.Join(c.dir, string(b)+".log"),
+		Died:    func(err error) { fmt.Fprintf(c.log, "%s\n", err) },
+	})
 }
 
 // Stop ends the cluster's processes, waits for each, and removes the folder if
@@ -397,62 +392,48 @@ func (c *Cluster) Stop() error {
 	}
 	c.stopped = true
 	c.certManager.Stop(stopGrace)
-	c.stopErr = c.node.stop()
+	errs := []error{c.node.stop()}
 	c.controllerManager.Stop(stopGrace)
-	if c.etcd != nil {
-		// The API server cannot end in order while its storage is paused. An
-		// error means that etcd has ended.
-		_ = c.etcd.Signal(syscall.SIGCONT)
+	if c.plane != nil {
+		errs = append(errs, c.plane.Stop())
 	}
-	c.apiServer.Stop(stopGrace)
-	c.etcd.Stop(stopGrace)
-	if c.reserved >= 0 {
-		c.stopErr = errors.Join(c.stopErr, unix.Close(c.reserved))
+	if c.ended != nil {
+		close(c.ended)
+	}
+	for _, f := range c.logFiles {
+		errs = append(errs, f.Close())
 	}
 	if c.temporary && c.dir != "" {
-		c.stopErr = errors.Join(c.stopErr, os.RemoveAll(c.dir))
+		errs = append(errs, os.RemoveAll(c.dir))
 	}
+	c.stopErr = errors.Join(errs...)
 	return c.stopErr
 }
 
-// StopAPIServer ends the API server and waits for it. The port stays the
-// cluster's: clients are refused.
-func (c *Cluster) StopAPIServer() {
+// StopAPIServer ends the API server and waits for it: clients are refused.
+func (c *Cluster) StopAPIServer() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.apiServer.Stop(stopGrace)
+	c.serving = false
+	return c.plane.APIServer.Stop()
 }
 
 // StartAPIServer starts the API server again, at the same address and with the
-// same data, keys and certificate, and waits until it is ready. It does nothing
+// same data, keys and certificate, and waits until it is healthy. It does nothing
 // when the API server runs.
-func (c *Cluster) StartAPIServer(ctx context.Context) error {
+func (c *Cluster) StartAPIServer(context.Context) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.stopped {
 		return errors.New("starting the API server: the cluster was stopped")
 	}
-	if !c.apiServer.Ended() {
+	if c.serving {
 		return nil
 	}
-	bound, cancel := context.WithTimeoutCause(ctx, startBound, fmt.Errorf("not ready after %s", startBound))
-	defer cancel()
-	return c.startAPIServerLocked(bound)
-}
-
-// PauseEtcd freezes etcd: requests to the API server that need it hang until
-// ResumeEtcd or their timeout.
-func (c *Cluster) PauseEtcd() error { return c.signalEtcd(syscall.SIGSTOP) }
-
-// ResumeEtcd lets a paused etcd go on.
-func (c *Cluster) ResumeEtcd() error { return c.signalEtcd(syscall.SIGCONT) }
-
-func (c *Cluster) signalEtcd(s syscall.Signal) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if err := c.etcd.Signal(s); err != nil {
-		return fmt.Errorf("sending %s to etcd: %w", s, err)
+	if err := c.onThread(c.plane.APIServer.Start); err != nil {
+		return err
 	}
+	c.serving = true
 	return nil
 }
 
@@ -473,9 +454,9 @@ func (c *Cluster) Minor() int {
 	return minor
 }
 
-// ServiceAccountSigningKey is the public key (RS256) that ServiceAccount tokens
+// ServiceAccountSigningKey is the public key (ES256) that ServiceAccount tokens
 // can be checked against.
-func (c *Cluster) ServiceAccountSigningKey() crypto.PublicKey { return c.key.Public() }
+func (c *Cluster) ServiceAccountSigningKey() crypto.PublicKey { return c.signingKey }
 
 // Issuer is the iss claim of ServiceAccount tokens, and their audience when none
 // is asked for.

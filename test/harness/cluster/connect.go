@@ -10,7 +10,7 @@ import (
 
 // Connect returns a cluster that runs already, as the current context of the
 // kubeconfig has it. Stop leaves it as it is; there is no audit log, no signing
-// key, and nothing to stop, start or pause.
+// key, and nothing to stop or start.
 func Connect(kubeconfig string, log io.Writer) (*Cluster, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -28,7 +28,6 @@ func Connect(kubeconfig string, log io.Writer) (*Cluster, error) {
 	return &Cluster{
 		log:        &lockedWriter{w: log},
 		version:    version.GitVersion,
-		reserved:   -1,
 		config:     config,
 		client:     client,
 		kubeconfig: kubeconfig,

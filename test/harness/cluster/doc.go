@@ -8,20 +8,19 @@
 //	defer c.Stop()
 //	client, err := kubernetes.NewForConfig(c.Config())
 //
-// The flow: [Build] makes each binary once per version and keeps it outside the
-// work tree; [Start] writes keys, tokens and the audit policy, starts etcd on a
-// unix socket and kube-apiserver on a port that stays reserved for the cluster's
-// life, and waits for /readyz; [Cluster.Stop] ends the children in reverse order.
-// The wrapper modules under binaries pin what is built: a new version is a change
-// to their go.mod and nothing else.
+// The flow: package binary makes each binary once per version and keeps it
+// outside the work tree; [Start] has envtest make keys and start etcd and
+// kube-apiserver, each by run.sh; [Cluster.Stop] ends the children in reverse
+// order. envtest knows no kube-controller-manager and no node: those are started
+// here.
 //
 // The audit log is the oracle: [Cluster.AuditEvents] tells who asked for what,
 // which webhook patched what, and which one failed open.
 //
-// There is no scheduler and no kubelet, so no pod ever runs, and no cluster
-// network, so a webhook is registered by URL. Without the controller-manager
-// there is no garbage collection, and a deleted namespace stays Terminating
-// until [Cluster.FinalizeNamespace]. Only processes that a Cluster has started
-// are ever ended. Children die with their parent, even one that was killed, on
-// Linux; elsewhere only Stop ends them. Windows is not supported.
+// Without [NodeOptions] there is no scheduler and no kubelet, so no pod ever runs,
+// and no cluster network, so a webhook is registered by URL. Without the
+// controller-manager there is no garbage collection, and a deleted namespace
+// stays Terminating. Only processes that a Cluster has started are ever ended.
+// Children die with their parent, even one that was killed, on Linux, which takes
+// setpriv of util-linux; elsewhere only Stop ends them. Windows is not supported.
 package cluster

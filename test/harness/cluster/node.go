@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"crypto/rand"
 	"embed"
 	"errors"
 	"fmt"
@@ -20,7 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/rest"
 
 	"github.com/pullpass/pullpass/test/harness/binary"
 	"github.com/pullpass/pullpass/test/harness/process"
@@ -60,9 +58,10 @@ type node struct {
 //go:embed node
 var nodeFiles embed.FS
 
-// writeNode writes the files that the flags of the node's programs name. The folder holds no data of the cluster's: it is on a
-// file system of its own, in memory, that overlays can be stacked on.
-func (c *Cluster) writeNode(tokens map[binary.Binary]string) error {
+// writeNode writes the files that the flags of the node's programs name. The
+// folder holds no data of the cluster's: it is on a file system of its own, in
+// memory, that overlays can be stacked on.
+func (c *Cluster) writeNode() error {
 	n, dir := c.node, filepath.Join(c.dir, "node")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -74,21 +73,12 @@ func (c *Cluster) writeNode(tokens map[binary.Binary]string) error {
 	if err := os.Mkdir(c.StaticPodFolder(), 0o755); err != nil {
 		return err
 	}
-	for component, token := range tokens {
-		config := rest.CopyConfig(c.config)
-		config.BearerToken = token
-		config.CAFile = filepath.Join(c.dir, serverCertificate)
-		if err := writeKubeconfig(filepath.Join(c.dir, string(component)+".kubeconfig"), config, ""); err != nil {
-			return err
-		}
-	}
 	values := map[string]string{
 		"Dir":        n.dir,
 		"Address":    sandbox.NodeAddress,
 		"Registry":   n.options.Registry,
 		"PauseImage": pauseImage,
-		"Shim":       c.args[binary.ContainerdShim][0],
-		"CA":         filepath.Join(c.dir, serverCertificate),
+		"Shim":       c.paths[binary.ContainerdShim],
 	}
 	for from, to := range map[string]string{
 		"containerd.toml": "containerd.toml",
@@ -115,18 +105,41 @@ func (c *Cluster) writeNode(tokens map[binary.Binary]string) error {
 	return nil
 }
 
-// addNodeFlags decides how the programs of a node run.
-func (c *Cluster) addNodeFlags() {
-	dir := filepath.Join(c.dir, "node")
-	c.args[binary.KubeScheduler] = append(c.args[binary.KubeScheduler],
-		"--kubeconfig=kube-scheduler.kubeconfig",
+// podRange has the addresses of pods.
+const podRange = "10.1.0.0/16"
+
+// startNode starts the node's programs and waits until the node is ready for
+// pods.
+func (c *Cluster) startNode(ctx context.Context) error {
+	n := c.node
+	if err := c.writeNode(); err != nil {
+		return err
+	}
+	var err error
+	if n.dns, err = c.serveDNS(); err != nil {
+		return err
+	}
+	if err := c.startOnNode(binary.Containerd, "--config", filepath.Join(n.dir, "containerd.toml")); err != nil {
+		return err
+	}
+	_, kubeconfig, err := c.addUser("scheduler", "system:kube-scheduler")
+	if err != nil {
+		return err
+	}
+	if err := c.startOnNode(binary.KubeScheduler,
+		"--kubeconfig="+kubeconfig,
 		"--leader-elect=false",
 		"--secure-port=0",
 		"--kube-api-qps=1000",
 		"--kube-api-burst=1000",
-	)
-	c.args[binary.KubeProxy] = append(c.args[binary.KubeProxy],
-		"--kubeconfig=kube-proxy.kubeconfig",
+	); err != nil {
+		return err
+	}
+	if _, kubeconfig, err = c.addUser("proxy", "system:kube-proxy"); err != nil {
+		return err
+	}
+	if err := c.startOnNode(binary.KubeProxy,
+		"--kubeconfig="+kubeconfig,
 		"--hostname-override="+NodeName,
 		"--proxy-mode=iptables",
 		"--cluster-cidr="+podRange,
@@ -136,36 +149,10 @@ func (c *Cluster) addNodeFlags() {
 		"--iptables-min-sync-period=100ms",
 		"--healthz-bind-address=",
 		"--metrics-bind-address=127.0.0.1:10249",
-	)
-	c.args[binary.Containerd] = append(c.args[binary.Containerd], "--config", filepath.Join(dir, "containerd.toml"))
-	c.args[binary.Kubelet] = append(c.args[binary.Kubelet],
-		"--kubeconfig=kubelet.kubeconfig",
-		"--config="+filepath.Join(dir, "kubelet.yaml"),
-		"--hostname-override="+NodeName,
-		"--node-ip="+sandbox.NodeAddress,
-		"--root-dir="+filepath.Join(dir, "kubelet"),
-	)
-}
-
-// podRange has the addresses of pods.
-const podRange = "10.1.0.0/16"
-
-// startNode starts the node's programs and waits until the node is ready for
-// pods.
-func (c *Cluster) startNode(ctx context.Context) error {
-	n := c.node
-	var err error
-	if n.dns, err = c.serveDNS(); err != nil {
+	); err != nil {
 		return err
 	}
-	for _, b := range []binary.Binary{binary.Containerd, binary.KubeScheduler, binary.KubeProxy} {
-		p, err := c.start(b)
-		if err != nil {
-			return err
-		}
-		n.processes = append(n.processes, p)
-	}
-	err = poll(ctx, "containerd", func() error {
+	err = poll(ctx, "containerd", func(ctx context.Context) error {
 		return c.ctr(ctx, nil, "version")
 	}, n.processes...)
 	if err != nil {
@@ -174,12 +161,19 @@ func (c *Cluster) startNode(ctx context.Context) error {
 	if err := c.ImportImage(ctx, pauseImage, n.options.Pause); err != nil {
 		return err
 	}
-	p, err := c.start(binary.Kubelet)
-	if err != nil {
+	if _, kubeconfig, err = c.addUser("kubelet", "system:node:"+NodeName, "system:nodes"); err != nil {
 		return err
 	}
-	n.processes = append(n.processes, p)
-	return poll(ctx, "the node", func() error {
+	if err := c.startOnNode(binary.Kubelet,
+		"--kubeconfig="+kubeconfig,
+		"--config="+filepath.Join(n.dir, "kubelet.yaml"),
+		"--hostname-override="+NodeName,
+		"--node-ip="+sandbox.NodeAddress,
+		"--root-dir="+filepath.Join(n.dir, "kubelet"),
+	); err != nil {
+		return err
+	}
+	return poll(ctx, "the node", func(ctx context.Context) error {
 		found, err := c.client.CoreV1().Nodes().Get(ctx, NodeName, metav1.GetOptions{})
 		if err != nil {
 			return err
@@ -193,6 +187,14 @@ func (c *Cluster) startNode(ctx context.Context) error {
 		}
 		return errors.New("it has no condition Ready")
 	}, n.processes...)
+}
+
+func (c *Cluster) startOnNode(b binary.Binary, args ...string) error {
+	p, err := c.start(b, args...)
+	if err == nil {
+		c.node.processes = append(c.node.processes, p)
+	}
+	return err
 }
 
 // stop ends the node's programs, and not its containers, which end with the
@@ -232,7 +234,7 @@ func (c *Cluster) ImportImage(ctx context.Context, reference string, image v1.Im
 
 func (c *Cluster) ctr(ctx context.Context, stdin io.Reader, args ...string) error {
 	address := filepath.Join(c.node.dir, "containerd.sock")
-	cmd := exec.CommandContext(ctx, c.args[binary.Ctr][0], append([]string{"--address", address, "--namespace", "k8s.io"}, args...)...)
+	cmd := exec.CommandContext(ctx, c.paths[binary.Ctr], append([]string{"--address", address, "--namespace", "k8s.io"}, args...)...)
 	cmd.Stdin = stdin
 	cmd.WaitDelay = time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -243,22 +245,3 @@ func (c *Cluster) ctr(ctx context.Context, stdin io.Reader, args ...string) erro
 
 // StaticPodFolder is where the kubelet looks for static pods. It exists.
 func (c *Cluster) StaticPodFolder() string { return filepath.Join(c.node.dir, "static-pods") }
-
-// nodeTokens makes a token for each of the node's components, and the lines that
-// tell the API server who they are.
-func nodeTokens() (tokens map[binary.Binary]string, lines string) {
-	tokens = map[binary.Binary]string{}
-	for _, c := range []struct {
-		binary binary.Binary
-		user   string
-		groups string
-	}{
-		{binary.Kubelet, "system:node:" + NodeName, "system:nodes"},
-		{binary.KubeScheduler, "system:kube-scheduler", ""},
-		{binary.KubeProxy, "system:kube-proxy", ""},
-	} {
-		tokens[c.binary] = rand.Text()
-		lines += fmt.Sprintf("%s,%s,%s,%q\n", tokens[c.binary], c.user, c.user, c.groups)
-	}
-	return tokens, lines
-}

@@ -8,20 +8,19 @@ package install
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/pullpass/pullpass/test/harness/cluster"
+	"github.com/pullpass/pullpass/test/harness/process"
 	"github.com/pullpass/pullpass/test/harness/repo"
 )
 
@@ -53,10 +52,10 @@ func Install(ctx context.Context, c *cluster.Cluster, o Options) (*Release, erro
 	if err != nil {
 		return nil, err
 	}
-	if r.webhook, err = freeAddress(host); err != nil {
+	if r.webhook, err = process.FreeAddress(host); err != nil {
 		return nil, err
 	}
-	if r.Objects, err = cluster.RenderChart(repo.ChartDir(), o.Name, o.Namespace, o.Values); err != nil {
+	if r.Objects, err = cluster.RenderChart(ctx, repo.ChartDir(), o.Name, o.Namespace, o.Values); err != nil {
 		return nil, err
 	}
 	authority, err := r.makeCertificate()
@@ -156,22 +155,4 @@ func hostTowards(server string) (string, error) {
 	defer connection.Close()
 	host, _, err := net.SplitHostPort(connection.LocalAddr().String())
 	return host, err
-}
-
-// Ports are taken from below those that the kernel gives to outgoing connections
-// (32768 and up by default), so that no connection takes one before the program
-// that it was meant for.
-const firstPort, lastPort = 10000, 32000
-
-// freeAddress returns an address of a host that nobody listened at a moment ago.
-func freeAddress(host string) (string, error) {
-	var err error
-	for range 100 {
-		address := net.JoinHostPort(host, strconv.Itoa(firstPort+rand.IntN(lastPort-firstPort)))
-		var l net.Listener
-		if l, err = net.Listen("tcp", address); err == nil {
-			return address, l.Close()
-		}
-	}
-	return "", err
 }

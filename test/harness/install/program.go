@@ -2,6 +2,7 @@ package install
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/common/model"
 	appsv1 "k8s.io/api/apps/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 
 	"github.com/pullpass/pullpass/test/harness/process"
@@ -41,9 +43,6 @@ func (r *Release) StartWebhook(ctx context.Context, args ...string) (*Program, e
 	}
 	return r.start(ctx, "webhook", nil, append(tls, args...))
 }
-
-// WebhookAddress is where the webhook listens.
-func (r *Release) WebhookAddress() string { return r.webhook }
 
 // AccountConfig returns the client configuration of a component's
 // ServiceAccount.
@@ -74,7 +73,7 @@ func (r *Release) start(ctx context.Context, component string, env, args []strin
 	if err := r.cluster.WriteKubeconfig(kubeconfig, account); err != nil {
 		return nil, err
 	}
-	address, err := freeAddress("127.0.0.1")
+	address, err := process.FreeAddress("127.0.0.1")
 	if err != nil {
 		return nil, err
 	}
@@ -103,22 +102,25 @@ func (r *Release) deployment(component string) (*appsv1.Deployment, error) {
 	return nil, fmt.Errorf("the chart has no Deployment of the %s", component)
 }
 
-// Ready waits until the program says that it is.
+// Ready waits until the program says that it is, or has ended.
 func (p *Program) Ready(ctx context.Context) error {
-	for {
+	var last error
+	err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, readyBound, true, func(ctx context.Context) (bool, error) {
+		if p.Ended() {
+			return false, errors.New("it ended")
+		}
 		status, body, err := p.Get(ctx, "/readyz")
-		if err == nil && status == http.StatusOK {
-			return nil
-		}
-		select {
-		case <-p.Done():
-			return fmt.Errorf("it ended; its last lines:\n%s", p.Tail())
-		case <-ctx.Done():
-			return fmt.Errorf("it is not ready: %w: %s%w; its last lines:\n%s", ctx.Err(), body, err, p.Tail())
-		case <-time.After(20 * time.Millisecond):
-		}
+		last = fmt.Errorf("%d: %s%w", status, body, err)
+		return err == nil && status == http.StatusOK, nil
+	})
+	if err != nil {
+		return fmt.Errorf("it is not ready: %w: %w; its last lines:\n%s", err, last, p.Tail())
 	}
+	return nil
 }
+
+// readyBound is for a machine with far too much to do.
+const readyBound = 2 * time.Minute
 
 // Get asks the admin server for a path.
 func (p *Program) Get(ctx context.Context, path string) (status int, body string, err error) {

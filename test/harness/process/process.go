@@ -136,8 +136,11 @@ func (p *Process) ExitCode() int {
 func (p *Process) LogFile() string { return p.options.LogFile }
 
 // Tail returns the last lines of the child's log.
-func (p *Process) Tail() string {
-	data, err := os.ReadFile(p.options.LogFile)
+func (p *Process) Tail() string { return Tail(p.options.LogFile) }
+
+// Tail returns the last lines of a log.
+func Tail(file string) string {
+	data, err := os.ReadFile(file)
 	if err != nil {
 		return err.Error()
 	}

@@ -12,7 +12,10 @@ const tempPrefix = "pullpass-"
 
 // TempDir makes a temporary folder that can be told from abandoned ones: a file
 // in it is locked for as long as this program lives. Abandoned folders, of
-// programs that were killed before they could remove theirs, are removed.
+// programs that were killed before they could remove theirs, are removed: each
+// holds a cluster's data or programs, some hundred megabytes.
+//
+// It is for programs such as the demo, and for TestMain. A test has t.TempDir.
 func TempDir(name string) (string, error) {
 	removeAbandoned(os.TempDir())
 	// It gets its name once it is locked: before, it could be taken for abandoned.

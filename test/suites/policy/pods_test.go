@@ -35,7 +35,7 @@ const ours = "ours"
 // mode. What was stored, or said against a pod, has to be the same byte by byte.
 func TestSamePods(t *testing.T) {
 	if suite.Cluster.Minor() < 36 { // there are no such policies: the chart has to say so
-		_, err := cluster.RenderChart(repo.ChartDir(), "r", "r", map[string]any{"injection": map[string]any{"mode": "policy"}})
+		_, err := cluster.RenderChart(t.Context(), repo.ChartDir(), "r", "r", map[string]any{"injection": map[string]any{"mode": "policy"}})
 		if err == nil || !strings.Contains(err.Error(), "injection.mode=policy needs Kubernetes 1.36") {
 			t.Errorf("%v, want a refusal that names the version", err)
 		}

@@ -166,7 +166,7 @@ func TestAPIServerRestart(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	renewer := w.Renewer("--leader-elect=false", "--log-level=debug") // client-go tells of what it tries again at that level only
 	before := w.WaitSecret(w.Namespace(hostA), hostA)
-	w.Cluster.StopAPIServer()
+	w.Must(w.Cluster.StopAPIServer())
 	w.Eventually("a renewer that misses the API server", func() error {
 		if !strings.Contains(renewer.Log(), "connection refused") {
 			return errNone

@@ -1,1 +1,0 @@
-{{- define "tiny.name" -}}{{ .Release.Name }}-tiny{{- end -}}
