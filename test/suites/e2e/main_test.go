@@ -75,7 +75,7 @@ var (
 const registryAddress = sandbox.NodeAddress + ":5000"
 
 // tokenLifetime is short enough that tokens expire while the tests run.
-const tokenLifetime = 2 * time.Minute
+const tokenLifetime = 30 * time.Second
 
 func runInside(m *testing.M) (code int, err error) {
 	ctx := context.Background()
