@@ -39,13 +39,13 @@ func forms(secret string) map[string]string {
 	found := map[string]string{}
 	add := func(encoding string, texts ...string) {
 		for _, text := range texts {
-			found[text] = encoding
 			// The encoders below differ in whether they escape these.
 			found[strings.NewReplacer("/", `\/`).Replace(text)] = encoding
 			found[strings.NewReplacer("+", `\u002b`, "/", `\u002f`, "=", `\u003d`).Replace(text)] = encoding
 			found[url.QueryEscape(text)] = encoding + ", URL-escaped"
 			found[url.PathEscape(text)] = encoding + ", URL-escaped"
 			found[strings.NewReplacer("%2B", "%2b", "%2F", "%2f", "%3D", "%3d").Replace(url.QueryEscape(text))] = encoding + ", URL-escaped"
+			found[text] = encoding // most have nothing to escape
 		}
 	}
 	once := inBase64(head)
