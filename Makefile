@@ -89,9 +89,8 @@ TEST_BINARIES += kube-scheduler kubelet kube-proxy containerd containerd-shim-ru
 endif
 
 # Cold, some 40 minutes on 2 cores: what the tests run on is compiled first, then
-# the tests with the race detector. After that some 15: the longest, test/e2e,
-# pulls images for 6 minutes, the time of three tokens. TESTFLAGS are flags of go
-# test, such as TESTFLAGS='-run TestRotation'.
+# the tests with the race detector. TESTFLAGS are flags of go test, such as
+# TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
 	@echo 'compiling what the tests run on, which takes some minutes the first time'

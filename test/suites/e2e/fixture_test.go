@@ -79,11 +79,7 @@ func poll(ctx context.Context, what string, f func() error) error {
 // what it prints.
 func run(t *testing.T, b binary.Binary, input string, args ...string) (string, error) {
 	t.Helper()
-	path, err := binary.Build(t.Context(), os.Stderr, b)
-	if err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd := exec.CommandContext(t.Context(), programs[b], args...)
 	home := t.TempDir()
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "KUBECONFIG=" + theCluster.Kubeconfig()}
 	cmd.Stdin = strings.NewReader(input)
@@ -147,12 +143,7 @@ func installRelease(t *testing.T, b binary.Binary, version string, more map[stri
 	helm(t, b, values(version, more), "install", release, chart(version), "--create-namespace", "--wait", "--timeout", "3m")
 	t.Cleanup(func() {
 		ctx := context.Background()
-		path, err := binary.Build(ctx, os.Stderr, b)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		cmd := exec.CommandContext(ctx, path, "uninstall", release, "--namespace", release, "--wait", "--ignore-not-found")
+		cmd := exec.CommandContext(ctx, programs[b], "uninstall", release, "--namespace", release, "--wait", "--ignore-not-found")
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + theCluster.Dir(), "KUBECONFIG=" + theCluster.Kubeconfig()}
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("uninstalling: %v: %s", err, out)
