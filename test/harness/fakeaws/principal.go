@@ -187,6 +187,7 @@ func (s *Server) AddUser(user User) error {
 	defer s.mu.Unlock()
 	s.replacePrincipalLocked(p)
 	s.keys[user.AccessKeyID] = &accessKey{secret: user.SecretAccessKey, principal: p}
+	s.secrets = append(s.secrets, user.SecretAccessKey)
 	return nil
 }
 
@@ -270,21 +271,17 @@ func (s *Server) issueSessionLocked(p *principal, name string, lifetime time.Dur
 		sessionToken: c.SessionToken,
 		expires:      c.Expires,
 	}
+	s.secrets = append(s.secrets, c.SecretAccessKey, c.SessionToken)
 	return c
 }
 
 // Secrets returns every string that nothing may ever print, for checks of logs
-// and the like: secret keys, session tokens, and registry passwords.
+// and the like: secret keys, session tokens, and registry passwords, those that
+// have ended included.
 func (s *Server) Secrets() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var secrets []string
-	for _, key := range s.keys {
-		secrets = append(secrets, key.secret)
-		if key.sessionToken != "" {
-			secrets = append(secrets, key.sessionToken)
-		}
-	}
+	secrets := slices.Clone(s.secrets)
 	for password := range s.tokens {
 		secrets = append(secrets, password)
 	}

@@ -65,6 +65,7 @@ type Server struct {
 	tokenLifetime time.Duration
 	principals    map[string]*principal         // by ARN
 	keys          map[string]*accessKey         // by access key id
+	secrets       []string                      // of all keys there ever were
 	issuers       map[string][]crypto.PublicKey // by URL
 	tokens        map[string]*Token             // by password
 	bearers       map[string]*Token             // by bearer token; nil for an anonymous one

@@ -35,6 +35,7 @@ type Process struct {
 	options  Options
 	cmd      *exec.Cmd
 	stopping atomic.Bool
+	byItself atomic.Bool   // it ended, and nobody had asked it to
 	done     chan struct{} // closed when the child has ended and was waited for
 }
 
@@ -73,7 +74,8 @@ func (p *Process) run(out *os.File, started chan<- error) {
 		return
 	}
 	_ = p.cmd.Wait() // ProcessState tells
-	if p.options.Died != nil && !p.stopping.Load() {
+	p.byItself.Store(!p.stopping.Load())
+	if p.options.Died != nil && p.byItself.Load() {
 		p.options.Died(p.Died())
 	}
 	close(p.done)
@@ -124,6 +126,10 @@ func (p *Process) Ended() bool {
 		return false
 	}
 }
+
+// EndedByItself reports whether the child ended before anybody stopped or killed
+// it.
+func (p *Process) EndedByItself() bool { return p.byItself.Load() }
 
 // ExitCode is the child's exit code, or -1 when a signal ended it. It waits for
 // the end.

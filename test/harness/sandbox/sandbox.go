@@ -1,4 +1,4 @@
-// Package isolate runs a test binary in Linux namespaces of its own: mounts,
+// Package sandbox runs a test binary in Linux namespaces of its own: mounts,
 // network and process ids. Whatever it starts there, a container runtime with its
 // bridges, mounts and shims included, ends with it and leaves no trace but empty
 // control groups, even when it is killed. Ports never clash, the machine's firewall is not touched, and

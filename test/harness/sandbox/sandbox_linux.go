@@ -98,7 +98,7 @@ func beFirst() (int, error) {
 	if err := connectSelf(); err != nil {
 		return 0, err
 	}
-	if err := goFirst(); err != nil {
+	if err := weighContainers(); err != nil {
 		return 0, err
 	}
 	signal.Ignore(os.Interrupt, syscall.SIGTERM)
@@ -171,18 +171,13 @@ func connectSelf() error {
 	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644)
 }
 
-// goFirst gives a node the processors before whatever else the machine runs, the
-// containers too, as if the machine were the node's. Who of a cluster's programs
-// comes before whom must not depend on what is tested beside it.
-func goFirst() error {
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
-		return fmt.Errorf("raising the priority: %w", err)
-	}
-	// Containers are in a control group of their runtime's, which otherwise counts
-	// as much as a single process beside it.
-	for file, most := range map[string]string{
-		"/sys/fs/cgroup/cpu/k8s.io/cpu.shares": "262144",
-		"/sys/fs/cgroup/k8s.io/cpu.weight":     "10000",
+// weighContainers lets a node's containers have as much of the processors as a few
+// processes: they are in a control group of their runtime's, which otherwise
+// counts as much as a single one beside it. The node itself comes before nobody.
+func weighContainers() error {
+	for file, weight := range map[string]string{
+		"/sys/fs/cgroup/cpu/k8s.io/cpu.shares": "8192", // of 1024
+		"/sys/fs/cgroup/k8s.io/cpu.weight":     "800",  // of 100
 	} {
 		hierarchy := filepath.Dir(filepath.Dir(file))
 		if _, err := os.Stat(filepath.Join(hierarchy, "cgroup.procs")); err != nil {
@@ -192,7 +187,7 @@ func goFirst() error {
 			return err
 		}
 		// Without the controller there is nothing to set.
-		if err := os.WriteFile(file, []byte(most), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
+		if err := os.WriteFile(file, []byte(weight), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, os.ErrPermission) {
 			return err
 		}
 	}

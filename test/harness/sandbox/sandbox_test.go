@@ -71,6 +71,9 @@ func TestOrphansAreBuried(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if n := len(strings.Fields(string(pids))); n != 2 {
+		t.Fatalf("%d processes left their ids, want 2: %q", n, pids)
+	}
 	deadline := time.Now().Add(time.Minute)
 	for _, pid := range strings.Fields(string(pids)) {
 		for {

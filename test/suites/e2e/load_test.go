@@ -102,5 +102,19 @@ func (l *load) checkCreated(t *testing.T) (without int) {
 	return len(l.without)
 }
 
-// forAWhile lets the load go on.
-func (l *load) forAWhile() { time.Sleep(3 * time.Second) }
+// more waits until the load has created pods for two more seconds.
+func (l *load) more(t *testing.T) {
+	t.Helper()
+	created := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.created + len(l.refused)
+	}
+	want := created() + 2*loadRate
+	eventually(t, "more pods are created", func() error {
+		if n := created(); n < want {
+			return fmt.Errorf("there are %d, want %d", n, want)
+		}
+		return nil
+	})
+}

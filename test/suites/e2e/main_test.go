@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -42,7 +43,7 @@ func TestMain(m *testing.M) {
 // build compiles all that the tests run, and their images' programs.
 func build() error {
 	ctx := context.Background()
-	for _, b := range append(cluster.NodeBinaries, binary.CertManager, binary.Kubectl, binary.Helm, binary.Helm3) {
+	for _, b := range slices.Concat(cluster.NodeBinaries, []binary.Binary{binary.CertManager}, usersBinaries) {
 		if _, err := binary.Build(ctx, os.Stderr, b); err != nil {
 			return err
 		}
@@ -63,8 +64,12 @@ func build() error {
 	return checkOutPrevious(ctx, filepath.Join(dir, "previous"))
 }
 
+// usersBinaries are what the tests run as users do.
+var usersBinaries = []binary.Binary{binary.Kubectl, binary.Helm, binary.Helm3}
+
 // The tests share one cluster.
 var (
+	programs   = map[binary.Binary]string{} // paths of usersBinaries
 	theCluster *cluster.Cluster
 	aws        *fakeaws.Server
 	buildDir   string
@@ -75,13 +80,18 @@ var (
 const registryAddress = sandbox.NodeAddress + ":5000"
 
 // tokenLifetime is short enough that tokens expire while the tests run.
-const tokenLifetime = 2 * time.Minute
+const tokenLifetime = 30 * time.Second
 
 func runInside(m *testing.M) (code int, err error) {
 	ctx := context.Background()
 	buildDir = os.Getenv(buildVariable)
 	defer os.RemoveAll(buildDir)
 
+	for _, b := range usersBinaries {
+		if programs[b], err = binary.Build(ctx, os.Stderr, b); err != nil {
+			return 1, err
+		}
+	}
 	aws = fakeaws.New(fakeaws.Options{Address: registryAddress, TokenLifetime: tokenLifetime})
 	if err := aws.Start(ctx); err != nil {
 		return 1, err

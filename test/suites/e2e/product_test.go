@@ -7,13 +7,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
+	"testing"
 
 	"github.com/pullpass/pullpass/test/harness/image"
 	"github.com/pullpass/pullpass/test/harness/repo"
 )
 
 // The two versions of the product: this one, and the one before the last change
-// of the chart.
+// of the chart. A clone without the history that this takes has one version only,
+// which is upgraded to itself under another tag.
 const (
 	current  = "current"
 	previous = "previous"
@@ -22,7 +25,7 @@ const (
 const productImage = "ghcr.io/pullpass/pullpass"
 
 // checkOutPrevious puts the previous version's source into a folder, and builds
-// its programs there. It takes the repository's history.
+// its programs there.
 func checkOutPrevious(ctx context.Context, dir string) error {
 	git := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, "git", args...)
@@ -43,10 +46,24 @@ func checkOutPrevious(ctx context.Context, dir string) error {
 		if err != nil {
 			return err
 		}
-		revision = last + "~1"
+		if parent, err := git("rev-parse", "--verify", "--quiet", last+"~1"); err == nil {
+			revision = parent
+		}
+	}
+	what, err := git("log", "-1", "--format=%h (%s)", revision)
+	if err != nil {
+		return err
+	}
+	if head, err := git("rev-parse", "HEAD", revision); err != nil {
+		return err
+	} else if a, b, _ := strings.Cut(head, "\n"); a == b && changed == "" {
+		what += ", which is this version: the clone has no older one"
 	}
 	source := filepath.Join(dir, "source")
 	if err := os.MkdirAll(source, 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "revision"), []byte(what), 0o644); err != nil {
 		return err
 	}
 	archive := filepath.Join(dir, "source.tar")
@@ -63,6 +80,14 @@ func checkOutPrevious(ctx context.Context, dir string) error {
 		return fmt.Errorf("building the previous version: %w: %s", err, out)
 	}
 	return nil
+}
+
+// previousRevision says which commit the previous version is.
+func previousRevision(t *testing.T) string {
+	t.Helper()
+	what, err := os.ReadFile(filepath.Join(buildDir, previous, "revision"))
+	must(t, err)
+	return string(what)
 }
 
 // chart is the folder of a version's chart.

@@ -7,6 +7,8 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/metadata"
 
 	"github.com/pullpass/pullpass/test/harness/binary"
 )
@@ -15,6 +17,7 @@ import (
 // while pods are created, and uninstalls, with each version of helm.
 func TestUpgrade(t *testing.T) {
 	needNode(t)
+	t.Logf("the previous version is %s", previousRevision(t))
 	for _, b := range []binary.Binary{binary.Helm3, binary.Helm} {
 		t.Run(string(b), func(t *testing.T) {
 			before := clusterScoped(t)
@@ -24,11 +27,12 @@ func TestUpgrade(t *testing.T) {
 
 			helm(t, b, values(current, nil), "upgrade", release, chart(current), "--wait", "--timeout", "3m")
 			waitWebhooks(t)
-			l.forAWhile()
+			l.more(t)
 			helm(t, b, nil, "rollback", release, "1", "--wait", "--timeout", "3m")
 			waitWebhooks(t)
-			l.forAWhile()
+			l.more(t)
 			l.check(t)
+			checkNothingShown(t)
 
 			helm(t, b, nil, "uninstall", release, "--wait")
 			after := clusterScoped(t)
@@ -62,20 +66,25 @@ func clusterScoped(t *testing.T) []string {
 	t.Helper()
 	resources, err := client().Discovery().ServerPreferredResources()
 	must(t, err)
+	objects, err := metadata.NewForConfig(theCluster.Config())
+	must(t, err)
 	var names []string
-	for _, group := range resources {
-		for _, r := range group.APIResources {
-			kind := r.Name + "." + strings.Split(group.GroupVersion, "/")[0]
+	for _, list := range resources {
+		group, err := schema.ParseGroupVersion(list.GroupVersion)
+		must(t, err)
+		for _, r := range list.APIResources {
 			if r.Namespaced || !slices.Contains([]string(r.Verbs), "list") || slices.Contains([]string{"namespaces", "nodes", "componentstatuses"}, r.Name) {
 				continue
 			}
-			if !strings.Contains(group.GroupVersion, "/") {
-				kind = r.Name
-			}
-			out, err := run(t, binary.Kubectl, "", "get", kind, "-o", "name")
+			found, err := objects.Resource(group.WithResource(r.Name)).List(t.Context(), metav1.ListOptions{})
 			must(t, err)
-			names = append(names, strings.Fields(out)...)
+			for _, object := range found.Items {
+				names = append(names, r.Name+"."+group.Group+"/"+object.Name)
+			}
 		}
+	}
+	if len(names) == 0 {
+		t.Error("the cluster has no objects without a namespace")
 	}
 	return names
 }

@@ -142,6 +142,7 @@ func TestPausedLeader(t *testing.T) {
 	first := w.Secret(namespace)
 	w.WaitOtherToken(namespace, hostA, first)
 	w.Must(paused.Signal(syscall.SIGCONT))
+	w.ExpectEnd(paused, 1)
 	w.Eventually("the end of the old leader", func() error { return ended(paused) })
 	if code := paused.ExitCode(); code != 1 {
 		t.Errorf("exit code %d, want 1", code)
