@@ -2,6 +2,7 @@ package monitoring
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -91,7 +92,7 @@ func scrapeAll(t *testing.T, w *fixture.World) []target {
 		w.Eventually("a pod while failurePolicy is "+string(policy), func() error {
 			_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod(), metav1.CreateOptions{})
 			if refused := err != nil; refused != (policy == admissionregistrationv1.Fail) {
-				return fmt.Errorf("refused: %t: %v", refused, err)
+				return errors.Join(fmt.Errorf("refused: %t, want the opposite", refused), err)
 			}
 			return nil
 		})
