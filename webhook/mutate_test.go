@@ -11,6 +11,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
 )
 
 type (
@@ -205,11 +207,9 @@ func TestMutateGivesUpALookupAtItsBound(t *testing.T) {
 // Image strings of every kind, against a namespace with every label that the
 // strings could be taken for.
 func TestMatchOfImages(t *testing.T) {
-	const account = "111111111111"
-	forms := []string{
-		account + ".dkr.ecr.eu-west-1.amazonaws.com", account + ".dkr.ecr-fips.us-east-1.amazonaws.com", account + ".dkr-ecr.eu-west-1.on.aws",
-		account + ".dkr.ecr.cn-north-1.amazonaws.com.cn", account + ".dkr.ecr.us-iso-east-1.c2s.ic.gov", "public.ecr.aws",
-		"vpce-0123456789abcdef0-1a2b3c4d.dkr.ecr.eu-west-1.vpce.amazonaws.com",
+	var forms []string
+	for _, h := range ecrtest.Hosts() {
+		forms = append(forms, h.Name)
 	}
 	namespace := labels{"kubernetes.io/metadata.name": "shop"}
 	for _, r := range registries(t, forms...) {

@@ -298,7 +298,8 @@ func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=",
-		"GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)
+		"GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH,
+		"GOGC=400") // a sixth less time for the compiler
 	// In a group of its own, so that the compilers end with it.
 	cmd.SysProcAttr = process.ChildAttr()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }

@@ -75,7 +75,7 @@ var (
 	buildDir   string
 )
 
-// registryAddress is where the stand-in listens inside, for the renewer's pods
+// registryAddress is where the fake AWS listens inside, for the renewer's pods
 // and for containerd.
 const registryAddress = sandbox.NodeAddress + ":5000"
 

@@ -1,6 +1,6 @@
 // Demo shows pullpass at work: a real kube-apiserver and etcd, the chart's own
 // objects, the renewer and the webhook under their own ServiceAccounts, and a
-// stand-in for AWS that checks signatures and serves images to whoever has a
+// fake AWS that checks signatures and serves images to whoever has a
 // token. Each step is printed with what happened and how long it took, and the
 // exit code is 0 only if every step came out as it should.
 //

@@ -72,7 +72,7 @@ func (d *demo) giveCredentials(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("stand-in at %s: its tokens live %s here, so that you see one renewed", d.aws.URL(), tokenLifetime)
+	d.note("fake AWS at %s: its tokens live %s here, so that you see one renewed", d.aws.URL(), tokenLifetime)
 	d.note("credentials are in secret pullpass-aws-credentials-%s", registry)
 	return nil
 }

@@ -302,17 +302,16 @@ type counts struct{ writes, reads, other int }
 
 func (b *bench) requests() (c counts, err error) {
 	events, err := b.cluster.AuditEvents()
-	for _, e := range events {
-		if !strings.HasPrefix(e.UserAgent, "pullpass-renewer/") || e.ObjectRef == nil || e.ObjectRef.Resource == "leases" || e.Stage != "ResponseComplete" {
-			continue
-		}
-		c.other++
+	for _, e := range (cluster.AuditFilter{UserAgent: "pullpass-renewer/"}).Select(events) {
 		switch {
+		case e.ObjectRef == nil || e.ObjectRef.Resource == "leases":
+			continue
 		case e.ObjectRef.Resource == "secrets" && e.Verb == "patch":
 			c.writes++
 		case e.Verb == "get":
 			c.reads++
 		}
+		c.other++
 	}
 	return c, err
 }
