@@ -73,29 +73,29 @@ func (b Binary) recipe() (recipe, error) {
 	)
 	switch b {
 	case Etcd:
-		return recipe{".", etcd, etcd, "", "1 minute"}, nil
+		return recipe{".", etcd, etcd, "", "30 seconds"}, nil
 	case KubeAPIServer:
-		return recipe{controlPlane(), kubernetes, kubernetes + "/cmd/kube-apiserver", "", "5 minutes"}, nil
+		return recipe{controlPlane(), kubernetes, kubernetes + "/cmd/kube-apiserver", "", "3 to 6 minutes"}, nil
 	case KubeControllerManager:
 		return recipe{controlPlane(), kubernetes, kubernetes + "/cmd/kube-controller-manager", "", "1 minute"}, nil
 	case Kubelet:
-		return recipe{".", kubernetes, kubernetes + "/cmd/kubelet", "", "1 minute"}, nil
+		return recipe{".", kubernetes, kubernetes + "/cmd/kubelet", "", "30 seconds"}, nil
 	case KubeScheduler, KubeProxy, Kubectl:
 		return recipe{".", kubernetes, kubernetes + "/cmd/" + string(b), "", "30 seconds"}, nil
 	case Containerd:
-		return recipe{".", containerd, containerd + "/cmd/containerd", "no_btrfs,no_zfs", "1 minute"}, nil
+		return recipe{".", containerd, containerd + "/cmd/containerd", "no_btrfs,no_zfs", "30 seconds"}, nil
 	case ContainerdShim, Ctr:
 		return recipe{".", containerd, containerd + "/cmd/" + string(b), "no_btrfs,no_zfs", "10 seconds"}, nil
 	case CertManager:
-		return recipe{".", "github.com/cert-manager/cert-manager", own + "certmanager", "", "1 minute"}, nil
+		return recipe{".", "github.com/cert-manager/cert-manager", own + "certmanager", "", "30 seconds"}, nil
 	case Promtool:
-		return recipe{"pins/prometheus", prometheus, prometheus + "/cmd/promtool", "remove_all_sd", "1 minute"}, nil
+		return recipe{"pins/prometheus", prometheus, prometheus + "/cmd/promtool", "remove_all_sd", "2 minutes"}, nil
 	case PromQL:
 		return recipe{"pins/prometheus", prometheus, own + "prometheus", "remove_all_sd", "10 seconds"}, nil
 	case Helm:
-		return recipe{".", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "", "1 minute"}, nil
+		return recipe{".", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "", "30 seconds"}, nil
 	case Helm3:
-		return recipe{"pins/helm3", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "", "2 minutes"}, nil
+		return recipe{".", "helm.sh/helm/v3", "helm.sh/helm/v3/cmd/helm", "", "30 seconds"}, nil
 	}
 	return recipe{}, fmt.Errorf("no recipe for binary %q", b)
 }
