@@ -73,8 +73,8 @@ bench: ## Measure the product against floors measured in the same run
 
 ##@ Check
 
-# Cold, some 20 minutes on 2 cores, most of them for compiling. TESTFLAGS are flags
-# of go test, such as TESTFLAGS='-run TestRotation'.
+# On 2 cores some 17 minutes the first time, most of them for compiling, and 7 after
+# that. TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
 	@test/tools/run-tests unit api node -- $(TESTFLAGS)
@@ -97,7 +97,7 @@ test-node: ## Run the tests in a cluster with a node, which takes root on Linux
 test-compat: ## Test the chart and the programs on all supported Kubernetes versions
 	@test/tools/compat $(COMPAT)
 
-# Cold, some 5 minutes on 2 cores, most of them to compile golangci-lint.
+# On 2 cores some 3 minutes the first time, most of them to compile golangci-lint.
 # `make -k verify` goes on after a failure.
 .PHONY: verify
 verify: verify-format verify-lint verify-tidy verify-docs verify-chart verify-scripts verify-paths ## Check all that needs no test
