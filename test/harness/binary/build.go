@@ -292,7 +292,7 @@ func buildKey(ctx context.Context, source, pkg string, args []string) (string, e
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// goCommand is the go command in a wrapper module, for this machine, whatever
+// goCommand is the go command in a folder of a module, for this machine, whatever
 // the caller's workspace and flags are.
 func goCommand(ctx context.Context, dir string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "go", args...)
