@@ -32,7 +32,7 @@ func TestParseLabels(t *testing.T) {
 		},
 		"a malformed host is a problem": {
 			labels:   map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"},
-			problems: []string{`label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is not an account of 12 digits`},
+			problems: []string{`label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint`},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

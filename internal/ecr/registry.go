@@ -2,15 +2,18 @@
 //
 // A [Registry] is parsed once, from a label key with [ParseLabelKey], from an
 // image reference with [ParseImage] or from a bare host with [ParseRegistry];
-// code after that takes the value. The package enumerates the forms that a
-// host can have and the partitions that a suffix belongs to, but no regions,
-// so that a region which opens tomorrow works today. It never rebuilds a host
-// from its parts: FIPS, dual-stack and partition would be lost.
+// code after that takes the value. The package enumerates the domains of
+// registries, but no regions, so that a region which opens tomorrow works today.
+// It takes what AWS's own parsers take: all domains are AWS's, so that being
+// stricter would only refuse users. It never rebuilds a host from its parts:
+// FIPS, dual-stack and partition would be lost.
 package ecr
 
 import (
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -76,31 +79,25 @@ const (
 	labelName = "pullpass"
 )
 
-// A suffix is what follows the region in a host, and tells the forms that
-// registries under it can have.
-type suffix struct {
-	domain    string
-	partition string
-	dualStack bool // hosts read <account>.dkr-ecr.<region>.<domain>
-	fips      bool // has the FIPS forms
+// The domains of private registries, and the partition of each. They are those
+// of AWS's own parsers, in ecr-credential-provider and in
+// amazon-ecr-credential-helper, which accept every form of host under each.
+var domains = [...]struct{ name, partition string }{
+	{"amazonaws.com", "aws"},
+	{"on.aws", "aws"},
+	{"amazonaws.com.cn", "aws-cn"},
+	{"on.amazonwebservices.com.cn", "aws-cn"},
+	{"amazonaws.eu", "aws-eusc"},
+	{"on.amazonwebservices.eu", "aws-eusc"},
+	{"c2s.ic.gov", "aws-iso"},
+	{"sc2s.sgov.gov", "aws-iso-b"},
+	{"cloud.adc-e.uk", "aws-iso-e"},
+	{"csp.hci.ic.gov", "aws-iso-f"},
 }
 
-// The domains as AWS publishes them for each partition. Under amazonaws.com
-// and on.aws the region tells aws-us-gov from aws.
-var suffixes = [...]suffix{
-	{domain: "amazonaws.com", partition: "aws", fips: true},
-	{domain: "on.aws", partition: "aws", fips: true, dualStack: true},
-	{domain: "amazonaws.com.cn", partition: "aws-cn"},
-	{domain: "on.amazonwebservices.com.cn", partition: "aws-cn", dualStack: true},
-	{domain: "amazonaws.eu", partition: "aws-eusc"},
-	{domain: "c2s.ic.gov", partition: "aws-iso"},
-	{domain: "sc2s.sgov.gov", partition: "aws-iso-b"},
-	{domain: "cloud.adc-e.uk", partition: "aws-iso-e"},
-	{domain: "csp.hci.ic.gov", partition: "aws-iso-f"},
-}
-
-// The first part of a region's name where a partition has one of its own, so
-// that a host with the suffix of another partition is recognised as a mistake.
+// The first part of a region's name where a partition has one of its own. It
+// counts for more than the domain, as it does where the SDK looks for an
+// endpoint, and aws-us-gov has no domain of its own.
 var regionPrefixes = [...]struct{ prefix, partition string }{
 	{"us-gov-", "aws-us-gov"},
 	{"cn-", "aws-cn"},
@@ -109,7 +106,48 @@ var regionPrefixes = [...]struct{ prefix, partition string }{
 	{"us-isob-", "aws-iso-b"},
 	{"eu-isoe-", "aws-iso-e"},
 	{"us-isof-", "aws-iso-f"},
+	{"eu-isof-", "aws-iso-f"},
 }
+
+// The parts of <account>.dkr.ecr.<region>.<domain>, and of a VPC endpoint's host,
+// vpce-<id>-<hash>.dkr.ecr.<region>.vpce.<domain>.
+const (
+	accountPattern  = `[0-9]{12}`
+	endpointPattern = `vpce(-[a-z0-9]+){2,}` // a third one is an availability zone
+	servicePattern  = `[.-]ecr(-fips)?\.`
+	regionPattern   = `[a-z0-9][a-z0-9-]*`
+)
+
+// HostPattern returns the regular expression (RE2) of all hosts, in lower case.
+// Whoever uses it adds the anchors, and brackets around it.
+func HostPattern() string {
+	var names []string
+	for _, d := range domains {
+		names = append(names, regexp.QuoteMeta(d.name))
+	}
+	const rest = `\.dkr` + servicePattern + regionPattern + `\.`
+	return `(` + accountPattern + rest + `|` + endpointPattern + rest + `vpce\.)(` + strings.Join(names, `|`) + `)|` +
+		regexp.QuoteMeta(publicHost) + `|` + regexp.QuoteMeta(publicDualStackHost)
+}
+
+// marks are in every host, and in most of what was meant to be one.
+var marks = [...]string{".dkr.ecr", ".dkr-ecr", publicHost, publicDualStackHost}
+
+// MarkPattern returns a regular expression (RE2) that matches somewhere in every
+// host in lower case, and in little else.
+func MarkPattern() string {
+	var quoted []string
+	for _, mark := range marks {
+		quoted = append(quoted, regexp.QuoteMeta(mark))
+	}
+	return strings.Join(quoted, `|`)
+}
+
+var (
+	wholeHost    = regexp.MustCompile(`^(` + HostPattern() + `)$`)
+	wholeOwner   = regexp.MustCompile(`^(` + accountPattern + `|` + endpointPattern + `)$`)
+	firstService = regexp.MustCompile(`^` + servicePattern)
+)
 
 // maxHost is the longest DNS name (RFC 1035).
 const maxHost = 253
@@ -123,15 +161,24 @@ func ParseRegistry(host string) (Registry, error) {
 		return Registry{}, ErrNotECR
 	}
 	lower := strings.ToLower(host)
-	switch lower {
-	case publicHost:
-		return Registry{host: lower, region: publicRegion, partition: "aws"}, nil
-	case publicDualStackHost:
-		return Registry{host: lower, region: publicRegion, partition: "aws", dualStack: true}, nil
+	switch {
+	case lower == publicHost, lower == publicDualStackHost:
+		return Registry{host: lower, region: publicRegion, partition: "aws", dualStack: lower == publicDualStackHost}, nil
+	case !wholeHost.MatchString(lower):
+		return Registry{}, &MalformedError{Host: host, Reason: mistake(lower)}
 	}
-	r, reason := parsePrivate(lower)
-	if reason != "" {
-		return Registry{}, &MalformedError{Host: host, Reason: reason}
+	owner, rest, _ := strings.Cut(lower, ".dkr")
+	service, rest, _ := strings.Cut(rest[1:], ".")
+	region, domain, _ := strings.Cut(rest, ".")
+	r := Registry{
+		host:      lower,
+		region:    region,
+		partition: partitionOf(region, strings.TrimPrefix(domain, "vpce.")),
+		fips:      service == "ecr-fips",
+		dualStack: strings.HasPrefix(domain, "on."),
+	}
+	if isAccount(owner) {
+		r.account = owner
 	}
 	return r, nil
 }
@@ -149,7 +196,7 @@ func mayBeECR(host string) bool {
 		}
 	}
 	lower := strings.ToLower(host)
-	for _, mark := range [...]string{".dkr.ecr", ".dkr-ecr", publicHost, publicDualStackHost} {
+	for _, mark := range marks {
 		if strings.Contains(lower, mark) {
 			return true
 		}
@@ -158,105 +205,39 @@ func mayBeECR(host string) bool {
 	return isAccount(owner) && strings.Contains(rest, "aws")
 }
 
-// parsePrivate parses <account>.<service>.<region>.<suffix> and the form of a
-// VPC endpoint. It returns what is wrong with any other host.
-func parsePrivate(host string) (Registry, string) {
+// mistake says what is wrong with a host, in lower case, that has no registry's
+// form.
+func mistake(host string) string {
 	owner, rest, ok := strings.Cut(host, ".dkr")
-	if !ok {
-		return Registry{}, "is not exactly " + publicHost + " or " + publicDualStackHost
-	}
-	r := Registry{host: host}
-	var service string
+	service := firstService.FindString(rest)
+	region, domain, _ := strings.Cut(rest[len(service):], ".")
 	switch {
-	case strings.HasPrefix(rest, ".ecr."), strings.HasPrefix(rest, ".ecr-fips."):
-		service, rest, _ = strings.Cut(rest[1:], ".")
-	case strings.HasPrefix(rest, "-ecr."), strings.HasPrefix(rest, "-ecr-fips."):
-		service, rest, _ = strings.Cut(rest[1:], ".")
-		r.dualStack = true
+	case !ok:
+		return "is not exactly " + publicHost + " or " + publicDualStackHost
+	case service == "":
+		return "has no .dkr.ecr., .dkr.ecr-fips., .dkr-ecr. or .dkr-ecr-fips. in it"
+	case !wholeOwner.MatchString(owner):
+		return fmt.Sprintf("%q is neither an account of 12 digits nor the name of a VPC endpoint", owner)
+	case !isAccount(owner) && !strings.HasPrefix(domain, "vpce."):
+		return fmt.Sprintf("%q is not the domain of a VPC endpoint", domain)
 	default:
-		return Registry{}, "has no .dkr.ecr., .dkr.ecr-fips., .dkr-ecr. or .dkr-ecr-fips. in it"
+		return fmt.Sprintf("%q is not a region with a domain of ECR", region+"."+domain)
 	}
-	r.fips = service == "ecr-fips"
-
-	var domain string
-	r.region, domain, _ = strings.Cut(rest, ".")
-	if !isRegion(r.region) {
-		return Registry{}, fmt.Sprintf("%q is not the name of a region", r.region)
-	}
-	if isVPCEndpoint(owner) && domain == "vpce.amazonaws.com" && service == "ecr" && !r.dualStack {
-		r.partition = partitionOf(r.region, "aws")
-		return r, ""
-	}
-	if !isAccount(owner) {
-		return Registry{}, fmt.Sprintf("%q is not an account of 12 digits", owner)
-	}
-	r.account = owner
-	for _, s := range suffixes {
-		if s.domain != domain || s.dualStack != r.dualStack || r.fips && !s.fips {
-			continue
-		}
-		r.partition = partitionOf(r.region, s.partition)
-		if r.partition != s.partition && (s.partition != "aws" || r.partition != "aws-us-gov") {
-			return Registry{}, fmt.Sprintf("region %s is not under %s", r.region, domain)
-		}
-		return r, ""
-	}
-	return Registry{}, fmt.Sprintf("%q does not follow .%s. and a region", domain, strings.TrimSuffix(host[len(owner)+1:], "."+rest))
 }
 
-// partitionOf returns the partition that a region's name belongs to, or the
-// given one when the name does not tell.
-func partitionOf(region, otherwise string) string {
+// isAccount reports whether s is an AWS account id.
+func isAccount(s string) bool { return len(s) == 12 && strings.Trim(s, "0123456789") == "" }
+
+// partitionOf returns the partition of a region under one of the domains.
+func partitionOf(region, domain string) string {
 	for _, p := range regionPrefixes {
 		if strings.HasPrefix(region, p.prefix) {
 			return p.partition
 		}
 	}
-	return otherwise
+	i := slices.IndexFunc(domains[:], func(d struct{ name, partition string }) bool { return d.name == domain })
+	return domains[i].partition
 }
-
-// isAccount reports whether s is an AWS account id.
-func isAccount(s string) bool {
-	return len(s) == 12 && strings.Trim(s, "0123456789") == ""
-}
-
-// isRegion reports whether s is shaped like a region: words between hyphens,
-// two at least, then a number, as in us-gov-west-1.
-func isRegion(s string) bool {
-	words := strings.Split(s, "-")
-	if len(s) > 32 || len(words) < 3 {
-		return false
-	}
-	last := words[len(words)-1]
-	if last == "" || strings.Trim(last, "0123456789") != "" {
-		return false
-	}
-	for i, w := range words[:len(words)-1] {
-		if w == "" || !isLetter(w[0]) || strings.TrimFunc(w[1:], isAlphanumeric) != "" || i == 0 && len(w) < 2 {
-			return false
-		}
-	}
-	return true
-}
-
-// isVPCEndpoint reports whether s names an interface endpoint:
-// vpce-<id>-<hash>, and after a third hyphen perhaps an availability zone.
-func isVPCEndpoint(s string) bool {
-	words := strings.Split(s, "-")
-	if len(s) > 63 || len(words) < 3 || words[0] != "vpce" {
-		return false
-	}
-	for _, w := range words[1:] {
-		if w == "" || strings.TrimFunc(w, isAlphanumeric) != "" {
-			return false
-		}
-	}
-	return true
-}
-
-func isLetter(c byte) bool { return 'a' <= c && c <= 'z' }
-
-func isAlphanumeric(c rune) bool { return 'a' <= c && c <= 'z' || '0' <= c && c <= '9' }
 
 // ParseLabelKey parses the key of a namespace label. The key is the host
 // itself; a host longer than the 63 characters of a label's name stands before

@@ -2,6 +2,8 @@ package ecr
 
 import (
 	"errors"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,6 +51,66 @@ func TestMalformedHostsSayWhatIsWrong(t *testing.T) {
 		}
 		if malformed.Host != host || !strings.Contains(malformed.Reason, reason) {
 			t.Errorf("ParseRegistry(%q): %q, want the reason %q", host, malformed, reason)
+		}
+	}
+}
+
+// TestAsAWSParses compares with AWS's own parsers: whatever one of them takes is a
+// registry here too, and nothing else of an account is. They allow an underscore
+// in a region, which no image reference can have.
+func TestAsAWSParses(t *testing.T) {
+	parsers := []*regexp.Regexp{
+		// kubernetes/cloud-provider-aws, cmd/ecr-credential-provider/main.go
+		regexp.MustCompile(`^(\d{12})\.dkr[\.\-]ecr(\-fips)?\.([a-zA-Z0-9][a-zA-Z0-9-_]*)\.(amazonaws\.com(?:\.cn)?|on\.(?:aws|amazonwebservices\.com\.cn)|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`),
+		// awslabs/amazon-ecr-credential-helper, ecr-login/api/client.go
+		regexp.MustCompile(`^(\d{12})\.dkr[\.\-]ecr(\-fips)?\.([a-zA-Z0-9][a-zA-Z0-9-_]*)\.(amazonaws\.(?:com(?:\.cn)?|eu)|on\.(?:aws|amazonwebservices\.(?:com\.cn|eu))|sc2s\.sgov\.gov|c2s\.ic\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)$`),
+	}
+	owners := []string{"", "1", "12345678901", "123456789012", "1234567890123", "12345678901a", "123456789012.dkr", "A123456789012"}
+	services := []string{".dkr.ecr.", ".dkr-ecr.", ".dkr.ecr-fips.", ".dkr-ecr-fips.", ".DKR.ecr.", ".dkr_ecr.", ".dkr.ecr-fips-fips.", ".dkr.ecr", ".ecr."}
+	regions := []string{"", "us-east-1", "US-EAST-1", "us-gov-west-1", "x", "1", "-x", "x-", "eu.west-1", "us east-1", "mars-north-42", "ü"}
+	suffixes := []string{"", ".", ".com", ".evil.example", ".amazonaws.com.evil.example", ".amazonaws.com.", "x.amazonaws.com", ".amazonaws.co", ".on.aws.com", ".on.amazonaws.com", ".vpce.amazonaws.com"}
+	for _, d := range domains {
+		suffixes = append(suffixes, "."+d.name)
+	}
+	accepted := 0
+	for _, owner := range owners {
+		for _, service := range services {
+			for _, region := range regions {
+				for _, suffix := range suffixes {
+					name := owner + service + region + suffix
+					want := slices.ContainsFunc(parsers, func(p *regexp.Regexp) bool { return p.MatchString(strings.ToLower(name)) })
+					_, err := ParseRegistry(name)
+					if (err == nil) != want {
+						t.Errorf("ParseRegistry(%q): %v, taken by AWS: %t", name, err, want)
+					}
+					if want {
+						accepted++
+					}
+				}
+			}
+		}
+	}
+	if accepted < 100 {
+		t.Errorf("%d hosts were accepted: what was tried?", accepted)
+	}
+}
+
+// TestPatterns compares what others use in place of the parser.
+func TestPatterns(t *testing.T) {
+	whole, marked := regexp.MustCompile(`^(`+HostPattern()+`)$`), regexp.MustCompile(MarkPattern())
+	for _, h := range ecrtest.Hosts() {
+		if !whole.MatchString(h.Name) || !marked.MatchString(h.Name) {
+			t.Errorf("%s: whole %t, marked %t", h.Name, whole.MatchString(h.Name), marked.MatchString(h.Name))
+		}
+	}
+	for _, m := range ecrtest.Mistakes() {
+		if whole.MatchString(m.Name) {
+			t.Errorf("%s matches", m.Name)
+		}
+	}
+	for _, host := range ecrtest.Others() {
+		if whole.MatchString(host) || marked.MatchString(host) && !strings.Contains(host, ".dkr.ecr.") {
+			t.Errorf("%q matches", host)
 		}
 	}
 }

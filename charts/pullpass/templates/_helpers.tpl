@@ -254,7 +254,7 @@ objectSelector:
 - name: image-of-ecr
   expression: >-
     {{- include "pullpass.images" . | nindent 4 }}.exists(image,
-    image.matches('(?i)ecr') && image.matches(r'{{ include "pullpass.imagePattern" . }}'))
+    image.matches('(?i)ecr') && image.matches(r'(?i)^[^/]*({{ include "pullpass.markPattern" . }})'))
 {{- end }}
 {{- end }}
 
@@ -273,35 +273,14 @@ object.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue('')))
 {{- end }}
 
 {{/*
-Matches images that may be of ECR: at least every one that internal/ecr parses,
-and little else. A partition that is new there needs no change here.
+Matches every registry's host, in lower case. Written by make update from
+internal/ecr, as is the next.
 */}}
-{{- define "pullpass.imagePattern" -}}
-(?i)^(([0-9]{12}|vpce-[a-z0-9-]+)\.dkr[.-]ecr(-fips)?\.[a-z0-9.-]+|public\.ecr\.aws|ecr-public\.aws\.com)/
+{{- define "pullpass.hostPattern" -}}
+([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.|vpce(-[a-z0-9]+){2,}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.vpce\.)(amazonaws\.com|on\.aws|amazonaws\.com\.cn|on\.amazonwebservices\.com\.cn|amazonaws\.eu|on\.amazonwebservices\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)|public\.ecr\.aws|ecr-public\.aws\.com
 {{- end }}
 
-{{/*
-Matches the namespace label keys that internal/ecr parses, and those that only
-the length of a part or the region's partition gives away: see the policy.
-*/}}
-{{- define "pullpass.labelPattern" -}}
-{{- $region := `[a-z][a-z0-9]+(-[a-z][a-z0-9]*)+-[0-9]+` -}}
-^(?i:public\.ecr\.aws|ecr-public\.aws\.com|
-{{- `[0-9]{12}` -}}(
-{{- printf `\.dkr\.ecr(-fips)?\.%s\.amazonaws\.com|` $region -}}
-{{- printf `\.dkr-ecr(-fips)?\.%s\.on\.aws|` $region -}}
-{{- printf `\.dkr\.ecr\.%s\.(amazonaws\.com\.cn|amazonaws\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)|` $region -}}
-{{- printf `\.dkr-ecr\.%s\.on\.amazonwebservices\.com\.cn)|` $region -}}
-{{- printf `vpce(-[a-z0-9]+){2,}\.dkr\.ecr\.%s\.vpce\.amazonaws\.com` $region -}}
-)(/pullpass)?$
-{{- end }}
-
-{{/* Matches those of the above whose region, by its name, is at home in the domain. */}}
-{{- define "pullpass.partitionPattern" -}}
-(?i:\.(
-{{- `us-gov-[^.]+\.(amazonaws\.com|on\.aws)|` -}}
-{{- `cn-[^.]+\.(amazonaws\.com\.cn|on\.amazonwebservices\.com\.cn)|` -}}
-{{- `eusc-[^.]+\.amazonaws\.eu|us-iso-[^.]+\.c2s\.ic\.gov|us-isob-[^.]+\.sc2s\.sgov\.gov|` -}}
-{{- `eu-isoe-[^.]+\.cloud\.adc-e\.uk|us-isof-[^.]+\.csp\.hci\.ic\.gov` -}}
-))(/pullpass)?$
+{{/* Is found in every registry's host, and in little else. */}}
+{{- define "pullpass.markPattern" -}}
+\.dkr\.ecr|\.dkr-ecr|public\.ecr\.aws|ecr-public\.aws\.com
 {{- end }}

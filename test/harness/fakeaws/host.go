@@ -8,29 +8,27 @@ import (
 
 // partition is a separate AWS: credentials of one mean nothing in another.
 type partition struct {
-	name      string // as in ARNs
-	suffix    string // of its private registries' hosts
-	dualStack string // of their dual-stack hosts, if it has any
-	fips      bool   // has FIPS hosts
+	name   string // as in ARNs
+	suffix string // of its registries' hosts
 }
 
 // partitionOf goes by the region's prefix, so that future regions work.
 func partitionOf(region string) partition {
 	for prefix, p := range map[string]partition{
-		"cn-":      {"aws-cn", "amazonaws.com.cn", "on.amazonwebservices.com.cn", false},
-		"us-gov-":  {"aws-us-gov", "amazonaws.com", "on.aws", true},
-		"us-iso-":  {name: "aws-iso", suffix: "c2s.ic.gov"},
-		"us-isob-": {name: "aws-iso-b", suffix: "sc2s.sgov.gov"},
-		"eu-isoe-": {name: "aws-iso-e", suffix: "cloud.adc-e.uk"},
-		"us-isof-": {name: "aws-iso-f", suffix: "csp.hci.ic.gov"},
-		"eu-isof-": {name: "aws-iso-f", suffix: "csp.hci.ic.gov"},
-		"eusc-":    {name: "aws-eusc", suffix: "amazonaws.eu"},
+		"cn-":      {"aws-cn", "amazonaws.com.cn"},
+		"us-gov-":  {"aws-us-gov", "amazonaws.com"},
+		"us-iso-":  {"aws-iso", "c2s.ic.gov"},
+		"us-isob-": {"aws-iso-b", "sc2s.sgov.gov"},
+		"eu-isoe-": {"aws-iso-e", "cloud.adc-e.uk"},
+		"us-isof-": {"aws-iso-f", "csp.hci.ic.gov"},
+		"eu-isof-": {"aws-iso-f", "csp.hci.ic.gov"},
+		"eusc-":    {"aws-eusc", "amazonaws.eu"},
 	} {
 		if strings.HasPrefix(region, prefix) {
 			return p
 		}
 	}
-	return partition{"aws", "amazonaws.com", "on.aws", true}
+	return partition{"aws", "amazonaws.com"}
 }
 
 const (
@@ -39,10 +37,12 @@ const (
 )
 
 var (
-	wholeRegion  = regexp.MustCompile(`^` + regionPattern + `$`)
-	registryHost = regexp.MustCompile(`^([0-9]{12})\.dkr([.-])ecr(-fips)?\.(` + regionPattern + `)\.(.+)$`)
-	apiHost      = regexp.MustCompile(`^(?:api\.)?(?:ecr|ecr-public|sts)(?:-fips)?\.(` + regionPattern +
-		`)\.(?:` + suffixPattern + `|api\.aws|api\.amazonwebservices\.com\.cn)$`)
+	wholeRegion = regexp.MustCompile(`^` + regionPattern + `$`)
+	// As in amazon-ecr-credential-helper, ecr-login/api/client.go.
+	registryHost = regexp.MustCompile(`^(\d{12})\.dkr[.-]ecr(?:-fips)?\.([a-z0-9][a-z0-9-]*)\.` +
+		`(?:` + suffixPattern + `|on\.(?:aws|amazonwebservices\.(?:com\.cn|eu)))$`)
+	apiHost = regexp.MustCompile(`^(?:api\.)?(?:ecr|ecr-public|sts)(?:-fips)?\.(` + regionPattern +
+		`)\.(?:` + suffixPattern + `|api\.aws|api\.amazonwebservices\.(?:com\.cn|eu))$`)
 )
 
 // registry is one registry, whichever of its host names was used: the FIPS and
@@ -71,22 +71,11 @@ func parseRegistry(host string) (registry, bool) {
 		return registry{host: host}, true
 	}
 	m := registryHost.FindStringSubmatch(host)
-	if m == nil || len(m[4]) > maxRegion {
+	if m == nil {
 		return registry{}, false
 	}
-	p := partitionOf(m[4])
-	suffix := p.suffix
-	if m[2] == "-" {
-		suffix = p.dualStack
-	}
-	if m[5] != suffix || m[3] != "" && !p.fips {
-		return registry{}, false
-	}
-	return registry{host: host, account: m[1], region: m[4]}, true
+	return registry{host: host, account: m[1], region: m[2]}, true
 }
-
-// maxRegion is far above the length of any region's name.
-const maxRegion = 32
 
 // parseAPIHost parses a service's host name and returns its region. The global
 // STS host is us-east-1's.

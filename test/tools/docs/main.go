@@ -1,7 +1,8 @@
-// Docs writes what can be told from the product into Markdown: what the programs
+// Docs writes what can be told from the product into other files: what the programs
 // say of themselves into the README, between the comments <!-- PROGRAM --help -->
-// and <!-- end -->, and the chart's values into its README, after <!-- values -->.
-// With -check it only says whether both are up to date.
+// and <!-- end -->; the chart's values into its README, after <!-- values -->; and
+// the patterns of registries' hosts into the chart and the documentation. With
+// -check it only says whether they are up to date.
 package main
 
 import (
@@ -13,12 +14,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 
+	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/test/harness/repo"
 )
 
 func main() {
-	check := flag.Bool("check", false, "change nothing; exit 1 if the README is out of date")
+	check := flag.Bool("check", false, "change nothing; exit 1 if a file is out of date")
 	flag.Parse()
 	if err := run(*check); err != nil {
 		fmt.Fprintln(os.Stderr, "docs:", err)
@@ -29,6 +32,11 @@ func main() {
 var (
 	helpBlock   = regexp.MustCompile(`(?s)<!-- (\w+) --help -->\n.*?<!-- end -->`)
 	valuesBlock = regexp.MustCompile(`(?s)<!-- values -->\n.*?<!-- end -->`)
+
+	hostDefine = regexp.MustCompile(`(?s)({{- define "pullpass.hostPattern" -}}\n).*?({{- end }})`)
+	markDefine = regexp.MustCompile(`(?s)({{- define "pullpass.markPattern" -}}\n).*?({{- end }})`)
+	markMatch  = regexp.MustCompile(`(key\.matches\(r'\(\?i\))[^']*('\))`)
+	markGrep   = regexp.MustCompile(`(grep -E ')[^']*ecr[^']*(')`)
 )
 
 func run(check bool) error {
@@ -52,7 +60,18 @@ func run(check bool) error {
 			table, err := valuesTable(values)
 			return fmt.Appendf(nil, "<!-- values -->\n%s<!-- end -->", table), err
 		}),
+		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), hostDefine, check, between(ecr.HostPattern()+"\n")),
+		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), markDefine, check, between(ecr.MarkPattern()+"\n")),
+		rewrite(filepath.Join(repo.Root(), "docs", "security.md"), markMatch, check, between(ecr.MarkPattern())),
+		rewrite(filepath.Join(repo.Root(), "docs", "operations.md"), markGrep, check, between(ecr.MarkPattern())),
 	)
+}
+
+// between puts a text between the first and the second group of a match.
+func between(text string) func(match [][]byte) ([]byte, error) {
+	return func(match [][]byte) ([]byte, error) {
+		return slices.Concat(match[1], []byte(text), match[2]), nil
+	}
 }
 
 // rewrite replaces the blocks of a file, or with check says whether that would
