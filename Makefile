@@ -25,7 +25,7 @@ LDFLAGS := -s -w -X github.com/pullpass/pullpass/internal/version.version=$(VERS
 # Without DWARF, which a tenth of the compiler's time goes into and nobody here
 # reads: stack traces do not need it. The same for all that is compiled, so that it
 # is compiled once.
-export GOFLAGS := $(strip $(GOFLAGS) -gcflags=all=-dwarf=false)
+export GOFLAGS := $(strip $(shell go env GOFLAGS) -gcflags=all=-dwarf=false)
 
 GOLANGCI_LINT := CGO_ENABLED=0 GOGC=400 go tool -modfile=$(CURDIR)/test/pins/lint/go.mod golangci-lint
 
@@ -135,8 +135,8 @@ verify-tidy: ## go.mod and go.sum of every module are tidy
 		echo 'verify-tidy: test/go.mod requires other versions of these, so all that needs them is compiled twice' >&2; exit 1; fi
 
 .PHONY: verify-docs
-verify-docs: build ## The README says what the programs' --help says
-	@echo 'verify-docs: README.md'
+verify-docs: build ## Generated documentation and the chart's patterns are up to date
+	@echo 'verify-docs'
 	@cd test && go run ./tools/docs -check
 
 .PHONY: verify-chart
@@ -149,7 +149,7 @@ verify-chart: ## The chart passes helm lint --strict, with each of its example v
 
 .PHONY: verify-scripts
 verify-scripts: ## Shell scripts parse, and shellcheck (where installed) finds nothing
-	@for s in .ci/run test/tools/run-tests test/tools/compat; do \
+	@for s in .ci/run test/tools/run-tests test/tools/compat test/harness/cluster/run.sh; do \
 		echo "verify-scripts: $$s"; \
 		bash -n $$s || failed=1; \
 		if command -v shellcheck >/dev/null; then shellcheck $$s || failed=1; fi; \

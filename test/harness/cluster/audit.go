@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
@@ -74,7 +73,6 @@ type AuditFilter struct {
 	Resource  string // as in RBAC: pods, or pods/status, which pods does not match
 	Namespace string
 	Name      string
-	Since     time.Time // received then or later
 }
 
 // Select returns the requests that match, each once, by its latest event, in the
@@ -110,6 +108,5 @@ func (f AuditFilter) matches(e *auditv1.Event) bool {
 		is(f.Verb, e.Verb) &&
 		is(f.Resource, resource) &&
 		is(f.Namespace, namespace) &&
-		is(f.Name, name) &&
-		!e.RequestReceivedTimestamp.Time.Before(f.Since)
+		is(f.Name, name)
 }

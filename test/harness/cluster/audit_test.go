@@ -72,8 +72,6 @@ func TestAuditFilter(t *testing.T) {
 		"a user":                           {AuditFilter{User: "system:serviceaccount:pullpass:renewer", Verb: "update"}, []types.UID{"c"}},
 		"an object":                        {AuditFilter{Namespace: "shop", Name: "pullpass", Resource: "secrets"}, []types.UID{"b"}},
 		"another namespace":                {AuditFilter{Namespace: "sho"}, nil},
-		"received at that time":            {AuditFilter{Since: noon}, []types.UID{"a", "b", "c"}},
-		"received after":                   {AuditFilter{Since: noon.Add(time.Microsecond)}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []types.UID

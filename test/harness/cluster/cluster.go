@@ -107,7 +107,7 @@ func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
 	}
 	if opts.Node != nil {
 		if !sandbox.Inside() {
-			return nil, errors.New("starting a cluster with a node: this program does not run isolated")
+			return nil, errors.New("starting a cluster with a node: this program does not run in a sandbox")
 		}
 		if binary.Older() != "" || os.Getenv("KUBEBUILDER_ASSETS") != "" {
 			return nil, errors.New("starting a cluster with a node: PULLPASS_TEST_KUBERNETES or KUBEBUILDER_ASSETS is set, and a kubelet must not be newer than the API server")

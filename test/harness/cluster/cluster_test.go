@@ -27,13 +27,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/wait"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/repo"
+	"github.com/pullpass/pullpass/test/harness/until"
 )
 
 // runClusterIn, when set, makes the test binary a program that starts a cluster
@@ -101,13 +101,8 @@ func processesIn(t *testing.T, dir string) []string {
 // eventually waits until check returns nil.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
-	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, time.Minute, true, func(context.Context) (bool, error) {
-		last = check()
-		return last == nil, nil
-	})
-	if err != nil {
-		t.Fatalf("%s: %v: %v", what, err, last)
+	if err := until.OK(t.Context(), time.Minute, what, check); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -1,8 +1,8 @@
 // Package sandbox runs a test binary in Linux namespaces of its own: mounts,
 // network and process ids. Whatever it starts there, a container runtime with its
 // bridges, mounts and shims included, ends with it and leaves no trace but empty
-// control groups, even when it is killed. Ports never clash, the machine's firewall is not touched, and
-// nothing inside can reach any network outside.
+// control groups, even when it is killed. Ports never clash, the machine's
+// firewall is not touched, and nothing inside can reach any network outside.
 //
 // It takes root on Linux. The test binary runs three times: as it was started,
 // as the first process of the new namespaces, which only sets them up and reaps,
@@ -49,7 +49,7 @@ func Inside() bool { return os.Getenv(stageVariable) == stageInside }
 
 func exitCode(code int, err error) int {
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "isolating:", err)
+		fmt.Fprintln(os.Stderr, "sandbox:", err)
 		return 1
 	}
 	return code

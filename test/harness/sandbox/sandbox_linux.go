@@ -20,8 +20,21 @@ func Unsupported() error {
 	if os.Geteuid() != 0 {
 		return errors.New("a node needs root")
 	}
+	for _, variable := range []string{"KUBEBUILDER_ASSETS", "PULLPASS_TEST_KUBERNETES"} {
+		if os.Getenv(variable) != "" {
+			return fmt.Errorf("%s is set, and a kubelet must not be newer than the API server", variable)
+		}
+	}
+	cmd := exec.Command("true")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: namespaces}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("a node needs Linux namespaces: %w", err)
+	}
 	return nil
 }
+
+// namespaces are what the tests have of their own.
+const namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 
 // packages are the Debian packages that a node runs on, and a file of each.
 var packages = map[string]string{
@@ -64,7 +77,7 @@ func enter() (int, error) {
 	defer runtime.UnlockOSThread()
 	cmd := copyOf(stageInit)
 	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID | unix.CLONE_NEWIPC,
+		Cloneflags: namespaces,
 		Pdeathsig:  syscall.SIGKILL,
 	}
 	// Ctrl-C reaches the copy too; the tests inside clean up.
@@ -176,8 +189,8 @@ func connectSelf() error {
 // counts as much as a single one beside it. The node itself comes before nobody.
 func weighContainers() error {
 	for file, weight := range map[string]string{
-		"/sys/fs/cgroup/cpu/k8s.io/cpu.shares": "8192", // of 1024
-		"/sys/fs/cgroup/k8s.io/cpu.weight":     "800",  // of 100
+		"/sys/fs/cgroup/cpu/k8s.io/cpu.shares": "2048", // of 1024
+		"/sys/fs/cgroup/k8s.io/cpu.weight":     "200",  // of 100
 	} {
 		hierarchy := filepath.Dir(filepath.Dir(file))
 		if _, err := os.Stat(filepath.Join(hierarchy, "cgroup.procs")); err != nil {

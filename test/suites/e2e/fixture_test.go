@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"maps"
 	"os"
@@ -16,7 +17,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
@@ -27,6 +27,7 @@ import (
 	"github.com/pullpass/pullpass/test/harness/image"
 	"github.com/pullpass/pullpass/test/harness/leak"
 	"github.com/pullpass/pullpass/test/harness/sandbox"
+	"github.com/pullpass/pullpass/test/harness/until"
 )
 
 const (
@@ -59,20 +60,7 @@ func client() *kubernetes.Clientset { return theCluster.Client() }
 // eventually waits until f returns nil.
 func eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
-	must(t, poll(t.Context(), what, f))
-}
-
-// poll calls f until it returns nil, for as long as patience lasts.
-func poll(ctx context.Context, what string, f func() error) error {
-	var last error
-	err := wait.PollUntilContextTimeout(ctx, 100*time.Millisecond, patience, true, func(context.Context) (bool, error) {
-		last = f()
-		return last == nil, nil
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w: %w", what, err, last)
-	}
-	return nil
+	must(t, until.OK(t.Context(), patience, what, f))
 }
 
 // run runs a program against the cluster, with text as its input, and returns
@@ -335,7 +323,7 @@ func (p *tally) check(t *testing.T) {
 	defer p.mu.Unlock()
 	t.Logf("of %d first pulls %d failed by the kubelet's own race, and %d since the secret was late", p.pods, p.races, p.late)
 	if most := max(3, p.pods/10); p.pods == 0 || p.races+p.late > most {
-		t.Errorf("that is more than %d", most)
+		t.Errorf("want some pods, and at most %d failures", most)
 	}
 }
 
@@ -346,7 +334,7 @@ func kubeletWasFirst(ctx context.Context, namespace string) (bool, error) {
 	var written, asked time.Time
 	var events []auditv1.Event
 	secret := cluster.AuditFilter{Resource: "secrets", Namespace: namespace, Name: secretName}
-	err := poll(ctx, "the audit log knows of the secret of "+namespace, func() (err error) {
+	err := until.OK(ctx, patience, "the audit log knows of the secret of "+namespace, func() (err error) {
 		if events, err = theCluster.AuditEvents(); err != nil {
 			return err
 		}
@@ -388,8 +376,8 @@ func history(events []auditv1.Event, namespace string, until time.Time) string {
 	return text.String()
 }
 
-// checkNothingShown holds that neither the logs of the product nor anything that
-// can be seen of namespaces, events and secrets holds a secret.
+// checkNothingShown holds that neither the logs and metrics of the product's pods nor
+// anything that can be seen of namespaces, events and secrets holds a secret.
 func checkNothingShown(t *testing.T) {
 	t.Helper()
 	found, err := pods(t.Context(), release, "")
@@ -399,6 +387,9 @@ func checkNothingShown(t *testing.T) {
 		text, err := client().CoreV1().Pods(release).GetLogs(p.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
 		must(t, err)
 		seen["the log of "+p.Name] = string(text)
+		text, err = client().CoreV1().Pods(release).ProxyGet("http", p.Name, "8081", "metrics", nil).DoRaw(t.Context())
+		must(t, err)
+		seen["the metrics of "+p.Name] = string(text)
 	}
 	events, err := client().CoreV1().Events("").List(t.Context(), metav1.ListOptions{})
 	must(t, err)
@@ -406,12 +397,15 @@ func checkNothingShown(t *testing.T) {
 	must(t, err)
 	secrets, err := client().CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
 	must(t, err)
+	hidden := aws.Secrets()
 	for _, s := range secrets.Items {
+		if key, _ := pem.Decode(s.Data[corev1.TLSPrivateKeyKey]); key != nil {
+			hidden = append(hidden, string(key.Bytes))
+		}
 		s.Data = nil
 		seen["the metadata of secret "+s.Namespace+"/"+s.Name] = asJSON(t, s)
 	}
 	seen["an event"], seen["a namespace"] = asJSON(t, events), asJSON(t, namespaces)
-	hidden := aws.Secrets()
 	if len(hidden) == 0 || len(found) == 0 || len(secrets.Items) == 0 {
 		t.Errorf("there are %d secrets to look for, %d logs and %d objects", len(hidden), len(found), len(secrets.Items))
 	}

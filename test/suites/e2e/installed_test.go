@@ -19,6 +19,7 @@ import (
 	"github.com/pullpass/pullpass/test/harness/binary"
 	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
+	"github.com/pullpass/pullpass/test/harness/until"
 )
 
 // tokensUsed is how many tokens expire at least while pods that insist on a pull
@@ -417,7 +418,7 @@ func (p *pulling) run(ctx context.Context, image string) error {
 			return err
 		}
 		p.pods++
-		err = poll(context.Background(), "pod "+name+" is running", func() error {
+		err = until.OK(context.Background(), patience, "pod "+name+" is running", func() error {
 			if pod, err = api.Get(context.Background(), name, metav1.GetOptions{}); err == nil && !isRunning(pod) {
 				err = errors.New(explain(pod))
 			}

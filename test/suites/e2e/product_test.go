@@ -30,9 +30,11 @@ func checkOutPrevious(ctx context.Context, dir string) error {
 	git := func(args ...string) (string, error) {
 		cmd := exec.CommandContext(ctx, "git", args...)
 		cmd.Dir = repo.Root()
+		var said bytes.Buffer
+		cmd.Stderr = &said
 		out, err := cmd.Output()
 		if err != nil {
-			return "", fmt.Errorf("git %s: %w", args[0], err)
+			return "", fmt.Errorf("git %s: %w: %s", args[0], err, said.Bytes())
 		}
 		return string(bytes.TrimSpace(out)), nil
 	}
