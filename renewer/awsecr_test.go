@@ -136,26 +136,30 @@ func TestPrincipal(t *testing.T) {
 	keys := func(id string) aws.Credentials { return aws.Credentials{AccessKeyID: id} }
 	const role, other = "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b"
 	type who struct {
-		c   Credential
-		aws aws.Credentials
+		c     Credential
+		aws   aws.Credentials
+		chain []string
 	}
 	for name, c := range map[string]struct {
 		a, b who
 		same bool
 	}{
-		"the same keys":                               {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
-		"rotated keys":                                {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "b"}, keys("b")}, false},
-		"a role's sessions":                           {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role}, session("y")}, true},
-		"two roles":                                   {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: other}, session("x")}, false},
-		"a role with another external id":             {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role, ExternalID: "e"}, session("x")}, false},
-		"a role taken by other keys":                  {who{Credential{AccessKeyID: "a", RoleARN: role}, session("x")}, who{Credential{AccessKeyID: "b", RoleARN: role}, session("x")}, false},
-		"sessions of the default chain":               {who{Credential{}, session("x")}, who{Credential{}, session("y")}, true},
-		"other keys of the default chain":             {who{Credential{}, keys("x")}, who{Credential{}, keys("y")}, false},
-		"the same keys from a secret and by default":  {who{Credential{AccessKeyID: "x"}, keys("x")}, who{Credential{}, keys("x")}, true},
-		"another region or secret of the same key id": {who{Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
+		"the same keys":                               {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"rotated keys":                                {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
+		"a role's sessions":                           {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role}, aws: session("y")}, true},
+		"two roles":                                   {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: other}, aws: session("x")}, false},
+		"a role with another external id":             {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
+		"a role taken by other keys":                  {who{c: Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
+		"sessions of the default chain":               {who{c: Credential{}, aws: session("x")}, who{c: Credential{}, aws: session("y")}, true},
+		"another role of the default chain":           {who{aws: session("x"), chain: []string{role}}, who{aws: session("x"), chain: []string{other}}, false},
+		"the same role of the default chain":          {who{aws: session("x"), chain: []string{role}}, who{aws: session("y"), chain: []string{role}}, true},
+		"a role assumed by another default role":      {who{c: Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
+		"other keys of the default chain":             {who{c: Credential{}, aws: keys("x")}, who{c: Credential{}, aws: keys("y")}, false},
+		"the same keys from a secret and by default":  {who{c: Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: Credential{}, aws: keys("x")}, true},
+		"another region or secret of the same key id": {who{c: Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := principal(c.a.c, c.a.aws), principal(c.b.c, c.b.aws)
+			a, b := principal(c.a.c, c.a.aws, c.a.chain), principal(c.b.c, c.b.aws, c.b.chain)
 			if (a == b) != c.same {
 				t.Errorf("%s and %s, want the same: %t", a, b, c.same)
 			}
@@ -285,7 +289,7 @@ func TestATokenOfFractionalExpiryIsNotWrittenForEver(t *testing.T) {
 		return // gone, as its entry is
 	}
 	have := holding(map[string]Token{hostA: token})
-	if d := decide(have, needs, now, 0.5); d.action != leave {
+	if d := decide(have, needs, now, middle); d.action != leave {
 		t.Errorf("the secret that was just written is written again: %+v", d.outcome())
 	}
 }

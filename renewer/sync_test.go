@@ -61,14 +61,15 @@ func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
 	s, events, clock, reg := testStatus()
 	m := newMetrics(reg)
 	credentials := informer("own", trimCredential("creds"))
+	queue := testQueue(t)
 	store := credentialStore{secrets: credentials.GetStore(), namespace: "own", prefix: "creds"}
 	c := &controller{
 		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, observe), credentials: credentials,
 		store: store, tokens: newTokens(nil, store, m, log), client: client.CoreV1(), secretName: "pullpass", workers: 1,
-		queue: testQueue(t), status: s, metrics: m, log: log, now: clock.now,
+		queue: queue, writes: newWrites(clock.now), status: s, metrics: m, log: log, now: clock.now,
+		progress: &progress{waiting: queue.Len, now: clock.now}, permissions: newPermissions(nil, "pullpass", log),
 	}
-	c.health = &health{waiting: c.queue.Len, now: clock.now}
-	c.tokens.now, c.tokens.changed, c.tokens.wanted = clock.now, c.tokensChanged, c.wanted
+	c.tokens.now = clock.now
 	t.Cleanup(c.tokens.queue.ShutDown)
 	return c, events, clock
 }
@@ -83,12 +84,12 @@ func add(t *testing.T, informer cache.SharedIndexInformer, object any) {
 
 // give has the token of hostA there already.
 func (c *controller) give(token Token, err error) {
-	a := c.tokens.lookUp(registryOf(hostA))
-	if a.err != nil {
-		panic(a.err)
+	request, noKeys := c.tokens.request(registryOf(hostA))
+	if noKeys != nil {
+		panic(noKeys)
 	}
-	c.tokens.registries[registryOf(hostA)] = a
-	c.tokens.entries[a.key] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(hostA): true}, token: token, err: err, due: c.now().Add(time.Hour)}
+	c.tokens.registries[registryOf(hostA)] = request
+	c.tokens.entries[request] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(hostA): true}, token: token, err: err, due: c.tokens.in(time.Hour)}
 }
 
 // TestSyncWithoutAWrite looks at namespaces whose secret is to stay as it is.
@@ -143,7 +144,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		},
 		"AWS fails while the entry is good": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: h,
-			result: resultUnchanged, again: 9 * h, state: stateReady,
+			result: resultUnchanged, state: stateReady,
 		},
 		"AWS fails and the entry fades": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: 9 * h,
@@ -172,8 +173,8 @@ func TestSyncWithoutAWrite(t *testing.T) {
 			if err != nil || result != c.result {
 				t.Errorf("result %s, %v, want %s", result, err, c.result)
 			}
-			if name == "a secret that is as it ought" { // to be looked at in its turn
-				c.again = tokenOf("", 0).rewriteAt(start, spreadOf("shop")).Sub(start)
+			if c.state == stateReady { // to be looked at in its turn
+				c.again = turnOf("shop", 0).due(tokenOf("", 0).entry()).Sub(start)
 			}
 			if want := start.Add(c.again); !again.IsZero() && !again.Equal(want) || again.IsZero() != (c.again == 0) {
 				t.Errorf("again at %s, want %s", again, want)
@@ -294,27 +295,21 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
 	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
 	for name, c := range map[string]struct {
-		hosts  []string
-		urgent bool
-		want   []string
+		hosts []string
+		want  []string
 	}{
-		"those that lack an entry first":         {hosts: []string{hostA}, want: []string{"bank", "first", "shop"}},
-		"one that lacks another's entry":         {hosts: []string{hostB}, want: []string{"shop", "first"}},
-		"of two registries, each once":           {hosts: []string{hostA, hostB}, want: []string{"bank", "shop", "first"}},
-		"of a registry without any":              {hosts: []string{hostC}, want: []string{"first"}},
-		"withdrawn, of those with an entry also": {hosts: []string{hostA}, urgent: true, want: []string{"bank", "shop", "first"}},
+		"those that lack an entry first": {hosts: []string{hostA}, want: []string{"bank", "first", "shop"}},
+		"one that lacks another's entry": {hosts: []string{hostB}, want: []string{"shop", "first"}},
+		"of two registries, each once":   {hosts: []string{hostA, hostB}, want: []string{"bank", "shop", "first"}},
+		"of a registry without any":      {hosts: []string{hostC}, want: []string{"first"}},
 	} {
 		var registries []ecr.Registry
 		for _, host := range c.hosts {
 			registries = append(registries, registryOf(host))
 		}
 		work.queue.Add("first")
-		work.tokensChanged(registries, c.urgent)
-		got := work.queue.drain()
-		if c.urgent { // among themselves they come in any order
-			slices.Sort(got[:len(got)-1])
-		}
-		if !slices.Equal(got, c.want) {
+		work.tokensChanged(registries)
+		if got := work.queue.drain(); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
@@ -359,7 +354,7 @@ func TestHandlersPassOnNames(t *testing.T) {
 	other := secret.DeepCopy()
 	other.Data["more"] = nil
 
-	h := handleNames(note, dataChanged)
+	h := handle(note, itsName, dataChanged)
 	h.OnAdd(secret, false)
 	h.OnUpdate(secret, other)
 	h.OnDelete(secret)
@@ -367,15 +362,19 @@ func TestHandlersPassOnNames(t *testing.T) {
 	took("changes", "creds", "creds", "creds", "creds")
 	h.OnUpdate(secret, secret.DeepCopy())
 	took("the same content")
-	handleNames(note, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
+	handle(note, itsName, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
 	took("a namespace that went unseen", "shop")
 
-	h = handleNamespaces(note)
+	newer := secret.DeepCopy()
+	newer.ResourceVersion = "2"
+	h = handle(note, itsNamespace, versionChanged)
 	h.OnAdd(secret, true)
-	h.OnUpdate(secret, secret)
+	h.OnUpdate(secret, newer)
 	h.OnDelete(secret)
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "own/creds"})
 	took("namespaces", "own", "own", "own", "own")
+	h.OnUpdate(secret, secret.DeepCopy())
+	took("a relist")
 }
 
 func TestLabelsChanged(t *testing.T) {
@@ -410,25 +409,35 @@ func TestErrorsOfTheAPIServer(t *testing.T) {
 	secrets := schema.GroupResource{Resource: "secrets"}
 	terminating := apierrors.NewForbidden(secrets, "pullpass", errors.New("the namespace goes"))
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	forbidden := apierrors.NewForbidden(secrets, "pullpass", errors.New("no"))
 	for name, c := range map[string]struct {
 		err    error
-		gone   bool
+		gone   bool // the namespace, as our cache has it
 		result string
+		again  bool
 	}{
-		"no namespace":               {apierrors.NewNotFound(secrets, "pullpass"), true, resultFailed},
-		"a namespace on its way out": {terminating, true, resultForbidden},
-		"forbidden":                  {apierrors.NewForbidden(secrets, "pullpass", errors.New("no")), false, resultForbidden},
-		"a conflict":                 {apierrors.NewConflict(secrets, "pullpass", errors.New("changed")), false, resultFailed},
-		"too many requests":          {apierrors.NewTooManyRequestsError("later"), false, resultFailed},
-		"no answer":                  {errors.New("connection refused"), false, resultFailed},
+		"no namespace":                           {err: apierrors.NewNotFound(secrets, "pullpass"), gone: true, result: resultUnchanged},
+		"a namespace on its way out":             {err: terminating, gone: true, result: resultUnchanged},
+		"no namespace, which we know to be":      {err: apierrors.NewNotFound(secrets, "pullpass"), result: resultConflict, again: true},
+		"on its way out, though we know another": {err: terminating, result: resultConflict, again: true},
+		"forbidden":                              {err: forbidden, result: resultForbidden, again: true},
+		"a conflict":                             {err: apierrors.NewConflict(secrets, "pullpass", errors.New("changed")), result: resultConflict, again: true},
+		"a change on the way":                    {err: errChanged, result: resultConflict, again: true},
+		"too many requests":                      {err: apierrors.NewTooManyRequestsError("later"), result: resultFailed, again: true},
+		"no answer":                              {err: errors.New("connection refused"), result: resultFailed, again: true},
 	} {
-		wrapped := fmt.Errorf("applying: %w", c.err)
-		if isGone(wrapped) != c.gone || resultOf(wrapped) != c.result {
-			t.Errorf("%s: gone %t, result %s", name, isGone(wrapped), resultOf(wrapped))
+		work, events, _ := idleController(t)
+		if !c.gone {
+			add(t, work.namespaces.Informer, namespaceOf("shop", nil))
 		}
-	}
-	if isGone(nil) {
-		t.Error("no error, and gone")
+		result, err := work.failed(t.Context(), "shop", secretState{}, nil, fmt.Errorf("applying: %w", c.err))
+		if result != c.result || (err != nil) != c.again {
+			t.Errorf("%s: result %s, %v, want %s, again: %t", name, result, err, c.result, c.again)
+		}
+		told := c.result == resultForbidden || c.result == resultFailed
+		if got := sent(events); (len(got) > 0) != told {
+			t.Errorf("%s: events %q, want one: %t", name, got, told)
+		}
 	}
 }
 

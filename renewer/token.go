@@ -36,19 +36,20 @@ type TokenRequest struct {
 // usable reports whether registries accept the token at the time.
 func (t Token) usable(now time.Time) bool { return t.Auth != "" && now.Before(t.Expires) }
 
+// maxAhead is how far into the future a date may be, because the clocks of two
+// replicas differ.
+const maxAhead = 15 * time.Minute
+
+// believable reports whether something can have been issued when it says. If not,
+// a clock was ahead then and has been set right, and nobody knows when the thing
+// ends.
+func believable(issued, now time.Time) bool { return issued.Sub(now) <= maxAhead }
+
 // renewAt returns when to ask for the token's successor: well before RenewBy,
 // because every secret has to be written between the two. The jitter, from 0
 // to 1, keeps the tokens of many identities from falling due together.
 func (t Token) renewAt(jitter float64) time.Time {
 	return t.Issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.85 + 0.05*jitter)))
-}
-
-// rewriteAt returns when a secret with a token issued at the given time should
-// hold a newer one of the same kind as t. Secrets are spread, by a number from
-// 0 to 1 of their own, over the tenth of the time that ends when t's period
-// does.
-func (t Token) rewriteAt(issued time.Time, spread float64) time.Time {
-	return issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.9 + 0.1*spread)))
 }
 
 // renewBy returns when a token should have a successor everywhere: at half of

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -22,10 +23,11 @@ import (
 )
 
 const (
-	hostAFIPS      = "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"
-	hostADualStack = "111111111111.dkr-ecr.us-east-1.on.aws"
-	hostGov        = "111111111111.dkr.ecr.us-gov-west-1.amazonaws.com"
-	hostPublic     = "public.ecr.aws"
+	hostAFIPS          = "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"
+	hostADualStack     = "111111111111.dkr-ecr.us-east-1.on.aws"
+	hostADualStackFIPS = "111111111111.dkr-ecr-fips.us-east-1.on.aws"
+	hostGov            = "111111111111.dkr.ecr.us-gov-west-1.amazonaws.com"
+	hostPublic         = "public.ecr.aws"
 )
 
 // values returns the values of a metric by its labels' values.
@@ -89,7 +91,8 @@ func goodToken(_ context.Context, r TokenRequest) (Token, error) {
 	return Token{Auth: "auth", Principal: r.Credential.AccessKeyID, Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
 }
 
-// call is a call to AWS, notice one of changed.
+// call is a call to AWS, notice what its observer is told, or what comes of a
+// changed credential: urgent when it is gone.
 type call struct {
 	at      time.Duration
 	request TokenRequest
@@ -126,32 +129,46 @@ func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 		return answer(ctx, request)
 	})
 	r.tokens = newTokens(source, store, newMetrics(r.reg), slog.New(slog.NewTextHandler(&r.log, nil)))
-	r.wanted = func(registry ecr.Registry) bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return !r.nobody[registry]
-	}
-	r.changed = func(registries []ecr.Registry, urgent bool) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		var hosts []string
-		for _, registry := range registries {
-			hosts = append(hosts, registry.String())
-		}
-		slices.Sort(hosts)
-		r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), urgent})
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.run(ctx)
+		r.run(ctx, r)
 	}()
 	t.Cleanup(func() {
 		cancel()
 		<-ended
 	})
 	return r
+}
+
+// wanted implements [observer].
+func (r *running) wanted(registry ecr.Registry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.nobody[registry]
+}
+
+// tokensChanged implements [observer].
+func (r *running) tokensChanged(registries []ecr.Registry) { r.notice(registries, false) }
+
+func (r *running) notice(registries []ecr.Registry, urgent bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var hosts []string
+	for _, registry := range registries {
+		hosts = append(hosts, registry.String())
+	}
+	slices.Sort(hosts)
+	r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), urgent})
+}
+
+// credentialChanged tells of a changed credential, as the controller does.
+func (r *running) credentialChanged(registry ecr.Registry) {
+	if r.tokens.credentialChanged(registry) {
+		_, err := r.credentials.of(registry)
+		r.notice([]ecr.Registry{registry}, isNoCredentials(err))
+	}
 }
 
 // answers changes how AWS answers from now on.
@@ -252,7 +269,10 @@ func TestRegistriesShareCalls(t *testing.T) {
 		calls int
 	}{
 		"two accounts of a region":                 {hosts: []string{hostA, hostB}, calls: 1},
-		"a plain, a FIPS and a dual-stack host":    {hosts: []string{hostA, hostAFIPS, hostADualStack}, calls: 1},
+		"a plain and a FIPS host":                  {hosts: []string{hostA, hostAFIPS}, calls: 1},
+		"a plain and a dual-stack host":            {hosts: []string{hostADualStack, hostA}, calls: 1},
+		"a host of each kind":                      {hosts: []string{hostA, hostAFIPS, hostADualStack, hostADualStackFIPS}, calls: 1},
+		"a FIPS and a dual-stack host":             {hosts: []string{hostAFIPS, hostADualStack}, calls: 2}, // neither's endpoint will do for the other
 		"two regions":                              {hosts: []string{hostA, hostC}, calls: 2},
 		"two partitions":                           {hosts: []string{hostA, hostGov}, calls: 2},
 		"a private and the public one of a region": {hosts: []string{hostA, hostPublic}, calls: 2},
@@ -298,7 +318,6 @@ func TestRequestsFollowTheRegistries(t *testing.T) {
 		"plain":                   {[]string{hostA}, TokenRequest{Credential: alice, Region: "us-east-1"}},
 		"FIPS":                    {[]string{hostA, hostAFIPS, hostB}, TokenRequest{Credential: alice, Region: "us-east-1", FIPS: true}},
 		"dual-stack":              {[]string{hostADualStack, hostA}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true}},
-		"FIPS and dual-stack":     {[]string{hostADualStack, hostAFIPS}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true, FIPS: true}},
 		"public":                  {[]string{hostPublic}, TokenRequest{Credential: alice, Region: "us-east-1", Public: true}},
 		"another region's, alone": {[]string{hostC}, TokenRequest{Credential: alice, Region: "eu-west-1"}},
 	} {
@@ -338,9 +357,8 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			r.prefetch([]ecr.Registry{registryOf(hostA)})
 			r.wantCalls(t, 1)
 			time.Sleep(time.Hour)
-			// The token that is there opens it too, and serves until the next comes.
-			if token, err := r.token(registryOf(c.host)); token.Auth == "" || err != nil {
-				t.Errorf("at once: %+v, %v", token, err)
+			if _, err := r.token(registryOf(c.host)); !errors.Is(err, errPending) {
+				t.Errorf("at once: %v", err)
 			}
 			calls, notices := r.happened()
 			if len(calls) != 1 || !c.meets(calls[0].request) {
@@ -349,6 +367,10 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			if want := []notice{{at: time.Hour, hosts: c.host + " " + hostA}}; !slices.Equal(notices, want) {
 				t.Errorf("notices %+v, want %+v", notices, want)
 			}
+			time.Sleep(5*time.Hour + 30*time.Minute) // the end of the renewal's window
+			if calls := r.wantCalls(t, 1); !c.meets(calls[0].request) {
+				t.Errorf("renewed by %+v, want one call for both", calls[0].request)
+			}
 		})
 		run("while the call is under way", func(t *testing.T) {
 			release := make(chan struct{})
@@ -356,11 +378,11 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			r.prefetch([]ecr.Registry{registryOf(hostA)})
 			r.wantCalls(t, 1)
 			r.prefetch([]ecr.Registry{registryOf(c.host)})
-			r.wantCalls(t, 0)
-			close(release)
 			if calls := r.wantCalls(t, 1); !c.meets(calls[0].request) {
 				t.Errorf("asked for %+v", calls[0].request)
 			}
+			close(release)
+			r.wantCalls(t, 0)
 			time.Sleep(5 * time.Hour)
 			r.wantCalls(t, 0)
 		})
@@ -404,7 +426,7 @@ func TestAWSFails(t *testing.T) {
 		if got := r.expiries(t); len(got) > 0 {
 			t.Errorf("expiry of %v, want none", got)
 		}
-		if err := r.overdue(stuckAfter); err != nil {
+		if err := r.live(); err != nil {
 			t.Error(err)
 		}
 
@@ -715,20 +737,52 @@ func TestUnwantedRegistriesAreDroppedAtTheRenewal(t *testing.T) {
 	})
 }
 
-func TestOverdue(t *testing.T) {
+func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
+	// More calls than there are workers, none of which AWS answers. Each ends
+	// when its time is up.
+	many := func() (credentialStore, []ecr.Registry) {
+		store, registries := storeOf(), []ecr.Registry{}
+		for i := range 10 * tokenWorkers {
+			host := fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i)
+			store.put(keysFor(host, fmt.Sprint(i)))
+			registries = append(registries, registryOf(host))
+		}
+		return store, registries
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store, registries := many()
+		r := runTokens(t, store, func(ctx context.Context, _ TokenRequest) (Token, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(requestTimeout):
+			}
+			return Token{}, errAWS
+		})
+		if err := r.live(); err != nil {
+			t.Errorf("nothing to do: %v", err)
+		}
+		r.prefetch(registries)
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if err := r.live(); err != nil {
+				t.Fatalf("after %s: %v", time.Since(r.began), err)
+			}
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		// A source that does not come back, though its calls have a time limit.
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), hanging(nil))
-		if err := r.overdue(0); err != nil {
-			t.Errorf("nothing to do: %v", err)
-		}
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
-		time.Sleep(stuckAfter)
-		if err := r.overdue(stuckAfter); err != nil {
-			t.Errorf("too early: %v", err)
+		synctest.Wait()
+		for _, wait := range []time.Duration{0, stuckAfter} {
+			time.Sleep(wait)
+			if err := r.live(); err != nil {
+				t.Errorf("too early: %v", err)
+			}
 		}
 		time.Sleep(time.Second)
-		if err := r.overdue(stuckAfter); err == nil || !strings.Contains(err.Error(), "overdue by 3m1s") {
+		if err := r.live(); err == nil || !strings.Contains(err.Error(), "none has ended for 3m1s") {
 			t.Errorf("got %v", err)
 		}
 	})
