@@ -56,7 +56,7 @@ type awsTokens struct {
 }
 
 // Token implements [TokenSource].
-func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, error) {
+func (a awsTokens) Token(ctx context.Context, request TokenRequest, last Token) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	c := request.Credential
@@ -68,6 +68,9 @@ func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, erro
 	who, err := cfg.Credentials.Retrieve(ctx)
 	if err != nil {
 		return Token{}, describe(fmt.Errorf("getting AWS credentials: %w", err), secrets)
+	}
+	if who.CanExpire && who.Expires.Equal(last.session) {
+		return last, nil // programs may hand out one session until it ends
 	}
 	token, err := a.token(ctx, cfg, who, request)
 	if err != nil {
@@ -91,6 +94,9 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 		credentialExpires = who.Expires.Add(-answer.skew)
 	}
 	token.RenewBy = renewBy(token.Issued, token.Expires, a.interval, credentialExpires)
+	if token.RenewBy.Before(renewBy(token.Issued, token.Expires, a.interval, time.Time{})) {
+		token.session = who.Expires
+	}
 	token.Principal = principal(request.Credential, who, chainOf(cfg))
 	return token, nil
 }

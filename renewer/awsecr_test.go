@@ -227,7 +227,7 @@ func TestTokenFromAWS(t *testing.T) {
 			token, err := source.Token(t.Context(), TokenRequest{
 				Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
-			})
+			}, Token{})
 			server.Close()
 			if len(bodies) != 1 || bodies[0] != "{}" {
 				t.Errorf("requests %q, want one that is empty", bodies)
@@ -272,7 +272,7 @@ func TestTokenThroughAPrivateCA(t *testing.T) {
 	awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL, "AWS_CA_BUNDLE": bundle})
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
 	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
-	if token, err := source.Token(t.Context(), request); err != nil || token.Auth == "" {
+	if token, err := source.Token(t.Context(), request, Token{}); err != nil || token.Auth == "" {
 		t.Errorf("%+v, %v", token, err)
 	}
 }

@@ -16,12 +16,18 @@ type Token struct {
 	Issued    time.Time  // when it was asked for, in whole seconds
 	Expires   time.Time  // when registries cease to accept it
 	RenewBy   time.Time  // when every secret should hold its successor
+
+	// session is when the credentials that made it end, by the clock of whoever
+	// gave them, if RenewBy is that time. A token of the same session need not be
+	// renewed any later.
+	session time.Time
 }
 
-// A TokenSource asks for a new token. Errors can be shown to users: they hold
-// nothing secret.
+// A TokenSource asks for a new token in place of the last one. It returns the
+// last one itself where a new one would have to be renewed no later. Errors can
+// be shown to users: they hold nothing secret.
 type TokenSource interface {
-	Token(ctx context.Context, request TokenRequest) (Token, error)
+	Token(ctx context.Context, request TokenRequest, last Token) (Token, error)
 }
 
 // TokenRequest says whose token is wanted, and from which API.

@@ -33,6 +33,10 @@ const (
 	// may be set at any time without a timer noticing.
 	clockCheck = time.Minute
 
+	// sessionCheck is the least time between two looks whether there are new
+	// credentials, while a program hands out the same again.
+	sessionCheck = time.Minute
+
 	// patience is how long a registry without a token waits for a request that
 	// is to serve it too, before it makes its own.
 	patience = 2 * time.Second
@@ -247,39 +251,43 @@ func (t *tokens) releaseLocked(r ecr.Registry) {
 
 // renew asks AWS for a token if it is due, and says when to come back.
 func (t *tokens) renew(ctx context.Context, request TokenRequest, o observer) {
-	e, ok := t.take(request, o)
+	e, last, ok := t.take(request, o)
 	if !ok {
 		return
 	}
 	t.calls.Add(1)
-	token, err := t.source.Token(ctx, request)
+	token, err := t.source.Token(ctx, request, last)
 	t.calls.Add(-1)
 	t.progress.made()
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil {
+	switch {
+	case err == nil && token == last:
+		t.log.Debug("the credentials are still those of the last token", "region", request.Region, "renewBy", token.RenewBy)
+	case err == nil:
 		t.log.Info("got a token", "region", request.Region, "principal", token.Principal, "expires", token.Expires, "renewBy", token.RenewBy)
-	} else {
+	default:
 		t.log.Warn("cannot get a token", "region", request.Region, "error", err)
 	}
-	if registries := t.put(request, e, token, err); len(registries) > 0 {
+	if registries := t.put(request, e, last, token, err); len(registries) > 0 {
 		o.tokensChanged(registries)
 	}
 }
 
-// take returns the entry of a request, if it is due and somebody still wants it.
-func (t *tokens) take(request TokenRequest, o observer) (*tokenEntry, bool) {
+// take returns the entry of a request and the token to be replaced, if that is due
+// and somebody still wants it.
+func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Token, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e, ok := t.entries[request]
 	if !ok {
-		return nil, false
+		return nil, Token{}, false
 	}
 	now := t.now()
 	if wait := t.left(e.due); wait > 0 && !e.outOfTime(now) {
 		t.queue.AddAfter(request, min(wait, clockCheck))
-		return nil, false
+		return nil, Token{}, false
 	}
 	for r := range e.registries {
 		if !o.wanted(r) {
@@ -288,7 +296,7 @@ func (t *tokens) take(request TokenRequest, o observer) (*tokenEntry, bool) {
 		}
 	}
 	if t.entries[request] != e {
-		return nil, false
+		return nil, Token{}, false
 	}
 	// One call for all: the request that serves this one too goes first.
 	if e.waits == (deadline{}) {
@@ -300,11 +308,14 @@ func (t *tokens) take(request TokenRequest, o observer) (*tokenEntry, bool) {
 				leader.due = t.in(0)
 				t.queue.Add(other)
 				t.queue.AddAfter(request, wait)
-				return nil, false
+				return nil, Token{}, false
 			}
 		}
 	}
-	return e, true
+	if now.Before(e.token.RenewBy) && !e.outOfTime(now) {
+		last = e.token
+	}
+	return e, last, true
 }
 
 // outOfTime reports whether the clock was set so that the token of an entry is of
@@ -316,7 +327,7 @@ func (e *tokenEntry) outOfTime(now time.Time) bool {
 // put stores the outcome of a call. It returns the registries whose namespaces
 // need to know: none when nobody wants the token any more, or when trouble is no
 // news.
-func (t *tokens) put(request TokenRequest, e *tokenEntry, token Token, err error) (registries []ecr.Registry) {
+func (t *tokens) put(request TokenRequest, e *tokenEntry, last, token Token, err error) (registries []ecr.Registry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.entries[request] != e {
@@ -341,15 +352,21 @@ func (t *tokens) put(request TokenRequest, e *tokenEntry, token Token, err error
 		return registries
 	}
 	wait := max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
+	if token == last {
+		wait = max(token.RenewBy.Sub(now)/2, sessionCheck)
+	}
 	for other, o := range t.entries {
 		if !request.covers(other) {
 			continue
 		}
+		news := o.token != token || o.err != nil
 		o.token, o.err, o.told, o.due, o.waits = token, nil, false, t.in(wait), deadline{}
 		t.backoff.Forget(other)
 		t.queue.AddAfter(other, min(wait, clockCheck))
 		for r := range o.registries {
-			registries = append(registries, r)
+			if news {
+				registries = append(registries, r)
+			}
 			t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(token.Expires.Unix()))
 		}
 	}

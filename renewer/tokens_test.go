@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,7 +84,16 @@ func (c credentialStore) put(s *corev1.Secret) {
 // tokenFunc is a [TokenSource].
 type tokenFunc func(context.Context, TokenRequest) (Token, error)
 
-func (f tokenFunc) Token(ctx context.Context, r TokenRequest) (Token, error) { return f(ctx, r) }
+// lastFunc is a [TokenSource] that looks at the last token.
+type lastFunc func(context.Context, TokenRequest, Token) (Token, error)
+
+func (f lastFunc) Token(ctx context.Context, r TokenRequest, last Token) (Token, error) {
+	return f(ctx, r, last)
+}
+
+func (f tokenFunc) Token(ctx context.Context, r TokenRequest, _ Token) (Token, error) {
+	return f(ctx, r)
+}
 
 // goodToken answers with a token that lives 12 hours from now.
 func goodToken(_ context.Context, r TokenRequest) (Token, error) {
@@ -113,7 +123,7 @@ type running struct {
 
 	mu      sync.Mutex
 	began   time.Time
-	answer  tokenFunc
+	answer  TokenSource
 	calls   []call
 	notices []notice
 	nobody  map[ecr.Registry]bool // wants these
@@ -121,12 +131,12 @@ type running struct {
 
 func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 	r := &running{reg: prometheus.NewRegistry(), began: time.Now(), answer: answer, nobody: map[ecr.Registry]bool{}}
-	source := tokenFunc(func(ctx context.Context, request TokenRequest) (Token, error) {
+	source := lastFunc(func(ctx context.Context, request TokenRequest, last Token) (Token, error) {
 		r.mu.Lock()
 		r.calls = append(r.calls, call{time.Since(r.began), request})
 		answer := r.answer
 		r.mu.Unlock()
-		return answer(ctx, request)
+		return answer.Token(ctx, request, last)
 	})
 	r.tokens = newTokens(source, store, newMetrics(r.reg), slog.New(slog.NewTextHandler(&r.log, nil)))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -172,7 +182,7 @@ func (r *running) credentialChanged(registry ecr.Registry) {
 }
 
 // answers changes how AWS answers from now on.
-func (r *running) answers(f tokenFunc) {
+func (r *running) answers(f TokenSource) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = f
@@ -431,7 +441,7 @@ func TestAWSFails(t *testing.T) {
 		}
 
 		// Tokens flow within a minute of AWS's return.
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		time.Sleep(time.Minute)
 		calls, notices = r.happened()
 		if len(calls) != 1 || len(notices) != 1 || notices[0].hosts != hostA {
@@ -439,7 +449,7 @@ func TestAWSFails(t *testing.T) {
 		}
 
 		// The next failure begins with short delays again.
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(5 * time.Hour)
 		r.happened()
 		time.Sleep(30 * time.Minute)
@@ -458,7 +468,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
 		r.wantNotices(t, notice{hosts: hostA})
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(12*time.Hour - time.Second)
 		r.wantNotices(t)
 		if token, err := r.token(registryOf(hostA)); token.Auth == "" || !errors.Is(err, errAWS) {
@@ -475,7 +485,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 		if got := r.expiries(t); !slices.Equal(got, []string{hostA}) {
 			t.Errorf("expiry of %v, want the one that has passed, for alerts", got)
 		}
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		time.Sleep(time.Minute)
 		if _, notices := r.happened(); len(notices) != 1 {
 			t.Errorf("notices %+v, want one of AWS's return", notices)
@@ -571,7 +581,7 @@ func TestCredentialChanges(t *testing.T) {
 		r.prefetch([]ecr.Registry{a})
 		r.wantCalls(t, 1)
 		store.put(bob)
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		r.credentialChanged(a)
 		r.happened()
 		close(release)
@@ -585,7 +595,7 @@ func TestCredentialChanges(t *testing.T) {
 		r := runTokens(t, store, hanging(release))
 		r.prefetch([]ecr.Registry{a})
 		r.wantCalls(t, 1)
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		store.put(bob)
 		r.credentialChanged(a)
 		store.put(alice)
@@ -812,7 +822,7 @@ func TestTokensLogNothingSecret(t *testing.T) {
 		})
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
 		r.happened()
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(6 * time.Hour)
 		r.happened()
 		text := r.log.String()
@@ -825,6 +835,208 @@ func TestTokensLogNothingSecret(t *testing.T) {
 			if strings.Contains(text, secret) {
 				t.Errorf("the log holds %q: %s", secret, text)
 			}
+		}
+	})
+}
+
+// TestTroubleWithAnEndpointIsItsOwn labels a FIPS host where there is no such
+// endpoint, or one that does not answer, beside a plain one.
+func TestTroubleWithAnEndpointIsItsOwn(t *testing.T) {
+	hang := hanging(nil)
+	for name, fips := range map[string]tokenFunc{
+		"refuses": func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo },
+		"fails":   failing,
+		"hangs": func(ctx context.Context, r TokenRequest) (Token, error) {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			return hang(ctx, r)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := runTokens(t, storeOf(keysFor(hostA, "alice"), keysFor(hostAFIPS, "alice")), func(ctx context.Context, request TokenRequest) (Token, error) {
+					if request.FIPS {
+						return fips(ctx, request)
+					}
+					return goodToken(ctx, request)
+				})
+				r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostAFIPS)})
+				time.Sleep(patience)
+				for range 26 {
+					synctest.Wait()
+					if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
+						t.Fatalf("the plain host after %s: %+v, %v", time.Since(r.began), token, err)
+					}
+					time.Sleep(time.Hour)
+				}
+				if token, err := r.token(registryOf(hostAFIPS)); token.Auth != "" || err == nil {
+					t.Errorf("the FIPS host: %+v, %v", token, err)
+				}
+				plain := 0
+				calls, _ := r.happened()
+				for _, c := range calls {
+					if !c.request.FIPS {
+						plain++
+					}
+				}
+				if plain < 5 || plain > 6 {
+					t.Errorf("%d plain calls in 26 hours, want one for each renewal", plain)
+				}
+
+				// When the endpoint is there, one call does for both again.
+				r.answers(tokenFunc(goodToken))
+				time.Sleep(time.Minute)
+				if token, err := r.token(registryOf(hostAFIPS)); token.Auth == "" || err != nil {
+					t.Errorf("the FIPS host afterwards: %+v, %v", token, err)
+				}
+				r.happened()
+				time.Sleep(5*time.Hour + 30*time.Minute)
+				if calls := r.wantCalls(t, 1); !calls[0].request.FIPS {
+					t.Errorf("renewed by %+v", calls[0].request)
+				}
+			})
+		})
+	}
+}
+
+// TestTheWallClockIsSet moves the wall clock under tokens, whose timers do not
+// notice.
+func TestTheWallClockIsSet(t *testing.T) {
+	for name, step := range map[string]time.Duration{
+		"beyond the token's end": 13 * time.Hour,
+		"beyond its renewal":     6 * time.Hour,
+		"back by ten hours":      -10 * time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ahead atomic.Int64
+				wall := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())).Round(0) }
+				issue := func(context.Context, TokenRequest) (Token, error) {
+					now := wall()
+					return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
+				}
+				r := runTokens(t, storeOf(keysFor(hostA, "alice")), issue)
+				r.now = wall
+				r.prefetch([]ecr.Registry{registryOf(hostA)})
+				time.Sleep(time.Hour)
+				r.wantCalls(t, 1)
+				ahead.Store(int64(step))
+				time.Sleep(clockCheck)
+				calls, notices := r.happened()
+				if len(calls) != 1 || len(notices) != 1 {
+					t.Fatalf("calls %+v, notices %+v, want one of each", calls, notices)
+				}
+				if token, err := r.token(registryOf(hostA)); err != nil || !token.usable(wall()) || token.Issued.After(wall()) {
+					t.Errorf("token %+v, %v", token, err)
+				}
+				time.Sleep(5 * time.Hour)
+				r.wantCalls(t, 0)
+			})
+		})
+	}
+}
+
+// TestABadRotationIsTold gives a registry keys that AWS refuses, while pull
+// secrets hold a good token of the keys before.
+func TestABadRotationIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storeOf(keysFor(hostA, "alice"))
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		expiry := func() float64 { return values(t, r.reg, "pullpass_registry_token_expiry_timestamp_seconds")[hostA] }
+		before := expiry()
+		time.Sleep(time.Hour)
+		store.put(keysFor(hostA, "mallory"))
+		r.answers(tokenFunc(func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo }))
+		r.credentialChanged(registryOf(hostA))
+		r.wantNotices(t, notice{at: time.Hour, hosts: hostA}, notice{at: time.Hour, hosts: hostA}) // of the change, and of the refusal
+		if got := expiry(); got != before {
+			t.Errorf("the registry's expiry is %v, want that of the token before, %v", got, before)
+		}
+		time.Sleep(time.Hour)
+		r.wantNotices(t) // once is enough
+		store.put(keysFor(hostA, "bob"))
+		r.answers(tokenFunc(goodToken))
+		r.credentialChanged(registryOf(hostA))
+		r.happened()
+		if got := expiry(); got <= before {
+			t.Errorf("the registry's expiry is %v, want a later one than %v", got, before)
+		}
+	})
+}
+
+// TestARefusalIsToldWhileTheTokenIsGood has AWS turn keys down that it took before.
+func TestARefusalIsToldWhileTheTokenIsGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		r.answers(tokenFunc(func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo }))
+		time.Sleep(6 * time.Hour)
+		if _, notices := r.happened(); len(notices) != 1 {
+			t.Errorf("notices %+v, want one", notices)
+		}
+		if token, err := r.token(registryOf(hostA)); token.Auth == "" || !isRefused(err) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+}
+
+func TestAWSIsLeftAloneForAsLongAsItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), func(context.Context, TokenRequest) (Token, error) {
+			return Token{}, awsError{text: "ThrottlingException", retryAfter: 3 * time.Minute}
+		})
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(10 * time.Minute)
+		calls, _ := r.happened()
+		if len(calls) != 4 {
+			t.Errorf("%d calls in 10 minutes, want one every 3: %+v", len(calls), calls)
+		}
+	})
+}
+
+// TestOneSessionUntilItEnds has a program hand out one session of an hour until
+// that has ended, as some that cache do.
+func TestOneSessionUntilItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		began, issued := time.Now(), 0
+		r.answers(lastFunc(func(_ context.Context, _ TokenRequest, last Token) (Token, error) {
+			now := time.Now()
+			ends := began.Add((now.Sub(began)/time.Hour + 1) * time.Hour)
+			if last.session.Equal(ends) {
+				return last, nil
+			}
+			issued++
+			return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: renewBy(now, now.Add(12*time.Hour), 0, ends), session: ends}, nil
+		}))
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(24 * time.Hour)
+		calls, notices := r.happened()
+		if issued > 27 || issued < 24 || len(notices) != issued {
+			t.Errorf("%d tokens and %d notices in a day of 24 sessions, want as many", issued, len(notices))
+		}
+		if len(calls) > 24*8 {
+			t.Errorf("asked %d times for credentials in a day", len(calls))
+		}
+		if token, err := r.token(registryOf(hostA)); err != nil || token.RenewBy.Before(time.Now().Add(-2*sessionCheck)) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+}
+
+func TestRegistriesWithoutCredentialsAreNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(), goodToken)
+		for i := range 100 {
+			if _, err := r.token(registryOf(fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i))); !isNoCredentials(err) {
+				t.Fatal(err)
+			}
+		}
+		if len(r.registries) > 0 || len(r.entries) > 0 {
+			t.Errorf("remembered %v and %v", r.registries, r.entries)
 		}
 	})
 }
