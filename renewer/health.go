@@ -100,6 +100,8 @@ func (p *permissions) run(ctx context.Context) {
 // granted asks for the permissions in a namespace, and takes note of what is
 // missing. What cannot be asked counts as granted: the events tell of the writes.
 func (p *permissions) granted(ctx context.Context, namespace string) bool {
+	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
 	var refused []string
 	for _, verb := range []string{"get", "create", "patch", "delete"} {
 		review, err := p.reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
