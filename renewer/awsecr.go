@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	awsmiddleware "github.com/aws/aws-sdk-go-v2/aws/middleware"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
@@ -54,7 +56,7 @@ type awsTokens struct {
 }
 
 // Token implements [TokenSource].
-func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, error) {
+func (a awsTokens) Token(ctx context.Context, request TokenRequest, last Token) (Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	c := request.Credential
@@ -66,6 +68,9 @@ func (a awsTokens) Token(ctx context.Context, request TokenRequest) (Token, erro
 	who, err := cfg.Credentials.Retrieve(ctx)
 	if err != nil {
 		return Token{}, describe(fmt.Errorf("getting AWS credentials: %w", err), secrets)
+	}
+	if who.CanExpire && who.Expires.Equal(last.session) {
+		return last, nil // programs may hand out one session until it ends
 	}
 	token, err := a.token(ctx, cfg, who, request)
 	if err != nil {
@@ -89,7 +94,10 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 		credentialExpires = who.Expires.Add(-answer.skew)
 	}
 	token.RenewBy = renewBy(token.Issued, token.Expires, a.interval, credentialExpires)
-	token.Principal = principal(request.Credential, who)
+	if token.RenewBy.Before(renewBy(token.Issued, token.Expires, a.interval, time.Time{})) {
+		token.session = who.Expires
+	}
+	token.Principal = principal(request.Credential, who, chainOf(cfg))
 	return token, nil
 }
 
@@ -99,7 +107,9 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 	c := request.Credential
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(request.Region),
-		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(attemptTimeout)),
+		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(attemptTimeout).WithTransportOptions(func(t *http.Transport) {
+			t.DisableKeepAlives = true // the next call is hours away, and by another transport
+		})),
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
 		config.WithAppID("pullpass-" + version.String()),
 		config.WithAPIOptions([]func(*middleware.Stack) error{a.instrument}),
@@ -109,8 +119,16 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 			credentials.NewStaticCredentialsProvider(c.AccessKeyID, string(c.SecretAccessKey), string(c.SessionToken))))
 	}
 	cfg, err := config.LoadDefaultConfig(ctx, options...)
-	if err != nil || c.RoleARN == "" {
+	if err != nil {
 		return cfg, err
+	}
+	cfg.Retryer = func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) {
+			o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(leaveAlone)}, o.Retryables...)
+		})
+	}
+	if c.RoleARN == "" {
+		return cfg, nil
 	}
 	stsRegion := cfg.Copy()
 	if c.Region != "" {
@@ -126,13 +144,62 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 	return cfg, nil
 }
 
-// principal returns a fingerprint of who asks. Session keys differ every time,
-// so for those of the default chain it tells no more than that.
-func principal(c Credential, who aws.Credentials) string {
-	if c.AccessKeyID == "" && !who.CanExpire {
+// leaveAlone keeps the SDK from trying again where AWS says when to: that is
+// longer than anybody should wait here, and the SDK does not read it.
+func leaveAlone(err error) aws.Ternary {
+	if retryAfterOf(err) > 0 {
+		return aws.FalseTernary
+	}
+	return aws.UnknownTernary
+}
+
+// maxRetryAfter is the longest that AWS is left alone when it asks for it.
+const maxRetryAfter = 5 * time.Minute
+
+// retryAfterOf returns what the Retry-After header of an answer says, in seconds
+// or as a date (RFC 9110, section 10.2.3), and 0 without any.
+func retryAfterOf(err error) time.Duration {
+	var answer *smithyhttp.ResponseError
+	if !errors.As(err, &answer) || answer.Response == nil || answer.Response.Response == nil {
+		return 0
+	}
+	header := answer.Response.Header.Get("Retry-After")
+	wait := time.Duration(0)
+	if seconds, err := strconv.ParseUint(header, 10, 16); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	} else if at, err := http.ParseTime(header); err == nil {
+		wait = time.Until(at)
+	}
+	return min(max(wait, 0), maxRetryAfter)
+}
+
+// principal returns a fingerprint of who asks. Session keys differ every time, so
+// for those of the default chain it is of what the chain is configured to
+// use.
+func principal(c Credential, who aws.Credentials, chain []string) string {
+	switch {
+	case c.AccessKeyID == "" && c.RoleARN == "" && who.CanExpire:
+		return fingerprint(append([]string{"chain", who.AccountID}, chain...)...)
+	case c.AccessKeyID == "" && !who.CanExpire:
 		c.AccessKeyID = who.AccessKeyID
 	}
 	return fingerprint(c.AccessKeyID, c.RoleARN, string(c.ExternalID))
+}
+
+// chainOf returns what the SDK's default chain is configured to make sessions of:
+// a role or program, from the environment and the shared configuration.
+func chainOf(cfg aws.Config) (chain []string) {
+	for _, source := range cfg.ConfigSources {
+		switch c := source.(type) {
+		case config.EnvConfig:
+			chain = append(chain, c.RoleARN, c.ContainerCredentialsEndpoint)
+		case config.SharedConfig:
+			for p := &c; p != nil; p = p.Source {
+				chain = append(chain, p.RoleARN, p.ExternalID, p.CredentialProcess, p.SSOAccountID, p.SSORoleName)
+			}
+		}
+	}
+	return chain
 }
 
 // authorization is what both APIs answer.
@@ -240,14 +307,43 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 // maxReason is the most bytes of an error that users are shown.
 const maxReason = 300
 
+// An awsError is what AWS said, in words that users may see.
+type awsError struct {
+	text       string
+	refused    bool          // AWS turned the request down, and will the next
+	retryAfter time.Duration // when it wants to be asked again, 0 when it does not say
+}
+
+func (e awsError) Error() string { return e.text }
+
+// isRefused reports whether an error is AWS's word on the credentials or their
+// rights, and no trouble that passes.
+func isRefused(err error) bool {
+	var e awsError
+	return errors.As(err, &e) && e.refused
+}
+
+// retryAfter returns how long AWS asks to be left alone after an error.
+func retryAfter(err error) time.Duration {
+	var e awsError
+	if errors.As(err, &e) {
+		return e.retryAfter
+	}
+	return 0
+}
+
 // describe returns an error that says in one line, for users to see, what went
 // wrong. AWS quotes parts of requests back in some errors, so secrets are taken
 // out.
 func describe(err error, secrets []string) error {
-	text := err.Error()
+	text, refused := err.Error(), false
 	var api smithy.APIError
 	if errors.As(err, &api) {
 		text = api.ErrorCode() + ": " + api.ErrorMessage()
+		var answer *smithyhttp.ResponseError
+		_, busy := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
+		_, slow := retry.DefaultRetryableErrorCodes[api.ErrorCode()]
+		refused = errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 4 && answer.HTTPStatusCode() != http.StatusTooManyRequests && !busy && !slow
 		var operation *smithy.OperationError
 		if errors.As(err, &operation) {
 			text = operation.Operation() + ": " + text
@@ -268,5 +364,5 @@ func describe(err error, secrets []string) error {
 	if len(text) > maxReason {
 		text = strings.ToValidUTF8(text[:maxReason], "") + "…"
 	}
-	return errors.New(text)
+	return awsError{text: text, refused: refused, retryAfter: retryAfterOf(err)}
 }

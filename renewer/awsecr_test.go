@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -136,26 +138,30 @@ func TestPrincipal(t *testing.T) {
 	keys := func(id string) aws.Credentials { return aws.Credentials{AccessKeyID: id} }
 	const role, other = "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b"
 	type who struct {
-		c   Credential
-		aws aws.Credentials
+		c     Credential
+		aws   aws.Credentials
+		chain []string
 	}
 	for name, c := range map[string]struct {
 		a, b who
 		same bool
 	}{
-		"the same keys":                               {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
-		"rotated keys":                                {who{Credential{AccessKeyID: "a"}, keys("a")}, who{Credential{AccessKeyID: "b"}, keys("b")}, false},
-		"a role's sessions":                           {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role}, session("y")}, true},
-		"two roles":                                   {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: other}, session("x")}, false},
-		"a role with another external id":             {who{Credential{RoleARN: role}, session("x")}, who{Credential{RoleARN: role, ExternalID: "e"}, session("x")}, false},
-		"a role taken by other keys":                  {who{Credential{AccessKeyID: "a", RoleARN: role}, session("x")}, who{Credential{AccessKeyID: "b", RoleARN: role}, session("x")}, false},
-		"sessions of the default chain":               {who{Credential{}, session("x")}, who{Credential{}, session("y")}, true},
-		"other keys of the default chain":             {who{Credential{}, keys("x")}, who{Credential{}, keys("y")}, false},
-		"the same keys from a secret and by default":  {who{Credential{AccessKeyID: "x"}, keys("x")}, who{Credential{}, keys("x")}, true},
-		"another region or secret of the same key id": {who{Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, keys("a")}, who{Credential{AccessKeyID: "a"}, keys("a")}, true},
+		"the same keys":                               {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"rotated keys":                                {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
+		"a role's sessions":                           {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role}, aws: session("y")}, true},
+		"two roles":                                   {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: other}, aws: session("x")}, false},
+		"a role with another external id":             {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
+		"a role taken by other keys":                  {who{c: Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
+		"sessions of the default chain":               {who{c: Credential{}, aws: session("x")}, who{c: Credential{}, aws: session("y")}, true},
+		"another role of the default chain":           {who{aws: session("x"), chain: []string{role}}, who{aws: session("x"), chain: []string{other}}, false},
+		"the same role of the default chain":          {who{aws: session("x"), chain: []string{role}}, who{aws: session("y"), chain: []string{role}}, true},
+		"a role assumed by another default role":      {who{c: Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
+		"other keys of the default chain":             {who{c: Credential{}, aws: keys("x")}, who{c: Credential{}, aws: keys("y")}, false},
+		"the same keys from a secret and by default":  {who{c: Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: Credential{}, aws: keys("x")}, true},
+		"another region or secret of the same key id": {who{c: Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, b := principal(c.a.c, c.a.aws), principal(c.b.c, c.b.aws)
+			a, b := principal(c.a.c, c.a.aws, c.a.chain), principal(c.b.c, c.b.aws, c.b.chain)
 			if (a == b) != c.same {
 				t.Errorf("%s and %s, want the same: %t", a, b, c.same)
 			}
@@ -223,7 +229,7 @@ func TestTokenFromAWS(t *testing.T) {
 			token, err := source.Token(t.Context(), TokenRequest{
 				Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
-			})
+			}, Token{})
 			server.Close()
 			if len(bodies) != 1 || bodies[0] != "{}" {
 				t.Errorf("requests %q, want one that is empty", bodies)
@@ -256,6 +262,166 @@ func TestTokenFromAWS(t *testing.T) {
 	}
 }
 
+// awsAnswering returns a source that asks a local server, with keys.
+func awsAnswering(t *testing.T, server *httptest.Server, variables map[string]string) func(last Token) (Token, error) {
+	t.Helper()
+	environment := map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL}
+	maps.Copy(environment, variables)
+	awsEnvironment(t, environment)
+	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
+	credential := Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}
+	if variables["AWS_CONFIG_FILE"] != "" {
+		credential = Credential{}
+	}
+	return func(last Token) (Token, error) {
+		return source.Token(t.Context(), TokenRequest{Credential: credential, Region: "us-east-1"}, last)
+	}
+}
+
+func goodAnswer(w http.ResponseWriter, _ *http.Request) {
+	fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOnBhc3N3b3Jk","expiresAt":%d}]}`, time.Now().Add(12*time.Hour).Unix())
+}
+
+// TestWhatAWSSaysOfItsErrors tells refusals from trouble that passes, and heeds
+// Retry-After instead of trying again.
+func TestWhatAWSSaysOfItsErrors(t *testing.T) {
+	for name, c := range map[string]struct {
+		status     int
+		kind       string
+		retryAfter string
+		refused    bool
+		wait       time.Duration
+		requests   int
+	}{
+		"keys that do not exist":       {status: 400, kind: "UnrecognizedClientException", refused: true, requests: 1},
+		"a right that is missing":      {status: 400, kind: "AccessDeniedException", refused: true, requests: 1},
+		"throttling":                   {status: 400, kind: "ThrottlingException", retryAfter: "7", wait: 7 * time.Second, requests: 1},
+		"too many requests":            {status: 429, kind: "TooManyRequestsException", retryAfter: "60", wait: time.Minute, requests: 1},
+		"too many requests for a day":  {status: 429, kind: "Unknown", retryAfter: "60000", wait: maxRetryAfter, requests: 1},
+		"out of order until some time": {status: 503, kind: "ServiceUnavailable", retryAfter: time.Now().Add(time.Hour).UTC().Format(http.TimeFormat), wait: maxRetryAfter, requests: 1},
+		"out of order":                 {status: 500, kind: "ServerException", requests: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			requests := 0
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				requests++
+				w.Header().Set("X-Amzn-ErrorType", c.kind)
+				if c.retryAfter != "" {
+					w.Header().Set("Retry-After", c.retryAfter)
+				}
+				w.WriteHeader(c.status)
+				_, _ = io.WriteString(w, `{"message":"no"}`)
+			}))
+			defer server.Close()
+			_, err := awsAnswering(t, server, nil)(Token{})
+			if isRefused(err) != c.refused || retryAfter(err) != c.wait || err == nil {
+				t.Errorf("%v: refused %t, want %t; asked again after %s, want %s", err, isRefused(err), c.refused, retryAfter(err), c.wait)
+			}
+			if requests != c.requests {
+				t.Errorf("%d requests, want %d", requests, c.requests)
+			}
+		})
+	}
+}
+
+func TestCallsLeaveNoConnectionsOpen(t *testing.T) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(goodAnswer))
+	var open atomic.Int64
+	server.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		switch state {
+		case http.StateNew:
+			open.Add(1)
+		case http.StateClosed:
+			open.Add(-1)
+		}
+	}
+	server.Start()
+	defer server.Close()
+	ask := awsAnswering(t, server, nil)
+	for range 20 {
+		if _, err := ask(Token{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "no connection open", func() bool { return open.Load() == 0 })
+}
+
+// TestTheSameSessionIsNoReasonForANewToken has a program hand out a session of its
+// own choosing.
+func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
+	requests := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		requests++
+		goodAnswer(w, r)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	session := func(ends time.Time) {
+		t.Helper()
+		content := fmt.Sprintf(`{"Version":1,"AccessKeyId":"ASIA","SecretAccessKey":"s","SessionToken":"t","Expiration":%q}`, ends.UTC().Format(time.RFC3339))
+		if err := os.WriteFile(filepath.Join(dir, "session"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, "config"), []byte("[default]\ncredential_process = cat "+filepath.Join(dir, "session")+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ask := awsAnswering(t, server, map[string]string{"AWS_CONFIG_FILE": filepath.Join(dir, "config")})
+	step := func(what string, last Token, want int) Token {
+		t.Helper()
+		token, err := ask(last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if requests != want {
+			t.Errorf("%s: %d requests so far, want %d", what, requests, want)
+		}
+		return token
+	}
+	session(time.Now().Add(time.Hour))
+	first := step("the first", Token{}, 1)
+	step("the same session", first, 1)
+	step("the same session, and a token that has to go", Token{}, 2)
+	session(time.Now().Add(2 * time.Hour))
+	step("another session", first, 3)
+	session(time.Now().Add(8 * time.Hour)) // which is no bound
+	long := step("a long session", first, 4)
+	step("a long session again", long, 5)
+}
+
+func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {
+	of := func(variables map[string]string) string {
+		t.Helper()
+		awsEnvironment(t, variables)
+		cfg, err := awsTokens{metrics: newMetrics(prometheus.NewRegistry())}.config(t.Context(), TokenRequest{Region: "us-east-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return principal(Credential{}, aws.Credentials{CanExpire: true}, chainOf(cfg))
+	}
+	file := filepath.Join(t.TempDir(), "config")
+	if err := os.WriteFile(file, []byte("[default]\ncredential_process = helper --role-arn a\n[profile b]\ncredential_process = helper --role-arn b\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]string{}
+	for name, variables := range map[string]map[string]string{
+		"nothing":           nil,
+		"web identity of a": {"AWS_ROLE_ARN": "arn:aws:iam::1:role/a", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x"},
+		"web identity of b": {"AWS_ROLE_ARN": "arn:aws:iam::1:role/b", "AWS_WEB_IDENTITY_TOKEN_FILE": "/x"},
+		"a program":         {"AWS_CONFIG_FILE": file},
+		"another's program": {"AWS_CONFIG_FILE": file, "AWS_PROFILE": "b"},
+	} {
+		got := of(variables)
+		if other, ok := seen[got]; ok {
+			t.Errorf("%s and %s are the same identity", name, other)
+		}
+		if again := of(variables); again != got {
+			t.Errorf("%s is %s, and then %s", name, got, again)
+		}
+		seen[got] = name
+	}
+}
+
 func TestTokenThroughAPrivateCA(t *testing.T) {
 	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"authorizationData":[{"authorizationToken":"QVdTOnBhc3N3b3Jk","expiresAt":%d}]}`, time.Now().Add(time.Hour).Unix())
@@ -268,7 +434,7 @@ func TestTokenThroughAPrivateCA(t *testing.T) {
 	awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL, "AWS_CA_BUNDLE": bundle})
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
 	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
-	if token, err := source.Token(t.Context(), request); err != nil || token.Auth == "" {
+	if token, err := source.Token(t.Context(), request, Token{}); err != nil || token.Auth == "" {
 		t.Errorf("%+v, %v", token, err)
 	}
 }
@@ -285,7 +451,7 @@ func TestATokenOfFractionalExpiryIsNotWrittenForEver(t *testing.T) {
 		return // gone, as its entry is
 	}
 	have := holding(map[string]Token{hostA: token})
-	if d := decide(have, needs, now, 0.5); d.action != leave {
+	if d := decide(have, needs, now, middle); d.action != leave {
 		t.Errorf("the secret that was just written is written again: %+v", d.outcome())
 	}
 }

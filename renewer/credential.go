@@ -20,7 +20,7 @@ type Credential struct {
 	AccessKeyID     string
 	SecretAccessKey secretText
 	SessionToken    secretText
-	Region          string // where STS is asked, or empty for the registry's own
+	Region          string // where STS is asked for the role, or empty for the registry's own
 	RoleARN         string
 	ExternalID      secretText // for the role
 }
@@ -46,6 +46,9 @@ func parseCredential(s *corev1.Secret) (Credential, error) {
 		Region:          value(keyRegion),
 		RoleARN:         value(keyRoleARN),
 		ExternalID:      secretText(value(keyExternalID)),
+	}
+	if c.RoleARN == "" {
+		c.Region = "" // STS is not asked: the same keys are the same identity
 	}
 	var problem string
 	switch {
@@ -103,6 +106,10 @@ func isNoCredentials(err error) bool {
 func isMalformed(err error) bool {
 	return errors.As(err, new(malformedError))
 }
+
+// tellAtOnce reports whether an error will not go away by itself, so that those
+// who can do something should know while their entries are still good.
+func tellAtOnce(err error) bool { return isMalformed(err) || isRefused(err) }
 
 // credentialStore finds the credential of each registry.
 type credentialStore struct {

@@ -18,9 +18,11 @@ func TestParseCredential(t *testing.T) {
 		want    Credential
 		problem string
 	}{
+		// STS is not asked with keys alone, so whatever the region says they are the
+		// same identity.
 		"keys, as eatr had them": {
 			data: data{keyAccessKeyID: "AKIA", keySecretAccessKey: "s3cret", keyRegion: "us-east-1"},
-			want: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret", Region: "us-east-1"},
+			want: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"},
 		},
 		"keys alone": {
 			data: data{keyAccessKeyID: "AKIA", keySecretAccessKey: "s3cret"},
@@ -43,8 +45,8 @@ func TestParseCredential(t *testing.T) {
 			want: Credential{RoleARN: "arn:aws-cn:iam::111111111111:role/pull"},
 		},
 		"white space around values": {
-			data: data{keyAccessKeyID: "AKIA\n", keySecretAccessKey: " s3cret\r\n", keyRegion: "\tus-east-1 "},
-			want: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret", Region: "us-east-1"},
+			data: data{keyAccessKeyID: "AKIA\n", keySecretAccessKey: " s3cret\r\n", keyRoleARN: role + "\n", keyRegion: "\tus-east-1 "},
+			want: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret", RoleARN: role, Region: "us-east-1"},
 		},
 		"keys that nobody knows": {
 			data: data{keyAccessKeyID: "AKIA", keySecretAccessKey: "s3cret", "note": "s3cret"},

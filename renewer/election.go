@@ -15,10 +15,6 @@ import (
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
 )
 
-// leaseName is the name of the Lease that the leader holds, in the renewer's
-// own namespace.
-const leaseName = "pullpass-renewer"
-
 // The times of the election: a leader that dies is replaced within 20 s, and
 // one that is cut off gives up before another begins.
 const (
@@ -31,9 +27,9 @@ const (
 // safe way to be sure that nothing of the old leadership goes on.
 var errLeaseLost = errors.New("the lease was lost to another replica or could not be renewed")
 
-// lead runs work while this replica holds the lease, and releases the lease
-// when work has ended. It returns when the context ends or the lease is lost.
-func lead(ctx context.Context, cfg *rest.Config, namespace, identity string, work func(context.Context) error) error {
+// lead runs work while this replica holds the lease of the name, in the renewer's
+// own namespace, and releases it when work has ended. It returns when the context ends or the lease is lost.
+func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, work func(context.Context) error) error {
 	client, err := leaseClient(cfg)
 	if err != nil {
 		return err
@@ -41,11 +37,11 @@ func lead(ctx context.Context, cfg *rest.Config, namespace, identity string, wor
 	leading := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
 		Lock: &resourcelock.LeaseLock{
-			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: leaseName},
+			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name},
 			Client:     client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: identity + "_" + string(uuid.NewUUID())},
 		},
-		Name:            leaseName,
+		Name:            name,
 		LeaseDuration:   leaseDuration,
 		RenewDeadline:   renewDeadline,
 		RetryPeriod:     retryPeriod,

@@ -1,96 +1,119 @@
 package renewer
 
 import (
+	"context"
 	"errors"
-	"fmt"
+	"io"
+	"log/slog"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
+	authorizationv1 "k8s.io/api/authorization/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	typedauthorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 )
 
-func testHealth() (h *health, waiting *int, c *clock) {
-	waiting, c = new(int), &clock{start}
-	return &health{waiting: func() int { return *waiting }, now: c.now}, waiting, c
-}
-
-func TestLive(t *testing.T) {
-	h, waiting, clock := testHealth()
+func TestProgress(t *testing.T) {
+	waiting, clock := 0, &clock{start}
+	p := &progress{waiting: func() int { return waiting }, now: clock.now}
 	live := func(when string, want bool) {
 		t.Helper()
-		if err := h.live(); (err == nil) != want {
+		if err := p.live("looks"); (err == nil) != want {
 			t.Errorf("%s: %v, want live: %t", when, err, want)
 		}
 	}
 	live("at the start", true)
 	clock.advance(24 * time.Hour)
 	live("after a day without work", true)
-	*waiting = 3
+	waiting = 3
 	clock.advance(stuckAfter)
 	live("work has waited for as long as it may", true)
 	clock.advance(time.Second)
 	live("work has waited for too long", false)
-	h.synced(resultUnchanged, nil)
+	p.made()
 	live("a piece was done", true)
 	clock.advance(stuckAfter + time.Second)
-	live("the next is stuck", false)
-	h.synced(resultFailed, errors.New("no"))
-	live("a piece was tried and failed", true)
-	clock.advance(stuckAfter + time.Second)
-	if err := h.live(); err == nil || err.Error() != "namespaces are waiting and none was looked at for 3m1s" {
+	if err := p.live("looks"); err == nil || err.Error() != "looks wait, and none has ended for 3m1s" {
 		t.Errorf("error %v", err)
 	}
-	*waiting = 0
+	waiting = 0
 	live("nothing waits any more", true)
 }
 
-func TestPermitted(t *testing.T) {
-	secrets := schema.GroupResource{Resource: "secrets"}
-	rbac := fmt.Errorf("applying secret pullpass: %w", apierrors.NewForbidden(secrets, "pullpass", errors.New(`User "x" cannot patch resource "secrets"`)))
-	for name, c := range map[string]struct {
-		errs []error
-		want string
-	}{
-		"at the start":                {nil, ""},
-		"work that succeeds":          {[]error{nil}, ""},
-		"work that RBAC refuses":      {[]error{rbac}, "restore the renewer's roles: applying secret pullpass: "},
-		"refused, then other errors":  {[]error{rbac, errors.New("timeout")}, "restore the renewer's roles: "},
-		"refused, then granted":       {[]error{rbac, nil}, ""},
-		"refused, then nothing to do": {[]error{rbac, errNothingDone}, "restore the renewer's roles: "},
-		"refused by a quota":          {[]error{apierrors.NewForbidden(secrets, "pullpass", errors.New("exceeded quota: q"))}, ""},
-		"refused as unauthenticated":  {[]error{apierrors.NewUnauthorized("you cannot")}, ""},
-		"not refused at all":          {[]error{errors.New("this cannot be")}, ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			h, _, _ := testHealth()
-			for _, err := range c.errs {
-				result := resultFailed
-				if err == nil {
-					result = resultUpdated
-				} else if errors.Is(err, errNothingDone) {
-					result, err = resultUnchanged, nil
-				}
-				h.synced(result, err)
-			}
-			switch err := h.permitted(); {
-			case c.want == "" && err != nil:
-				t.Error(err)
-			case c.want != "" && (err == nil || !strings.HasPrefix(err.Error(), c.want)):
-				t.Errorf("error %v, want %s", err, c.want)
-			}
-		})
+func TestProgressBeforeTheFirstPieceOfWork(t *testing.T) {
+	p := &progress{waiting: func() int { return 10000 }, now: func() time.Time { return start }}
+	if err := p.live("looks"); err != nil {
+		t.Error(err)
 	}
 }
 
-// errNothingDone stands for a look at a namespace that asked the API server
-// nothing.
-var errNothingDone = errors.New("nothing to do")
+// reviews stands for the API server's authorizer.
+type reviews struct {
+	typedauthorizationv1.SelfSubjectAccessReviewInterface
+	mu     sync.Mutex
+	denied []string // verbs
+	err    error
+	asked  []authorizationv1.ResourceAttributes
+}
 
-func TestLiveBeforeTheFirstPieceOfWork(t *testing.T) {
-	h := &health{waiting: func() int { return 10000 }, now: func() time.Time { return start }}
-	if err := h.live(); err != nil {
-		t.Error(err)
-	}
+func (r *reviews) Create(_ context.Context, review *authorizationv1.SelfSubjectAccessReview, _ metav1.CreateOptions) (*authorizationv1.SelfSubjectAccessReview, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.asked = append(r.asked, *review.Spec.ResourceAttributes)
+	review.Status.Allowed = !slices.Contains(r.denied, review.Spec.ResourceAttributes.Verb)
+	return review, r.err
+}
+
+func (r *reviews) answer(err error, denied ...string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err, r.denied = err, denied
+}
+
+// TestPermissions has writes refused. Whether a role is the reason is for the
+// authorizer to say, and no write is needed for readiness to come back.
+func TestPermissions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &reviews{}
+		p := newPermissions(r, "pullpass", slog.New(slog.NewTextHandler(io.Discard, nil)))
+		go p.run(t.Context())
+		check := func(when, want string) {
+			t.Helper()
+			synctest.Wait()
+			switch err := p.check(); {
+			case want == "" && err != nil:
+				t.Errorf("%s: %v", when, err)
+			case want != "" && (err == nil || !strings.Contains(err.Error(), want)):
+				t.Errorf("%s: %v, want %s", when, err, want)
+			}
+		}
+		check("at the start", "")
+		if len(r.asked) > 0 {
+			t.Errorf("asked %+v before anything was refused", r.asked)
+		}
+		p.suspect("shop")
+		check("a policy refuses, and says that one cannot", "")
+		want := authorizationv1.ResourceAttributes{Namespace: "shop", Verb: "get", Version: "v1", Resource: "secrets", Name: "pullpass"}
+		if r.asked[0] != want {
+			t.Errorf("asked for %+v, want %+v", r.asked[0], want)
+		}
+		r.answer(nil, "create", "patch")
+		p.suspect("shop")
+		for range 100 { // no worker waits for this
+			p.suspect("bank")
+		}
+		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop")
+		time.Sleep(time.Hour)
+		check("it is still gone", "restore the renewer's roles")
+		r.answer(nil)
+		time.Sleep(reviewInterval)
+		check("it is back", "")
+		r.answer(errors.New("no"))
+		p.suspect("shop")
+		check("nobody can be asked", "")
+	})
 }

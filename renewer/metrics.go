@@ -11,7 +11,7 @@ const (
 	resultUpdated   = "updated"
 	resultDeleted   = "deleted"
 	resultForeign   = "foreign"  // the secret is somebody else's
-	resultConflict  = "conflict" // it changed meanwhile
+	resultConflict  = "conflict" // somebody else writes it
 	resultForbidden = "forbidden"
 	resultFailed    = "failed"
 )
@@ -33,7 +33,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		renewals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "secret_renewals_total",
-			Help: "Pull secrets rewritten with newer tokens or other registries.",
+			Help: "Pull secrets rewritten: with newer tokens, with other registries, or because somebody had changed them.",
 		}),
 		tokenExpiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "pullpass_registry_token_expiry_timestamp_seconds",

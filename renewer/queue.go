@@ -14,7 +14,8 @@ const (
 )
 
 // queue holds the names of namespaces to look at. Each is in it at most once,
-// and no two workers have the same one. Urgent names overtake all others.
+// and no two workers have the same one. Urgent names overtake others, but do not
+// keep them out: see [lanes].
 type queue struct {
 	workqueue.TypedRateLimitingInterface[string]
 	lanes *lanes
@@ -48,8 +49,12 @@ func (q *queue) retry(name string, urgent bool) {
 	q.AddRateLimited(name)
 }
 
-// lanes is the order of a queue: urgent names first, otherwise first come,
-// first served. It implements [workqueue.Queue], whose methods the workqueue
+// bulkShare is one of how many names comes from the bulk lane while both lanes
+// have some, so that much urgent work does not starve scheduled renewal.
+const bulkShare = 4
+
+// lanes is the order of a queue: urgent names first, but for every fourth, and
+// otherwise first come, first served. It implements [workqueue.Queue], whose methods the workqueue
 // calls under a lock of its own and with nothing but the name; hence the marks.
 type lanes struct {
 	mu     sync.Mutex
@@ -57,6 +62,7 @@ type lanes struct {
 
 	in           map[string]*[]string // the lane that each name waits in
 	urgent, bulk []string             // a promoted name stays in bulk too, and is skipped there
+	overtaken    int                  // how many urgent names were taken since the last one of bulk
 }
 
 func newLanes() *lanes {
@@ -104,16 +110,25 @@ func (l *lanes) Len() int { return len(l.in) }
 
 // Pop removes the first name. It is called only while there is one.
 func (l *lanes) Pop() string {
+	l.bulk = l.drop(&l.bulk)
 	lane := &l.urgent
-	if len(l.urgent) == 0 {
+	if len(l.urgent) == 0 || len(l.bulk) > 0 && l.overtaken == bulkShare-1 {
 		lane = &l.bulk
 	}
-	for {
-		name := (*lane)[0]
-		*lane = (*lane)[1:]
-		if l.in[name] == lane {
-			delete(l.in, name)
-			return name
-		}
+	if l.overtaken++; lane == &l.bulk || len(l.bulk) == 0 {
+		l.overtaken = 0
 	}
+	name := (*lane)[0]
+	*lane = (*lane)[1:]
+	delete(l.in, name)
+	return name
+}
+
+// drop returns a lane without the names at its head that wait in another.
+func (l *lanes) drop(lane *[]string) []string {
+	names := *lane
+	for len(names) > 0 && l.in[names[0]] != lane {
+		names = names[1:]
+	}
+	return names
 }

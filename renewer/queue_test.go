@@ -45,6 +45,17 @@ func TestQueueOrder(t *testing.T) {
 			func(q *queue) { q.Add("a"); q.addUrgent("b"); q.Add("c"); q.addUrgent("d") },
 			[]string{"b", "d", "a", "c"},
 		},
+		"every fourth is another": {
+			func(q *queue) {
+				for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+					q.addUrgent(name)
+				}
+				q.Add("x")
+				q.Add("y")
+				q.Add("z")
+			},
+			[]string{"a", "b", "c", "x", "d", "e", "f", "y", "g", "z"},
+		},
 		"a waiting name is promoted": {
 			func(q *queue) { q.Add("a"); q.Add("b"); q.Add("c"); q.addUrgent("b") },
 			[]string{"b", "a", "c"},
@@ -134,11 +145,13 @@ func TestQueueOrder(t *testing.T) {
 }
 
 // TestQueueHoldsToItsModel does things at random and checks after each that the
-// queue holds what it should, and gives out urgent names before others.
+// queue holds what it should, and gives out urgent names before others, but not
+// for ever.
 func TestQueueHoldsToItsModel(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	for range 200 {
 		q := newQueue()
+		overtaken := 0                                                              // in a row
 		waiting, again, working := map[string]bool{}, map[string]bool{}, []string{} // the maps' values: urgent
 		for range 200 {
 			name := fmt.Sprint("n", random.IntN(8))
@@ -163,9 +176,19 @@ func TestQueueHoldsToItsModel(t *testing.T) {
 					t.Fatalf("got %s, which does not wait: %v", got, waiting)
 				}
 				for other, u := range waiting {
-					if u && !urgent {
+					if u && !urgent && overtaken < bulkShare-1 {
 						t.Fatalf("got %s before %s, which is urgent", got, other)
 					}
+				}
+				bulk := false
+				for _, u := range waiting {
+					bulk = bulk || !u
+				}
+				if overtaken++; !urgent || !bulk {
+					overtaken = 0
+				}
+				if overtaken >= bulkShare {
+					t.Fatalf("%d urgent names overtook others: %v", overtaken, waiting)
 				}
 				delete(waiting, got)
 				working = append(working, got)

@@ -4,7 +4,7 @@
 // The flow:
 //
 //	namespace or secret changes → enqueue the namespace → syncNamespace:
-//	its labels' registries → tokens.token → decide → pullSecret → apply
+//	its labels' registries → tokens.token → judge each → decide → pullSecret → apply
 //	→ enqueue again at the renewal time
 //
 // Beside it, tokens are fetched from AWS ahead of need, one call for each
@@ -16,18 +16,19 @@ package renewer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
-	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -50,6 +51,7 @@ type Config struct {
 	DefaultCredentials      bool          // use the SDK's default chain where there is no secret
 	RenewalInterval         time.Duration // renew at least this often; 0: at half of a token's life
 	LeaderElect             bool          // work only while holding the lease
+	LeaseName               string        // of the lease, in the renewer's namespace
 	Workers                 int           // namespaces written at once
 	Identity                string        // of this replica in the election
 }
@@ -77,6 +79,9 @@ func (c Config) Validate() error {
 	}
 	if len(c.CredentialsSecretPrefix) > maxPrefix {
 		return fmt.Errorf("--credentials-secret-prefix=%q: want at most %d characters, so that a registry's host fits after it", c.CredentialsSecretPrefix, maxPrefix)
+	}
+	if problems := validation.IsDNS1123Subdomain(c.LeaseName); problems != nil {
+		return fmt.Errorf("--lease-name=%q: %s", c.LeaseName, strings.Join(problems, "; "))
 	}
 	if c.RenewalInterval != 0 && (c.RenewalInterval < minRenewalInterval || c.RenewalInterval > maxRenewalInterval) {
 		return fmt.Errorf("--renewal-interval=%s: want 0, or from %s to %s", c.RenewalInterval, minRenewalInterval, maxRenewalInterval)
@@ -106,70 +111,24 @@ func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 
 func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener, log *slog.Logger) error {
 	reg := admin.NewRegistry()
-	m := newMetrics(reg)
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("making the client: %w", err)
-	}
-	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
-	if err != nil {
-		return err
-	}
-	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
-	if err != nil {
-		return err
-	}
-	credentials, err := secretInformer(client, c.Namespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
-	if err != nil {
-		return err
-	}
-	informers := []cache.SharedIndexInformer{namespaces.Informer, pullSecrets, credentials}
 	recorder, stopEvents, err := newEventRecorder(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer stopEvents()
-
-	store := credentialStore{secrets: credentials.GetStore(), namespace: c.Namespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
-	queue := newQueue()
-	h := &health{waiting: queue.Len, now: time.Now}
-	work := &controller{
-		namespaces:  namespaces,
-		pullSecrets: pullSecrets,
-		credentials: credentials,
-		store:       store,
-		tokens:      newTokens(awsTokens{interval: c.RenewalInterval, metrics: m, now: time.Now}, store, m, log),
-		client:      client.CoreV1(),
-		secretName:  c.SecretName,
-		workers:     c.Workers,
-		queue:       queue,
-		status:      newStatus(recorder, c.SecretName, reg),
-		health:      h,
-		metrics:     m,
-		log:         log,
-		now:         time.Now,
+	work, err := newController(c, cfg, recorder, reg, log)
+	if err != nil {
+		return err
 	}
-	work.tokens.changed, work.tokens.wanted = work.tokensChanged, work.wanted
-
-	synced := func() error {
-		for _, i := range informers {
-			if !i.HasSynced() {
-				return fmt.Errorf("the caches of namespaces and secrets are still filling")
-			}
-		}
-		return nil
-	}
-	live := []admin.Check{{Name: "work", Func: h.live}, {Name: "tokens", Func: func() error { return work.tokens.overdue(stuckAfter) }}}
-	ready := []admin.Check{{Name: "caches", Func: synced}, {Name: "permissions", Func: h.permitted}}
 
 	// What serves and watches goes on until the work has ended.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	group, background := errgroup.WithContext(background)
 	group.Go(func() error {
-		return admin.Serve(background, listener, admin.Handler(reg, live, ready), log)
+		return admin.Serve(background, listener, admin.Handler(reg, work.liveChecks(), work.readyChecks()), log)
 	})
-	for _, i := range informers {
+	for _, i := range work.informers() {
 		group.Go(func() error {
 			i.RunWithContext(background)
 			return nil
@@ -180,49 +139,98 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
 		defer context.AfterFunc(background, cancel)()
-		for _, i := range informers {
-			if !cache.WaitForCacheSync(ctx.Done(), i.HasSynced) {
-				return nil
+		return work.runWhenSynced(ctx, func(ctx context.Context) error {
+			if !c.LeaderElect {
+				return work.lead(ctx)
 			}
-		}
-		log.Info("caches are full", "namespaces", len(namespaces.Informer.GetStore().ListKeys()))
-		leading := func(ctx context.Context) error {
-			log.Info("leading")
-			m.leader.Set(1)
-			defer m.leader.Set(0)
-			return work.run(ctx)
-		}
-		if !c.LeaderElect {
-			return leading(ctx)
-		}
-		return lead(ctx, cfg, c.Namespace, c.Identity, leading)
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, work.lead)
+		})
 	})
 	return group.Wait()
 }
 
-// secretInformer watches secrets, and keeps of them what the transform leaves.
-func secretInformer(client kubernetes.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
-	informer := corev1informers.NewFilteredSecretInformer(client, namespace, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
-		o.FieldSelector = selector.String()
-	})
-	if err := informer.SetTransform(transform); err != nil {
-		return nil, fmt.Errorf("preparing the secret informer: %w", err)
+// newController puts the parts of the work together. Nothing runs yet.
+func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("making the client: %w", err)
 	}
-	return informer, nil
+	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
+	if err != nil {
+		return nil, err
+	}
+	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
+	if err != nil {
+		return nil, err
+	}
+	credentials, err := secretInformer(client, c.Namespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
+	if err != nil {
+		return nil, err
+	}
+	m, queue := newMetrics(reg), newQueue()
+	store := credentialStore{secrets: credentials.GetStore(), namespace: c.Namespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
+	return &controller{
+		namespaces:  namespaces,
+		pullSecrets: pullSecrets,
+		credentials: credentials,
+		store:       store,
+		tokens:      newTokens(awsTokens{interval: c.RenewalInterval, metrics: m, now: time.Now}, store, m, log),
+		client:      client.CoreV1(),
+		secretName:  c.SecretName,
+		interval:    c.RenewalInterval,
+		workers:     c.Workers,
+		queue:       queue,
+		writes:      newWrites(time.Now),
+		status:      newStatus(recorder, c.SecretName, reg),
+		progress:    &progress{waiting: queue.Len, now: time.Now},
+		permissions: newPermissions(client.AuthorizationV1().SelfSubjectAccessReviews(), c.SecretName, log),
+		metrics:     m,
+		log:         log,
+		now:         time.Now,
+	}, nil
 }
 
-// trimCredential drops the content of secrets that hold no credential, and what
-// nobody reads of the others.
-func trimCredential(prefix string) cache.TransformFunc {
-	return func(object any) (any, error) {
-		if s, ok := object.(*corev1.Secret); ok {
-			s.ManagedFields, s.Annotations = nil, nil
-			if !strings.HasPrefix(s.Name, prefix+"-") {
-				s.Data = nil
+func (c *controller) informers() []cache.SharedIndexInformer {
+	return []cache.SharedIndexInformer{c.namespaces.Informer, c.pullSecrets, c.credentials}
+}
+
+// liveChecks are those that a restart would help.
+func (c *controller) liveChecks() []admin.Check {
+	return []admin.Check{
+		{Name: "work", Func: func() error { return c.progress.live("looks at namespaces") }},
+		{Name: "tokens", Func: c.tokens.live},
+	}
+}
+
+func (c *controller) readyChecks() []admin.Check {
+	synced := func() error {
+		for _, i := range c.informers() {
+			if !i.HasSynced() {
+				return errors.New("the caches of namespaces and secrets are still filling")
 			}
 		}
-		return object, nil
+		return nil
 	}
+	return []admin.Check{{Name: "caches", Func: synced}, {Name: "permissions", Func: c.permissions.check}}
+}
+
+// runWhenSynced runs f once the caches are full.
+func (c *controller) runWhenSynced(ctx context.Context, f func(context.Context) error) error {
+	for _, i := range c.informers() {
+		if !cache.WaitForCacheSync(ctx.Done(), i.HasSynced) {
+			return nil
+		}
+	}
+	c.log.Info("caches are full", "namespaces", len(c.namespaces.Informer.GetStore().ListKeys()))
+	return f(ctx)
+}
+
+// lead is run, and says that it runs.
+func (c *controller) lead(ctx context.Context) error {
+	c.log.Info("leading")
+	c.metrics.leader.Set(1)
+	defer c.metrics.leader.Set(0)
+	return c.run(ctx)
 }
 
 // newEventRecorder returns a recorder with a client of its own, whose rate is

@@ -15,7 +15,7 @@ import (
 func validConfig() Config {
 	return Config{
 		AdminAddress: "127.0.0.1:0", Namespace: "pullpass", SecretName: "pullpass",
-		CredentialsSecretPrefix: "pullpass-aws-credentials", LeaderElect: true, Workers: 16,
+		CredentialsSecretPrefix: "pullpass-aws-credentials", LeaderElect: true, LeaseName: "pullpass-renewer", Workers: 16,
 	}
 }
 
@@ -40,6 +40,8 @@ func TestValidate(t *testing.T) {
 		"a secret's name with a slash":   {func(c *Config) { c.SecretName = "a/b" }, `--secret-name="a/b": `},
 		"no prefix":                      {func(c *Config) { c.CredentialsSecretPrefix = "" }, `--credentials-secret-prefix="": `},
 		"a prefix that ends in a hyphen": {func(c *Config) { c.CredentialsSecretPrefix = "x-" }, `--credentials-secret-prefix="x-": `},
+		"no lease's name":                {func(c *Config) { c.LeaseName = "" }, `--lease-name="": `},
+		"a lease's name in upper case":   {func(c *Config) { c.LeaseName = "A" }, `--lease-name="A": `},
 		"an interval that is too short":  {func(c *Config) { c.RenewalInterval = 59 * time.Second }, "--renewal-interval=59s: want 0, or from 1m0s to 6h0m0s"},
 		"an interval that is too long":   {func(c *Config) { c.RenewalInterval = 6*time.Hour + 1 }, "--renewal-interval=6h0m0.000000001s: want"},
 		"an interval into the past":      {func(c *Config) { c.RenewalInterval = -time.Hour }, "--renewal-interval=-1h0m0s: want"},
@@ -66,6 +68,7 @@ func TestPrepareRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
+	t.Setenv("KUBECONFIG", "/not/there") // nor in the home of whoever runs this
 	for name, c := range map[string]struct {
 		edit func(*Config)
 		want string

@@ -37,10 +37,12 @@ type entry struct {
 	Principal string    `json:"principal"`
 	Issued    time.Time `json:"issued"`
 	Expires   time.Time `json:"expires"`
+	RenewBy   time.Time `json:"renewBy,omitzero"`
 }
 
 func (t Token) entry() entry {
-	return entry{Principal: t.Principal, Issued: t.Issued.UTC().Truncate(time.Second), Expires: t.Expires.UTC().Truncate(time.Second)}
+	whole := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
+	return entry{Principal: t.Principal, Issued: whole(t.Issued), Expires: whole(t.Expires), RenewBy: whole(t.RenewBy)}
 }
 
 // newerThan reports whether the entry is of a later token of the same identity,
@@ -49,10 +51,34 @@ func (e entry) newerThan(t Token) bool {
 	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
 }
 
-// due returns when the entry should give way to a newer token like t: in the
-// namespace's turn, and in any case at half of its own life.
-func (e entry) due(t Token, spread float64) time.Time {
-	return earliest(t.rewriteAt(e.Issued, spread), e.Issued.Add(e.Expires.Sub(e.Issued)/2))
+// ends returns when the entry ceases to be of use. Nobody knows it of an entry
+// that a wrong clock has dated, so that counts as ending now.
+func (e entry) ends(now time.Time) time.Time {
+	if !believable(e.Issued, now) {
+		return now
+	}
+	return e.Expires
+}
+
+// turn is when a namespace gives its entries successors.
+type turn struct {
+	spread   float64       // from 0 to 1, the namespace's own
+	interval time.Duration // renew at least this often; 0: at half of a token's life
+}
+
+// turnOf returns a namespace's turn, which is always the same.
+func turnOf(namespace string, interval time.Duration) turn {
+	h := fnv.New32a()
+	h.Write([]byte(namespace))
+	return turn{spread: float64(h.Sum32()) / (1 << 32), interval: interval}
+}
+
+// due returns when an entry should give way to a newer token. It has a time of its
+// own by which that has to be done, and namespaces are spread over the tenth of
+// its period that ends then.
+func (t turn) due(e entry) time.Time {
+	by := renewBy(e.Issued, e.Expires, t.interval, e.RenewBy)
+	return e.Issued.Add(time.Duration(float64(by.Sub(e.Issued)) * (0.9 + 0.1*t.spread)))
 }
 
 // secretState is what is out there under the pull secret's name.
@@ -69,9 +95,9 @@ type secretState struct {
 }
 
 // expires returns the earliest end of an entry, zero without any.
-func (s secretState) expires() (t time.Time) {
+func (s secretState) expires(now time.Time) (t time.Time) {
 	for _, e := range s.entries {
-		t = earliest(t, e.Expires)
+		t = earliest(t, e.ends(now))
 	}
 	return t
 }
@@ -148,80 +174,101 @@ const (
 	remove
 )
 
+// verdict is what should become of one registry's entry.
+type verdict struct {
+	need
+	old   entry // in the secret, zero without any
+	has   bool  // there is an old one that is to stay until it has a successor
+	good  bool  // ... and pods can pull with it
+	offer bool  // the token may take its place
+	due   bool  // ... and should, as soon as can be
+}
+
+// judge compares a registry's entry with its token. An entry that was good is
+// never taken away because AWS is in trouble, not even when it has expired: what
+// the secret holds is what metrics and alerts tell of. It is taken away when the
+// credentials are gone.
+func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
+	if n.err == nil && !n.token.usable(now) {
+		n.err = errPending
+	}
+	v := verdict{need: n, old: old, has: has && !isNoCredentials(n.err)}
+	v.good = v.has && now.Before(old.Expires)
+	token, trusted := n.token.entry(), believable(old.Issued, now)
+	v.offer = n.token.usable(now) && (!v.good || believable(token.Issued, now) && !(trusted && old.newerThan(n.token)))
+	v.due = v.offer && (!v.good || !trusted || old.Principal != token.Principal ||
+		token.Issued.After(old.Issued) && !now.Before(t.due(old)))
+	return v
+}
+
+// fades returns when the trouble of getting a successor for an entry is told to
+// the namespace's users: with a quarter of its life left.
+func (e entry) fades() time.Time { return e.Expires.Add(-e.Expires.Sub(e.Issued) / 4) }
+
 // decision is what a namespace's pull secret should become.
 type decision struct {
 	action  action
 	tokens  map[string]Token // by host: the entries to write
 	kept    []string         // hosts whose entries are carried over as they are
-	added   []string         // hosts that the secret had no usable entry for
-	missing []need           // registries that are left without an entry
+	added   []string         // hosts that the secret had no good entry for
+	missing []need           // registries that are left without a good entry
 	fading  []need           // registries whose entry will have no successor, or nears its end without one
-	expires time.Time        // earliest end of an entry, zero without any
+	expires time.Time        // earliest end of an entry, which may have passed; zero without any
 	again   time.Time        // when to decide anew, zero when nothing is due
 }
 
-// decide compares what is out there with what is needed. A good entry is never
-// taken away because AWS is in trouble; it is when the credentials are gone.
-func decide(have secretState, needs []need, now time.Time, spread float64) decision {
+// decide compares what is out there with what is needed: a verdict for each
+// registry, and what they come to.
+func decide(have secretState, needs []need, now time.Time, t turn) decision {
 	d := decision{tokens: map[string]Token{}}
 	rewrite := have.exists && !have.intact
-	withdraw, waiting := false, map[string]bool{}
-	outcome := map[string]entry{}
-	for _, n := range needs {
+	waiting, staying := false, map[string]bool{}
+	verdicts := make([]verdict, len(needs))
+	for i, n := range needs {
 		host := n.registry.String()
 		old, has := have.entries[host]
-		has = has && now.Before(old.Expires)
+		v := n.judge(old, has, now, t)
+		verdicts[i], staying[host] = v, v.offer || v.has
+		rewrite = rewrite || v.due
 		switch {
-		case n.token.usable(now) && (!has || !old.newerThan(n.token)):
-			d.tokens[host] = n.token
-			outcome[host] = old
-			switch {
-			case !has:
-				d.added = append(d.added, host)
-				rewrite = true
-			case old.Principal != n.token.Principal:
-				rewrite = true
-			case n.token.entry().Issued.After(old.Issued) && !now.Before(old.due(n.token, spread)):
-				rewrite = true
-			}
-		case has && !isNoCredentials(n.err):
+		case v.offer:
+			d.tokens[host] = v.token
+		case v.has:
 			d.kept = append(d.kept, host)
-			outcome[host] = old
-		default:
-			d.missing = append(d.missing, n)
-			if !isNoCredentials(n.err) {
-				waiting[host] = true
-			}
+		}
+		if v.offer && !v.good {
+			d.added = append(d.added, host)
+		}
+		if !v.offer && !v.good {
+			d.missing = append(d.missing, v.need)
+			waiting = waiting || !isNoCredentials(v.err)
 		}
 	}
+	withdraw := false
 	for host := range have.entries {
-		if _, stays := outcome[host]; !stays && !waiting[host] {
-			withdraw = true
-		}
+		withdraw = withdraw || !staying[host]
 	}
-	switch {
-	case len(outcome) > 0 && (rewrite || withdraw):
+	switch remain := len(d.tokens)+len(d.kept) > 0; {
+	case remain && (rewrite || withdraw):
 		d.action = write
-	case len(outcome) == 0 && have.exists && (withdraw || len(waiting) == 0):
+	case !remain && have.exists && (withdraw || !waiting):
 		d.action = remove
 	}
-	for _, n := range needs {
-		host := n.registry.String()
-		e, ok := outcome[host]
-		if !ok {
+	for _, v := range verdicts {
+		e := v.old
+		switch {
+		case d.action == write && v.offer:
+			e = v.token.entry()
+		case !v.has:
 			continue
 		}
-		if d.action == write && d.tokens[host].Auth != "" {
-			e = n.token.entry()
-		}
-		d.expires = earliest(d.expires, e.Expires)
-		fades := e.Expires.Add(-e.Expires.Sub(e.Issued) / 4)
-		if n.err != nil && (isMalformed(n.err) || !now.Before(fades)) {
-			d.fading = append(d.fading, n)
+		d.expires = earliest(d.expires, e.ends(now))
+		if now.Before(e.Expires) && v.err != nil && (tellAtOnce(v.err) || !now.Before(e.fades())) {
+			d.fading = append(d.fading, v.need)
 		}
 		// What is overdue waits for the next token, whose coming leads here
 		// again.
-		for _, at := range []time.Time{e.due(n.token, spread), fades, e.Expires} {
+		for _, at := range []time.Time{t.due(e), e.fades(), e.Expires} {
 			if now.Before(at) {
 				d.again = earliest(d.again, at)
 			}
@@ -236,13 +283,6 @@ func earliest(a, b time.Time) time.Time {
 		return b
 	}
 	return a
-}
-
-// spreadOf places a namespace's renewal, from 0 to 1, always at the same place.
-func spreadOf(namespace string) float64 {
-	h := fnv.New32a()
-	h.Write([]byte(namespace))
-	return float64(h.Sum32()) / (1 << 32)
 }
 
 // dockerConfig is the content of a pull secret.

@@ -30,9 +30,12 @@ const (
 var start = time.Date(2026, time.March, 1, 0, 0, 0, 0, time.UTC)
 
 var (
-	errAWS         = errors.New("GetAuthorizationToken: AccessDeniedException: no")
+	errAWS         = errors.New("dial tcp: no")
 	errNone  error = noCredentialsError{secret: "s", namespace: "n"}
 	errBroke error = malformedError{secret: "n/s", problem: "holds nothing"}
+	errNo    error = awsError{text: "GetAuthorizationToken: UnrecognizedClientException: no", refused: true}
+
+	middle = turn{spread: 0.5} // of the spread
 )
 
 // registryOf parses a host that is known to be one.
@@ -196,11 +199,11 @@ func TestDecide(t *testing.T) {
 		"no label and no secret": {},
 		"a label withdrawn while AWS fails for the other": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}), needs: []need{without(hostA, errAWS)}, at: h,
-			want: outcome{action: write, kept: a, expires: 12 * h, again: 9 * h},
+			want: outcome{action: write, kept: a, expires: 12 * h, again: turn},
 		},
 		"a label withdrawn beside an entry that has expired": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 6*h)}), needs: []need{without(hostA, errAWS)}, at: 13 * h,
-			want: outcome{action: remove, missing: a},
+			want: outcome{action: write, kept: a, missing: a, expires: 12 * h},
 		},
 		"one of two credentials gone": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}), at: h,
@@ -210,7 +213,7 @@ func TestDecide(t *testing.T) {
 		"one of two credentials gone while AWS fails for the other": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}), at: h,
 			needs: []need{without(hostA, errNone), without(hostB, errAWS)},
-			want:  outcome{action: write, kept: b, missing: a, expires: 12 * h, again: 9 * h},
+			want:  outcome{action: write, kept: b, missing: a, expires: 12 * h, again: turn},
 		},
 		"the last credential gone": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errNone)}, at: h,
@@ -226,16 +229,20 @@ func TestDecide(t *testing.T) {
 		},
 		"a credential secret that cannot be used leaves the entry, and is told": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errBroke)}, at: h,
-			want: outcome{fades: []string{hostA}, expires: 12 * h, again: 9 * h},
+			want: outcome{fades: []string{hostA}, expires: 12 * h, again: turn},
 		},
 		"AWS fails": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errAWS)}, at: h,
-			want: outcome{expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: turn},
 		},
 		"AWS fails beside a registry that is new": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), at: h,
 			needs: []need{without(hostA, errAWS), with(hostB, tokenOf("bob", h))},
-			want:  outcome{action: write, tokens: b, kept: a, added: b, expires: 12 * h, again: h + turn},
+			want:  outcome{action: write, tokens: b, kept: a, added: b, expires: 12 * h, again: turn},
+		},
+		"AWS refuses the credentials, which is told while the entry is good": {
+			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errNo)}, at: h,
+			want: outcome{fades: a, expires: 12 * h, again: turn},
 		},
 		"AWS has failed from the start": {
 			needs: []need{without(hostA, errAWS)},
@@ -271,7 +278,7 @@ func TestDecide(t *testing.T) {
 		},
 		"an entry that expires while AWS fails": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{failing(hostA, tokenOf("alice", 0))}, at: 12 * h,
-			want: outcome{missing: a},
+			want: outcome{missing: a, expires: 12 * h},
 		},
 		"an expired entry and a new token": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 13*h))}, at: 13 * h,
@@ -280,7 +287,12 @@ func TestDecide(t *testing.T) {
 		"an expired entry is no reason to write the others": {
 			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 12*h)}), at: 13 * h,
 			needs: []need{without(hostA, errAWS), with(hostB, tokenOf("bob", 12*h))},
-			want:  outcome{missing: a, expires: 24 * h, again: 12*h + turn},
+			want:  outcome{missing: a, expires: 12 * h, again: 12*h + turn},
+		},
+		"an expired entry is carried over when the others are written": {
+			have: holding(held{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 7*h)}), at: 13 * h,
+			needs: []need{without(hostA, errAWS), with(hostB, tokenOf("bob", 12*h))},
+			want:  outcome{action: write, tokens: b, kept: a, missing: a, expires: 12 * h, again: 12*h + turn},
 		},
 		"an expired entry whose credential is gone": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errNone)}, at: 13 * h,
@@ -288,11 +300,31 @@ func TestDecide(t *testing.T) {
 		},
 		"a token is on its way to a namespace that has one": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{without(hostA, errPending)}, at: h,
-			want: outcome{expires: 12 * h, again: 9 * h},
+			want: outcome{expires: 12 * h, again: turn},
 		},
 		"a token is on its way to a new namespace": {
 			needs: []need{without(hostA, errPending)},
 			want:  outcome{missing: a},
+		},
+		"an entry of a clock that was ahead gives way at once": {
+			have: holding(held{hostA: tokenOf("alice", 10*h)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: time.Minute,
+			want: outcome{action: write, tokens: a, expires: 12 * h, again: turn},
+		},
+		"an entry of a clock that was a little ahead stays": {
+			have: holding(held{hostA: tokenOf("alice", 10*time.Minute)}), needs: []need{with(hostA, tokenOf("alice", 0))}, at: time.Minute,
+			want: outcome{expires: 12*h + 10*time.Minute, again: 10*time.Minute + turn},
+		},
+		"an entry of a clock that was ahead, and no other token": {
+			have: holding(held{hostA: tokenOf("alice", 10*h)}), needs: []need{without(hostA, errAWS)}, at: h,
+			want: outcome{expires: h, again: 10*h + turn},
+		},
+		"a token of a clock that was ahead takes no entry's place": {
+			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 10*h))}, at: 6 * h,
+			want: outcome{expires: 12 * h, again: 9 * h},
+		},
+		"a token expires between two looks at the clock": {
+			needs: []need{with(hostA, tokenOf("alice", 0))}, at: 12 * h,
+			want: outcome{missing: a},
 		},
 		"a token in hand that has expired counts for nothing": {
 			needs: []need{failing(hostA, tokenOf("alice", 0))}, at: 12 * h,
@@ -300,7 +332,7 @@ func TestDecide(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := decide(c.have, c.needs, start.Add(c.at), 0.5).outcome(); !reflect.DeepEqual(got, c.want) {
+			if got := decide(c.have, c.needs, start.Add(c.at), middle).outcome(); !reflect.DeepEqual(got, c.want) {
 				t.Errorf("decide\n got %+v\nwant %+v", got, c.want)
 			}
 		})
@@ -310,24 +342,24 @@ func TestDecide(t *testing.T) {
 func TestTurnsAreSpreadOverATenthOfThePeriod(t *testing.T) {
 	have := holding(map[string]Token{hostA: tokenOf("alice", 0)})
 	needs := []need{{registry: registryOf(hostA), token: tokenOf("alice", 5*time.Hour)}}
-	for spread, turn := range map[float64]time.Duration{0: 324 * time.Minute, 0.5: 342 * time.Minute, 1: 360 * time.Minute} {
-		if d := decide(have, needs, start.Add(turn-time.Second), spread); d.action != leave || !d.again.Round(time.Second).Equal(start.Add(turn)) {
+	for spread, at := range map[float64]time.Duration{0: 324 * time.Minute, 0.5: 342 * time.Minute, 1: 360 * time.Minute} {
+		if d := decide(have, needs, start.Add(at-time.Second), turn{spread: spread}); d.action != leave || !d.again.Round(time.Second).Equal(start.Add(at)) {
 			t.Errorf("spread %v, before the turn: %+v", spread, d.outcome())
 		}
-		if d := decide(have, needs, start.Add(turn+time.Second), spread); d.action != write {
+		if d := decide(have, needs, start.Add(at+time.Second), turn{spread: spread}); d.action != write {
 			t.Errorf("spread %v, at the turn: %+v", spread, d.outcome())
 		}
 	}
 }
 
-func TestSpreadOfIsEvenAndLasting(t *testing.T) {
+func TestTurnsAreEvenAndLasting(t *testing.T) {
 	const namespaces, bins = 10000, 10
 	var count [bins]int
 	for i := range namespaces {
 		name := fmt.Sprintf("team-%d", i)
-		s := spreadOf(name)
+		s := turnOf(name, 0).spread
 		if s < 0 || s >= 1 {
-			t.Fatalf("spreadOf(%q) = %v", name, s)
+			t.Fatalf("spread of %q = %v", name, s)
 		}
 		count[int(s*bins)]++
 	}
@@ -337,8 +369,8 @@ func TestSpreadOfIsEvenAndLasting(t *testing.T) {
 		}
 	}
 	// A restart leaves every namespace its turn.
-	if got, want := spreadOf("team-0"), 1474019577.0/(1<<32); got != want {
-		t.Errorf("spreadOf(team-0) = %v, want %v", got, want)
+	if got, want := turnOf("team-0", 0).spread, 1474019577.0/(1<<32); got != want {
+		t.Errorf("spread of team-0 = %v, want %v", got, want)
 	}
 }
 
@@ -401,14 +433,14 @@ func TestDecideProperties(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for range 20000 {
 		have, needs, now, spread := scenario(random)
-		d := decide(have, needs, now, spread)
+		d := decide(have, needs, now, turn{spread: spread})
 		after := carried(have, d)
 		say := func(format string, args ...any) {
 			t.Helper()
 			t.Fatalf(format+"\n have %+v\nneeds %+v\n  now %s\n  got %+v", append(args, have, needs, now, d.outcome())...)
 		}
 
-		if again := decide(after, needs, now, spread); again.action != leave {
+		if again := decide(after, needs, now, turn{spread: spread}); again.action != leave {
 			say("decided anew at once: %+v", again.outcome())
 		} else if !again.expires.Equal(d.expires) || !again.again.Equal(d.again) {
 			say("decided anew at once: expires %s, again %s", again.expires, again.again)
@@ -419,10 +451,8 @@ func TestDecideProperties(t *testing.T) {
 		if d.action == remove && !have.exists {
 			say("removes what is not there")
 		}
-		for _, at := range []time.Time{d.expires, d.again} {
-			if !at.IsZero() && !at.After(now) {
-				say("a time that has passed: %s", at)
-			}
+		if !d.again.IsZero() && !d.again.After(now) {
+			say("a time that has passed: %s", d.again)
 		}
 		wanted := map[string]bool{}
 		for _, n := range needs {
@@ -444,9 +474,6 @@ func TestDecideProperties(t *testing.T) {
 			inMissing := slices.ContainsFunc(d.missing, func(m need) bool { return m.registry == n.registry })
 			if usable := has && now.Before(e.Expires) && after.intact; usable == inMissing {
 				say("%s: usable %t, missing %t", host, usable, inMissing)
-			}
-			if inMissing && n.err == nil {
-				say("%s is missing for no reason", host)
 			}
 		}
 		for host := range after.entries {
@@ -473,13 +500,13 @@ func TestTwoDays(t *testing.T) {
 			random := rand.New(rand.NewPCG(3, 4))
 			type namespace struct {
 				state  secretState
-				spread float64
+				turn   turn
 				again  time.Time
 				writes int
 			}
 			var namespaces []*namespace
 			for i := range 50 {
-				namespaces = append(namespaces, &namespace{spread: spreadOf(fmt.Sprintf("team-%d", i))})
+				namespaces = append(namespaces, &namespace{turn: turnOf(fmt.Sprintf("team-%d", i), c.interval)})
 			}
 			var token Token
 			fetch, fetched := start, 0
@@ -504,7 +531,7 @@ func TestTwoDays(t *testing.T) {
 								t.Fatalf("namespace %d, %s: %s of %s left", i, now.Sub(start), left, c.life)
 							}
 						}
-						d := decide(n.state, []need{{registry: registryOf(hostA), token: token}}, now, n.spread)
+						d := decide(n.state, []need{{registry: registryOf(hostA), token: token}}, now, n.turn)
 						if d.action == write {
 							n.writes++
 						}
@@ -583,7 +610,7 @@ func TestPullSecret(t *testing.T) {
 	if want := map[string]string{"app.kubernetes.io/managed-by": "pullpass"}; !maps.Equal(s.Labels, want) {
 		t.Errorf("labels %v, want %v", s.Labels, want)
 	}
-	entries := fmt.Sprintf(`{"%s":{"principal":"alice","issued":"2026-03-01T00:00:00Z","expires":"2026-03-01T12:00:00Z"},"%s":{"principal":"bob","issued":"2026-03-01T01:00:00Z","expires":"2026-03-01T13:00:00Z"}}`, hostA, hostB)
+	entries := fmt.Sprintf(`{"%s":{"principal":"alice","issued":"2026-03-01T00:00:00Z","expires":"2026-03-01T12:00:00Z","renewBy":"2026-03-01T06:00:00Z"},"%s":{"principal":"bob","issued":"2026-03-01T01:00:00Z","expires":"2026-03-01T13:00:00Z","renewBy":"2026-03-01T07:00:00Z"}}`, hostA, hostB)
 	if got := s.Annotations["pullpass.dev/registries"]; len(s.Annotations) != 2 || got != entries {
 		t.Errorf("annotations\n got %v\nwant registries %s", s.Annotations, entries)
 	}
@@ -672,7 +699,7 @@ func TestObservedSecretsHoldNoToken(t *testing.T) {
 // TestDigestStaysAsItIs pins the digest and what it is of: to a release that
 // made another, every secret of the one before would look edited.
 func TestDigestStaysAsItIs(t *testing.T) {
-	const want = "4459251fb025e6a5b1802516579377e1d7ba869f8ecc522e66905b6c15ca76b0"
+	const want = "eb2c6f2b0237935d2e14d85a5381265fae93da389c85623485187eb86e14dd0d"
 	s := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", time.Hour)}, nil)
 	if got := s.Annotations["pullpass.dev/digest"]; got != want {
 		t.Errorf("the secret's digest is %s, want %s", got, want)
@@ -746,11 +773,11 @@ func TestKeptEntriesLeavesOutWhatWasEdited(t *testing.T) {
 }
 
 func TestExpiresIsTheEarliestEnd(t *testing.T) {
-	if got := (secretState{}).expires(); !got.IsZero() {
+	if got := (secretState{}).expires(start); !got.IsZero() {
 		t.Errorf("of nothing: %s", got)
 	}
 	s := holding(map[string]Token{hostA: tokenOf("alice", time.Hour), hostB: tokenOf("bob", 0), hostC: tokenOf("carol", 2*time.Hour)})
-	if got, want := s.expires(), start.Add(12*time.Hour); !got.Equal(want) {
+	if got, want := s.expires(start.Add(2*time.Hour)), start.Add(12*time.Hour); !got.Equal(want) {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -777,7 +804,7 @@ func TestAWriteForOneRegistryGivesNoOtherAnOlderToken(t *testing.T) {
 		{registry: registryOf(hostA), token: tokenOf("alice", time.Hour)},
 		{registry: registryOf(hostB), token: tokenOf("bob", time.Hour)},
 	}
-	d := decide(have, needs, start.Add(3*time.Hour), 0.5)
+	d := decide(have, needs, start.Add(3*time.Hour), middle)
 	if e := carried(have, d).entries[hostA]; !e.Issued.Equal(start.Add(2 * time.Hour)) {
 		t.Errorf("the entry goes back from one issued at 2h to one issued at %s", e.Issued.Sub(start))
 	}
@@ -788,10 +815,10 @@ func TestAShortLivedEntryIsReplacedInTime(t *testing.T) {
 	short.Expires, short.RenewBy = start.Add(30*time.Second), start.Add(15*time.Second)
 	have := holding(map[string]Token{hostA: short})
 	needs := []need{{registry: registryOf(hostA), token: tokenOf("alice", 13*time.Second)}}
-	if d := decide(have, needs, start.Add(16*time.Second), 0.5); d.action != write {
+	if d := decide(have, needs, start.Add(16*time.Second), middle); d.action != write {
 		t.Errorf("16 s of 30 have passed: %+v", d.outcome())
 	}
-	if d := decide(have, needs, start.Add(13*time.Second), 0.5); d.action != write && d.again.After(start.Add(15*time.Second)) {
+	if d := decide(have, needs, start.Add(13*time.Second), middle); d.action != write && d.again.After(start.Add(15*time.Second)) {
 		t.Errorf("13 s of 30 have passed: looked at again only at %s", d.again.Sub(start))
 	}
 }
@@ -800,7 +827,7 @@ func TestALabelEditedAwayCostsNoGoodEntry(t *testing.T) {
 	s := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}, nil)
 	delete(s.Labels, labelManagedBy)
 	have := stateOf(observed(t, s))
-	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), 0.5)
+	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), middle)
 	if !slices.Equal(d.kept, []string{hostA}) || d.action != write {
 		t.Errorf("%+v, want %s kept", d.outcome(), hostA)
 	}

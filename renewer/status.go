@@ -49,7 +49,7 @@ type status struct {
 type namespaceStatus struct {
 	state    string
 	expires  time.Time             // earliest end of an entry, zero without any
-	creates  int                   // pull secrets created
+	writes   int                   // of the pull secret
 	reported map[problem]time.Time // when the last event of each went out
 }
 
@@ -64,7 +64,7 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, now := s.namespaces[namespace], s.now()
-	after := namespaceStatus{state: state, expires: expires, creates: before.creates}
+	after := namespaceStatus{state: state, expires: expires, writes: before.writes}
 	for _, p := range problems {
 		last, ok := before.reported[p]
 		if !ok || now.Sub(last) >= eventInterval {
@@ -79,12 +79,12 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 	s.namespaces[namespace] = after
 }
 
-// created counts a pull secret that was created.
-func (s *status) created(namespace string) {
+// written counts a write of a pull secret.
+func (s *status) written(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.namespaces[namespace]
-	n.creates++
+	n.writes++
 	s.namespaces[namespace] = n
 }
 
@@ -109,10 +109,11 @@ func (s *status) forget(namespace string) {
 }
 
 var (
-	// createdDesc is eatr's. A namespace's counter goes with the namespace.
-	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets created.", []string{"namespace", "name"}, nil)
+	// createdDesc is eatr's, who counted updates too. A namespace's counter goes
+	// with the namespace.
+	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets written, created or updated, by namespace; name is the secret's.", []string{"namespace", "name"}, nil)
 	namespacesDesc = prometheus.NewDesc("pullpass_namespaces", "Labelled namespaces by state: ready, pending, failed or foreign.", []string{"state"}, nil)
-	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "When the first of all tokens in pull secrets expires. Absent while there are none.", nil, nil)
+	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "When the first of all tokens in pull secrets expires, or did. Absent while there are none.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
@@ -130,8 +131,8 @@ func (s *status) Collect(collected chan<- prometheus.Metric) {
 	var oldest time.Time
 	for name, n := range s.namespaces {
 		states[n.state]++
-		if n.creates > 0 {
-			collected <- prometheus.MustNewConstMetric(createdDesc, prometheus.CounterValue, float64(n.creates), name, s.secretName)
+		if n.writes > 0 {
+			collected <- prometheus.MustNewConstMetric(createdDesc, prometheus.CounterValue, float64(n.writes), name, s.secretName)
 		}
 		if !n.expires.IsZero() && (oldest.IsZero() || n.expires.Before(oldest)) {
 			oldest = n.expires

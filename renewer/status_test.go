@@ -114,20 +114,20 @@ func TestStatusMetrics(t *testing.T) {
 	want(map[string]float64{stateForeign: 1}, time.Time{})
 }
 
-func TestCreatedSecretsAreCountedByNamespace(t *testing.T) {
+func TestWritesAreCountedByNamespace(t *testing.T) {
 	s, _, _, reg := testStatus()
 	s.set("shop", statePending, time.Time{}, nil)
-	s.created("shop")
+	s.written("shop")
 	s.set("shop", stateReady, start, nil)
-	s.created("shop")
+	s.written("shop")
 	s.set("bank", stateReady, start, nil)
-	s.created("bank")
+	s.written("bank")
 	s.set("none", stateReady, start, nil)
 	if got, want := values(t, reg, "secrets_created_total"), map[string]float64{"pullpass shop": 2, "pullpass bank": 1}; !maps.Equal(got, want) {
-		t.Errorf("created %v, want %v", got, want)
+		t.Errorf("written %v, want %v", got, want)
 	}
 	s.forget("shop")
 	if got, want := values(t, reg, "secrets_created_total"), map[string]float64{"pullpass bank": 1}; !maps.Equal(got, want) {
-		t.Errorf("created %v, want %v", got, want)
+		t.Errorf("written %v, want %v", got, want)
 	}
 }

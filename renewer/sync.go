@@ -22,24 +22,6 @@ import (
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// byRegistry is the index of namespaces by the registries in their labels.
-const byRegistry = "registry"
-
-// registriesOf is the index function of [byRegistry]. Namespaces on their way
-// out need nothing.
-func registriesOf(object any) ([]string, error) {
-	namespace := object.(*metav1.PartialObjectMetadata)
-	if namespace.DeletionTimestamp != nil {
-		return nil, nil
-	}
-	registries, _ := ecr.ParseLabels(namespace.Labels)
-	hosts := make([]string, len(registries))
-	for i, r := range registries {
-		hosts[i] = r.String()
-	}
-	return hosts, nil
-}
-
 // controller holds every labelled namespace's pull secret to what the
 // namespace's labels ask for. Events only put a namespace's name in the queue;
 // syncNamespace alone decides, from the name.
@@ -51,46 +33,46 @@ type controller struct {
 	tokens      *tokens
 	client      typedcorev1.SecretsGetter
 	secretName  string
+	interval    time.Duration // renew at least this often; 0: at half of a token's life
 	workers     int
 
-	queue   *queue
-	status  *status
-	health  *health
-	metrics *metrics
-	log     *slog.Logger
-	now     func() time.Time
+	queue       *queue
+	writes      *writes
+	status      *status
+	progress    *progress
+	permissions *permissions
+	metrics     *metrics
+	log         *slog.Logger
+	now         func() time.Time
 }
 
-// writeGrace is how long writes under way may take once the program is to end.
-const writeGrace = 3 * time.Second
+const (
+	// writeGrace is how long writes under way may take once the program is to
+	// end.
+	writeGrace = 3 * time.Second
+
+	// syncTimeout bounds one look at a namespace, with all that client-go tries
+	// again when the API server asks for patience. Then it is another's turn.
+	syncTimeout = 30 * time.Second
+)
 
 // run works until the context ends, and then finishes the writes under way.
 // The informers' caches are full when it is called.
 func (c *controller) run(ctx context.Context) error {
+	stopListening, err := c.listen()
+	defer stopListening()
+	if err != nil {
+		return err
+	}
 	// What is known already is fetched in one go, before namespaces ask.
 	c.tokens.prefetch(c.knownRegistries())
-
-	registrations := []struct {
-		informer cache.SharedIndexInformer
-		handler  cache.ResourceEventHandler
-	}{
-		{c.namespaces.Informer, handleNames(c.queue.addUrgent, labelsChanged)},
-		{c.pullSecrets, handleNamespaces(c.queue.addUrgent)},
-		{c.credentials, handleNames(c.credentialChanged, dataChanged)},
-	}
-	for _, r := range registrations {
-		registration, err := r.informer.AddEventHandler(r.handler)
-		if err != nil {
-			return fmt.Errorf("listening to an informer: %w", err)
-		}
-		defer func() { _ = r.informer.RemoveEventHandler(registration) }() // an error means that it is gone
-	}
 
 	// Writes outlive the context for a moment.
 	writes, stopWrites := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWrites()
 	var running sync.WaitGroup
-	running.Go(func() { c.tokens.run(ctx) })
+	running.Go(func() { c.tokens.run(ctx, c) })
+	running.Go(func() { c.permissions.run(ctx) })
 	for range c.workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.processNextWorkItem(writes) {
@@ -103,6 +85,32 @@ func (c *controller) run(ctx context.Context) error {
 	defer timer.Stop()
 	running.Wait()
 	return nil
+}
+
+// listen has changes lead to work, those first that happened before. The
+// function that it returns ends that.
+func (c *controller) listen() (stop func(), err error) {
+	var stops []func()
+	stop = func() {
+		for _, s := range stops {
+			s()
+		}
+	}
+	for _, l := range []struct {
+		informer cache.SharedIndexInformer
+		handler  cache.ResourceEventHandler
+	}{
+		{c.credentials, handle(c.credentialChanged, itsName, dataChanged)},
+		{c.namespaces.Informer, handle(c.queue.addUrgent, itsName, labelsChanged)},
+		{c.pullSecrets, handle(c.pullSecretChanged, itsNamespace, versionChanged)},
+	} {
+		registration, err := l.informer.AddEventHandler(l.handler)
+		if err != nil {
+			return stop, fmt.Errorf("listening to an informer: %w", err)
+		}
+		stops = append(stops, func() { _ = l.informer.RemoveEventHandler(registration) }) // an error means that it is gone
+	}
+	return stop, nil
 }
 
 // knownRegistries returns those that there are credentials for and those that
@@ -127,35 +135,57 @@ func (c *controller) wanted(r ecr.Registry) bool {
 	if _, ok, _ := c.credentials.GetStore().GetByKey(c.store.key(r)); ok {
 		return true
 	}
-	names, _ := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
-	return len(names) > 0
+	return len(c.labelled(r)) > 0
+}
+
+// labelled returns the namespaces with a registry's label.
+func (c *controller) labelled(r ecr.Registry) []string {
+	names, err := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
+	if err != nil {
+		panic(err) // the index is not there
+	}
+	return names
 }
 
 // credentialChanged has the token of the registry that a secret is for fetched
-// anew.
+// anew. Entries of credentials that are gone go before other work is done.
 func (c *controller) credentialChanged(secretName string) {
-	if r, ok := c.store.registry(secretName); ok {
-		c.tokens.credentialChanged(r)
+	r, ok := c.store.registry(secretName)
+	if !ok || !c.tokens.credentialChanged(r) {
+		return
+	}
+	_, err := c.store.of(r)
+	for _, name := range c.labelled(r) {
+		if isNoCredentials(err) {
+			c.queue.addUrgent(name)
+		} else {
+			c.lookAgain(name, r)
+		}
 	}
 }
 
-// tokensChanged puts the namespaces of registries in the queue. Those that lack
-// a good entry overtake those that only have an older one.
-func (c *controller) tokensChanged(registries []ecr.Registry, urgent bool) {
-	now := c.now()
+// pullSecretChanged has a namespace looked at whose pull secret changed.
+func (c *controller) pullSecretChanged(namespace string) {
+	c.writes.seen(namespace)
+	c.queue.addUrgent(namespace)
+}
+
+// tokensChanged has the namespaces of registries looked at.
+func (c *controller) tokensChanged(registries []ecr.Registry) {
 	for _, r := range registries {
-		names, err := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
-		if err != nil {
-			panic(err) // the index is not there
+		for _, name := range c.labelled(r) {
+			c.lookAgain(name, r)
 		}
-		for _, name := range names {
-			e, has := c.secretState(name).entries[r.String()]
-			if has && now.Before(e.Expires) && !urgent {
-				c.queue.Add(name)
-			} else {
-				c.queue.addUrgent(name)
-			}
-		}
+	}
+}
+
+// lookAgain puts a namespace in the queue. Those that lack a good entry for the
+// registry overtake those that only have an older one.
+func (c *controller) lookAgain(name string, r ecr.Registry) {
+	if e, has := c.secretState(name).entries[r.String()]; has && c.now().Before(e.Expires) {
+		c.queue.Add(name)
+	} else {
+		c.queue.addUrgent(name)
 	}
 }
 
@@ -166,8 +196,13 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	}
 	defer c.queue.Done(name)
 	start := c.now()
-	result, again, err := c.syncNamespace(ctx, name)
-	c.health.synced(result, err)
+	limited, cancel := context.WithTimeout(ctx, syncTimeout)
+	defer cancel()
+	result, again, err := c.syncNamespace(limited, name)
+	c.progress.made()
+	if apierrors.IsForbidden(err) && !isGone(err) {
+		c.permissions.suspect(name)
+	}
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncDuration.Observe(c.now().Sub(start).Seconds())
 	if err != nil && ctx.Err() != nil {
@@ -175,10 +210,10 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	}
 	if err != nil {
 		level := slog.LevelWarn
-		if result == resultConflict {
+		if isConflict(err) {
 			level = slog.LevelDebug // the cache is a moment behind
 		}
-		c.log.Log(ctx, level, "cannot sync", "namespace", name, "result", result, "error", err)
+		c.log.Log(ctx, level, "cannot sync", "namespace", name, "error", err)
 		c.queue.retry(name, !c.secretState(name).exists)
 		return true
 	}
@@ -189,33 +224,31 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	return true
 }
 
-// syncNamespace makes the pull secret of a namespace what its labels ask for.
-// It returns what it did and when to look again, if not only when something
-// changes.
+// syncNamespace makes the pull secret of a namespace what its labels ask for. It
+// returns what it did, for the metric, and when to look again, if not only when
+// something changes.
 func (c *controller) syncNamespace(ctx context.Context, name string) (result string, again time.Time, err error) {
-	namespace, ok := c.namespaces.Get(name)
-	if !ok || namespace.DeletionTimestamp != nil {
+	have := c.secretState(name)
+	if wait := c.writes.behind(name, have); wait > 0 {
+		return resultUnchanged, c.now().Add(wait), nil // or when the news comes
+	}
+	labels, lives := c.labelsOf(name)
+	registries, invalid := ecr.ParseLabels(labels)
+	if !lives || len(registries) == 0 && len(invalid) == 0 && !have.ours {
 		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
 	}
-	registries, invalid := ecr.ParseLabels(namespace.Labels)
-	have := c.secretState(name)
 	var problems []problem
 	for _, err := range invalid {
 		problems = append(problems, problem{reasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
 	}
-	if len(registries) == 0 && !have.ours {
-		if len(problems) == 0 {
-			c.status.forget(name)
-			return resultUnchanged, time.Time{}, nil
-		}
-		c.status.set(name, stateFailed, time.Time{}, problems)
-		return resultUnchanged, c.now().Add(eventInterval), nil
-	}
-	if have.exists && !have.ours {
+	if have.exists && !have.ours && len(registries) > 0 {
 		problems = append(problems, problem{reasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
 		c.status.set(name, stateForeign, time.Time{}, problems)
 		return resultForeign, c.now().Add(eventInterval), nil
+	}
+	if !have.ours {
+		have = secretState{}
 	}
 
 	needs := make([]need, len(registries))
@@ -223,40 +256,84 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		token, err := c.tokens.token(r)
 		needs[i] = need{registry: r, token: token, err: err}
 	}
-	d := decide(have, needs, c.now(), spreadOf(name))
+	d := decide(have, needs, c.now(), turnOf(name, c.interval))
 	state, more := troubleOf(d)
 	problems = append(problems, more...)
 
-	result, err = c.carryOut(ctx, name, have, &d)
-	switch {
-	case isGone(err):
-		c.status.forget(name)
-		return resultUnchanged, time.Time{}, nil
-	case apierrors.IsConflict(err) || errors.Is(err, errChanged):
-		return resultConflict, time.Time{}, err
-	case err != nil && ctx.Err() != nil:
-		return result, time.Time{}, err
-	case err != nil:
-		problems = append(problems, problem{reasonApplyFailed, err.Error() + "; it is tried again"})
-		c.status.set(name, stateFailed, have.expires(), problems)
-		return result, time.Time{}, err
-	case len(registries) == 0 && len(problems) == 0:
-		c.status.forget(name)
-		return result, time.Time{}, nil
+	if d.action != leave {
+		if wait, contested := c.writes.held(name, have); wait > 0 {
+			if contested {
+				state, problems = stateFailed, append(problems, problem{reasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it was written, so it is put back ever less often: let one have it, or give one of two releases another secretName", c.secretName)})
+			}
+			c.status.set(name, state, have.expires(c.now()), problems)
+			return resultConflict, c.now().Add(wait), nil
+		}
+		if err := c.carryOut(ctx, name, have, d); err != nil {
+			result, err := c.failed(ctx, name, have, problems, err)
+			return result, time.Time{}, err
+		}
 	}
+	again = d.again
 	if len(problems) > 0 {
-		state = stateFailed
-		d.again = earliest(d.again, c.now().Add(eventInterval))
+		state, again = stateFailed, earliest(again, c.now().Add(eventInterval))
 	}
-	c.status.set(name, state, d.expires, problems)
-	if result == resultCreated {
-		c.status.created(name)
+	if len(registries) == 0 && len(problems) == 0 {
+		c.status.forget(name)
+	} else {
+		c.status.set(name, state, d.expires, problems)
+	}
+	if d.action == write {
+		c.status.written(name)
 	}
 	if len(d.added) > 0 {
 		slices.Sort(d.added)
 		c.status.ready(name, fmt.Sprintf("pods can pull from %s with secret %s", strings.Join(d.added, ", "), c.secretName))
 	}
-	return result, d.again, nil
+	return d.result(have), again, nil
+}
+
+// failed takes note of a write that did not succeed. It returns the error if the
+// write is to be tried again.
+func (c *controller) failed(ctx context.Context, name string, have secretState, problems []problem, err error) (result string, _ error) {
+	switch _, lives := c.labelsOf(name); {
+	case isGone(err) && !lives:
+		c.status.forget(name)
+		return resultUnchanged, nil
+	case isConflict(err):
+		return resultConflict, err
+	case errors.Is(ctx.Err(), context.Canceled): // the end of the program
+		return resultFailed, err
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
+	}
+	problems = append(problems, problem{reasonApplyFailed, err.Error() + "; it is tried again"})
+	c.status.set(name, stateFailed, have.expires(c.now()), problems)
+	if apierrors.IsForbidden(err) {
+		return resultForbidden, err
+	}
+	return resultFailed, err
+}
+
+// labelsOf returns the labels of a namespace, if it is there to stay.
+func (c *controller) labelsOf(name string) (labels map[string]string, lives bool) {
+	namespace, ok := c.namespaces.Get(name)
+	if !ok || namespace.DeletionTimestamp != nil {
+		return nil, false
+	}
+	return namespace.Labels, true
+}
+
+// result returns what a decision that was carried out comes to.
+func (d decision) result(have secretState) string {
+	switch {
+	case d.action == remove:
+		return resultDeleted
+	case d.action == write && have.exists:
+		return resultUpdated
+	case d.action == write:
+		return resultCreated
+	}
+	return resultUnchanged
 }
 
 // troubleOf returns where a namespace stands once a decision was carried out, and
@@ -286,60 +363,59 @@ func troubleOf(d decision) (state string, problems []problem) {
 var errChanged = errors.New("the secret changed meanwhile")
 
 // carryOut makes a decision true. Its errors are the API server's.
-func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d *decision) (result string, err error) {
+func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d decision) error {
 	secrets := c.client.Secrets(namespace)
-	switch d.action {
-	case remove:
+	if d.action == remove {
 		err := secrets.Delete(ctx, c.secretName, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
 			UID:             (*types.UID)(&have.uid),
 			ResourceVersion: &have.resourceVersion,
 		}})
 		if err != nil && !apierrors.IsNotFound(err) {
-			return resultOf(err), fmt.Errorf("deleting secret %s: %w", c.secretName, err)
+			return fmt.Errorf("deleting secret %s: %w", c.secretName, err)
 		}
+		c.writes.note(namespace, have, "")
 		c.log.Info("deleted the pull secret", "namespace", namespace)
-		return resultDeleted, nil
-
-	case write:
-		if have.immutable {
-			return resultFailed, fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
-		}
-		var kept map[string]keptEntry
-		if len(d.kept) > 0 {
-			live, err := secrets.Get(ctx, c.secretName, metav1.GetOptions{})
-			if apierrors.IsNotFound(err) {
-				return resultConflict, errChanged
-			}
-			if err != nil {
-				return resultOf(err), fmt.Errorf("reading secret %s: %w", c.secretName, err)
-			}
-			if kept = keptEntries(live, d.kept); len(kept) < len(d.kept) {
-				return resultConflict, errChanged
-			}
-		}
-		secret, err := pullSecret(namespace, c.secretName, d.tokens, kept)
-		if err != nil {
-			return resultFailed, fmt.Errorf("encoding secret %s: %w", c.secretName, err)
-		}
-		// A secret that is not known must not be there: without force, the API
-		// server refuses to take fields from whoever made one meanwhile. One
-		// that is known must not have changed since: a leader that was paused
-		// cannot bring an old token back.
-		if have.exists {
-			secret.WithResourceVersion(have.resourceVersion)
-		}
-		_, err = secrets.Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: have.exists})
-		if err != nil {
-			return resultOf(err), fmt.Errorf("applying secret %s: %w", c.secretName, err)
-		}
-		if have.exists {
-			c.metrics.renewals.Inc()
-			return resultUpdated, nil
-		}
-		c.log.Info("created the pull secret", "namespace", namespace)
-		return resultCreated, nil
+		return nil
 	}
-	return resultUnchanged, nil
+
+	if have.immutable {
+		return fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
+	}
+	var kept map[string]keptEntry
+	if len(d.kept) > 0 {
+		live, err := secrets.Get(ctx, c.secretName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return errChanged
+		}
+		if err != nil {
+			return fmt.Errorf("reading secret %s: %w", c.secretName, err)
+		}
+		if kept = keptEntries(live, d.kept); len(kept) < len(d.kept) {
+			return errChanged
+		}
+	}
+	secret, err := pullSecret(namespace, c.secretName, d.tokens, kept)
+	if err != nil {
+		return fmt.Errorf("encoding secret %s: %w", c.secretName, err)
+	}
+	// A secret that is not known must not be there: without force, the API
+	// server refuses to take fields from whoever made one meanwhile. One that is
+	// known must not have changed since, nor have gone: a leader that was paused
+	// can bring neither an old token nor an old secret back.
+	if have.exists {
+		secret.WithUID(types.UID(have.uid)).WithResourceVersion(have.resourceVersion)
+	}
+	after, err := secrets.Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: have.exists})
+	if err != nil {
+		return fmt.Errorf("applying secret %s: %w", c.secretName, err)
+	}
+	c.writes.note(namespace, have, after.ResourceVersion)
+	if have.exists {
+		c.metrics.renewals.Inc()
+	} else {
+		c.log.Info("created the pull secret", "namespace", namespace)
+	}
+	return nil
 }
 
 // secretState returns what the cache has of a namespace's pull secret.
@@ -351,57 +427,14 @@ func (c *controller) secretState(namespace string) secretState {
 	return stateOf(object.(*observedSecret))
 }
 
-// isGone reports whether a write came too late for its namespace.
+// isGone reports whether the API server has no living namespace for a write.
 func isGone(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
 }
 
-func resultOf(err error) string {
-	if apierrors.IsForbidden(err) {
-		return resultForbidden
-	}
-	return resultFailed
-}
-
-// handleNames passes on the names of objects that come, go or change.
-func handleNames(add func(string), changed func(before, after metav1.Object) bool) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(o any) { add(o.(metav1.Object).GetName()) },
-		UpdateFunc: func(before, after any) {
-			if changed(before.(metav1.Object), after.(metav1.Object)) {
-				add(after.(metav1.Object).GetName())
-			}
-		},
-		DeleteFunc: func(o any) {
-			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-				_, name, _ := cache.SplitMetaNamespaceKey(key)
-				add(name)
-			}
-		},
-	}
-}
-
-// handleNamespaces passes on the namespaces of objects that come, go or change.
-func handleNamespaces(add func(string)) cache.ResourceEventHandler {
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { add(o.(metav1.Object).GetNamespace()) },
-		UpdateFunc: func(_, after any) { add(after.(metav1.Object).GetNamespace()) },
-		DeleteFunc: func(o any) {
-			if key, err := cache.DeletionHandlingMetaNamespaceKeyFunc(o); err == nil {
-				namespace, _, _ := cache.SplitMetaNamespaceKey(key)
-				add(namespace)
-			}
-		},
-	}
-}
-
-// labelsChanged reports whether a namespace's labels, identity or life changed.
-func labelsChanged(before, after metav1.Object) bool {
-	return !maps.Equal(before.GetLabels(), after.GetLabels()) || before.GetUID() != after.GetUID() ||
-		(before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil)
-}
-
-// dataChanged reports whether a secret's content changed.
-func dataChanged(before, after metav1.Object) bool {
-	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal)
+// isConflict reports whether a write failed because the cache, ours or the API
+// server's own, is a moment behind. The latter may still have a namespace that
+// was deleted when it has been made again.
+func isConflict(err error) bool {
+	return apierrors.IsConflict(err) || errors.Is(err, errChanged) || isGone(err)
 }

@@ -1,15 +1,19 @@
 package renewer
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -41,7 +45,46 @@ func leaving(n *metav1.PartialObjectMetadata) *metav1.PartialObjectMetadata {
 // whose API server cannot be reached: what it does without one can be seen.
 func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
 	t.Helper()
-	cfg := &rest.Config{Host: "http://127.0.0.1:1"}
+	return controllerOf(t, nil)
+}
+
+// apiServer answers requests in a controller's stead.
+type apiServer func(*http.Request) *http.Response
+
+func (a apiServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	return a(r), nil
+}
+
+// answer returns an answer of the API server.
+func answer(status int, object any) *http.Response {
+	if s, ok := object.(*metav1.Status); ok {
+		s.Kind, s.APIVersion = "Status", "v1"
+	}
+	body, err := json.Marshal(object)
+	if err != nil {
+		panic(err)
+	}
+	return &http.Response{StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, Body: io.NopCloser(bytes.NewReader(body))}
+}
+
+// accepted answers a write with the secret that it made.
+func accepted(t *testing.T, r *http.Request, version string) *http.Response {
+	t.Helper()
+	var s corev1.Secret
+	if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+		t.Error(err)
+	}
+	s.UID, s.ResourceVersion = "uid", version
+	return answer(http.StatusOK, &s)
+}
+
+// controllerOf returns an idle controller with an API server.
+func controllerOf(t *testing.T, server http.RoundTripper) (*controller, *record.FakeRecorder, *clock) {
+	t.Helper()
+	cfg := &rest.Config{Host: "http://127.0.0.1:1", Transport: server, QPS: -1}
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -61,14 +104,15 @@ func idleController(t *testing.T) (*controller, *record.FakeRecorder, *clock) {
 	s, events, clock, reg := testStatus()
 	m := newMetrics(reg)
 	credentials := informer("own", trimCredential("creds"))
+	queue := testQueue(t)
 	store := credentialStore{secrets: credentials.GetStore(), namespace: "own", prefix: "creds"}
 	c := &controller{
 		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, observe), credentials: credentials,
 		store: store, tokens: newTokens(nil, store, m, log), client: client.CoreV1(), secretName: "pullpass", workers: 1,
-		queue: testQueue(t), status: s, metrics: m, log: log, now: clock.now,
+		queue: queue, writes: newWrites(clock.now), status: s, metrics: m, log: log, now: clock.now,
+		progress: &progress{waiting: queue.Len, now: clock.now}, permissions: newPermissions(nil, "pullpass", log),
 	}
-	c.health = &health{waiting: c.queue.Len, now: clock.now}
-	c.tokens.now, c.tokens.changed, c.tokens.wanted = clock.now, c.tokensChanged, c.wanted
+	c.tokens.now = clock.now
 	t.Cleanup(c.tokens.queue.ShutDown)
 	return c, events, clock
 }
@@ -83,12 +127,12 @@ func add(t *testing.T, informer cache.SharedIndexInformer, object any) {
 
 // give has the token of hostA there already.
 func (c *controller) give(token Token, err error) {
-	a := c.tokens.lookUp(registryOf(hostA))
-	if a.err != nil {
-		panic(a.err)
+	request, noKeys := c.tokens.request(registryOf(hostA))
+	if noKeys != nil {
+		panic(noKeys)
 	}
-	c.tokens.registries[registryOf(hostA)] = a
-	c.tokens.entries[a.key] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(hostA): true}, token: token, err: err, due: c.now().Add(time.Hour)}
+	c.tokens.registries[registryOf(hostA)] = request
+	c.tokens.entries[request] = &tokenEntry{registries: map[ecr.Registry]bool{registryOf(hostA): true}, token: token, err: err, due: c.tokens.in(time.Hour)}
 }
 
 // TestSyncWithoutAWrite looks at namespaces whose secret is to stay as it is.
@@ -143,7 +187,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		},
 		"AWS fails while the entry is good": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: h,
-			result: resultUnchanged, again: 9 * h, state: stateReady,
+			result: resultUnchanged, state: stateReady,
 		},
 		"AWS fails and the entry fades": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: 9 * h,
@@ -172,8 +216,8 @@ func TestSyncWithoutAWrite(t *testing.T) {
 			if err != nil || result != c.result {
 				t.Errorf("result %s, %v, want %s", result, err, c.result)
 			}
-			if name == "a secret that is as it ought" { // to be looked at in its turn
-				c.again = tokenOf("", 0).rewriteAt(start, spreadOf("shop")).Sub(start)
+			if c.state == stateReady { // to be looked at in its turn
+				c.again = turnOf("shop", 0).due(tokenOf("", 0).entry()).Sub(start)
 			}
 			if want := start.Add(c.again); !again.IsZero() && !again.Equal(want) || again.IsZero() != (c.again == 0) {
 				t.Errorf("again at %s, want %s", again, want)
@@ -294,27 +338,21 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
 	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
 	for name, c := range map[string]struct {
-		hosts  []string
-		urgent bool
-		want   []string
+		hosts []string
+		want  []string
 	}{
-		"those that lack an entry first":         {hosts: []string{hostA}, want: []string{"bank", "first", "shop"}},
-		"one that lacks another's entry":         {hosts: []string{hostB}, want: []string{"shop", "first"}},
-		"of two registries, each once":           {hosts: []string{hostA, hostB}, want: []string{"bank", "shop", "first"}},
-		"of a registry without any":              {hosts: []string{hostC}, want: []string{"first"}},
-		"withdrawn, of those with an entry also": {hosts: []string{hostA}, urgent: true, want: []string{"bank", "shop", "first"}},
+		"those that lack an entry first": {hosts: []string{hostA}, want: []string{"bank", "first", "shop"}},
+		"one that lacks another's entry": {hosts: []string{hostB}, want: []string{"shop", "first"}},
+		"of two registries, each once":   {hosts: []string{hostA, hostB}, want: []string{"bank", "shop", "first"}},
+		"of a registry without any":      {hosts: []string{hostC}, want: []string{"first"}},
 	} {
 		var registries []ecr.Registry
 		for _, host := range c.hosts {
 			registries = append(registries, registryOf(host))
 		}
 		work.queue.Add("first")
-		work.tokensChanged(registries, c.urgent)
-		got := work.queue.drain()
-		if c.urgent { // among themselves they come in any order
-			slices.Sort(got[:len(got)-1])
-		}
-		if !slices.Equal(got, c.want) {
+		work.tokensChanged(registries)
+		if got := work.queue.drain(); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
@@ -359,7 +397,7 @@ func TestHandlersPassOnNames(t *testing.T) {
 	other := secret.DeepCopy()
 	other.Data["more"] = nil
 
-	h := handleNames(note, dataChanged)
+	h := handle(note, itsName, dataChanged)
 	h.OnAdd(secret, false)
 	h.OnUpdate(secret, other)
 	h.OnDelete(secret)
@@ -367,15 +405,19 @@ func TestHandlersPassOnNames(t *testing.T) {
 	took("changes", "creds", "creds", "creds", "creds")
 	h.OnUpdate(secret, secret.DeepCopy())
 	took("the same content")
-	handleNames(note, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
+	handle(note, itsName, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
 	took("a namespace that went unseen", "shop")
 
-	h = handleNamespaces(note)
+	newer := secret.DeepCopy()
+	newer.ResourceVersion = "2"
+	h = handle(note, itsNamespace, versionChanged)
 	h.OnAdd(secret, true)
-	h.OnUpdate(secret, secret)
+	h.OnUpdate(secret, newer)
 	h.OnDelete(secret)
 	h.OnDelete(cache.DeletedFinalStateUnknown{Key: "own/creds"})
 	took("namespaces", "own", "own", "own", "own")
+	h.OnUpdate(secret, secret.DeepCopy())
+	took("a relist")
 }
 
 func TestLabelsChanged(t *testing.T) {
@@ -410,25 +452,275 @@ func TestErrorsOfTheAPIServer(t *testing.T) {
 	secrets := schema.GroupResource{Resource: "secrets"}
 	terminating := apierrors.NewForbidden(secrets, "pullpass", errors.New("the namespace goes"))
 	terminating.ErrStatus.Details.Causes = []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}
+	forbidden := apierrors.NewForbidden(secrets, "pullpass", errors.New("no"))
 	for name, c := range map[string]struct {
 		err    error
-		gone   bool
+		gone   bool // the namespace, as our cache has it
 		result string
+		again  bool
 	}{
-		"no namespace":               {apierrors.NewNotFound(secrets, "pullpass"), true, resultFailed},
-		"a namespace on its way out": {terminating, true, resultForbidden},
-		"forbidden":                  {apierrors.NewForbidden(secrets, "pullpass", errors.New("no")), false, resultForbidden},
-		"a conflict":                 {apierrors.NewConflict(secrets, "pullpass", errors.New("changed")), false, resultFailed},
-		"too many requests":          {apierrors.NewTooManyRequestsError("later"), false, resultFailed},
-		"no answer":                  {errors.New("connection refused"), false, resultFailed},
+		"no namespace":                           {err: apierrors.NewNotFound(secrets, "pullpass"), gone: true, result: resultUnchanged},
+		"a namespace on its way out":             {err: terminating, gone: true, result: resultUnchanged},
+		"no namespace, which we know to be":      {err: apierrors.NewNotFound(secrets, "pullpass"), result: resultConflict, again: true},
+		"on its way out, though we know another": {err: terminating, result: resultConflict, again: true},
+		"forbidden":                              {err: forbidden, result: resultForbidden, again: true},
+		"a conflict":                             {err: apierrors.NewConflict(secrets, "pullpass", errors.New("changed")), result: resultConflict, again: true},
+		"a change on the way":                    {err: errChanged, result: resultConflict, again: true},
+		"too many requests":                      {err: apierrors.NewTooManyRequestsError("later"), result: resultFailed, again: true},
+		"no answer":                              {err: errors.New("connection refused"), result: resultFailed, again: true},
 	} {
-		wrapped := fmt.Errorf("applying: %w", c.err)
-		if isGone(wrapped) != c.gone || resultOf(wrapped) != c.result {
-			t.Errorf("%s: gone %t, result %s", name, isGone(wrapped), resultOf(wrapped))
+		work, events, _ := idleController(t)
+		if !c.gone {
+			add(t, work.namespaces.Informer, namespaceOf("shop", nil))
+		}
+		result, err := work.failed(t.Context(), "shop", secretState{}, nil, fmt.Errorf("applying: %w", c.err))
+		if result != c.result || (err != nil) != c.again {
+			t.Errorf("%s: result %s, %v, want %s, again: %t", name, result, err, c.result, c.again)
+		}
+		told := c.result == resultForbidden || c.result == resultFailed
+		if got := sent(events); (len(got) > 0) != told {
+			t.Errorf("%s: events %q, want one: %t", name, got, told)
 		}
 	}
-	if isGone(nil) {
-		t.Error("no error, and gone")
+}
+
+// shop labels a namespace, whose token is there already.
+func shop(t *testing.T, work *controller) {
+	t.Helper()
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	work.give(tokenOf("alice", 0), nil)
+}
+
+// TestAWriteHasADeadline has the API server ask for patience without end.
+func TestAWriteHasADeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work, events, _ := controllerOf(t, apiServer(func(*http.Request) *http.Response {
+			a := answer(http.StatusTooManyRequests, &metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonTooManyRequests, Code: 429})
+			a.Header.Set("Retry-After", "32")
+			return a
+		}))
+		defer work.queue.ShutDown()
+		defer work.tokens.queue.ShutDown()
+		shop(t, work)
+		work.queue.Add("shop")
+		began := time.Now()
+		work.processNextWorkItem(t.Context())
+		if took := time.Since(began); took > syncTimeout {
+			t.Errorf("one namespace had a worker for %s", took)
+		}
+		if n := work.queue.NumRequeues("shop"); n != 1 {
+			t.Errorf("requeued %d times, want 1", n)
+		}
+		if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed the API server did not take it within 30s") {
+			t.Errorf("events %q", got)
+		}
+	})
+}
+
+// TestANamespaceMadeAgainIsTriedAgain has the API server's own cache lag behind:
+// it takes a namespace that was made again for the one that goes.
+func TestANamespaceMadeAgainIsTriedAgain(t *testing.T) {
+	for name, refusal := range map[string]*metav1.Status{
+		"on its way out": {
+			Status: metav1.StatusFailure, Reason: metav1.StatusReasonForbidden, Code: 403, Message: "the namespace is being terminated",
+			Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{Type: corev1.NamespaceTerminatingCause}}},
+		},
+		"not there": {Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: 404, Message: "namespaces not found"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			writes := 0
+			work, events, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+				if writes++; writes == 1 {
+					return answer(int(refusal.Code), refusal)
+				}
+				return accepted(t, r, "7")
+			}))
+			shop(t, work)
+			work.queue.Add("shop")
+			work.processNextWorkItem(t.Context())
+			eventually(t, "the namespace back in the queue", func() bool { return work.queue.Len() == 1 })
+			work.processNextWorkItem(t.Context())
+			if got := sent(events); writes != 2 || len(got) != 1 || !strings.Contains(got[0], "PullSecretReady") {
+				t.Errorf("%d writes, events %q", writes, got)
+			}
+			if len(work.permissions.suspects) > 0 {
+				t.Error("permissions are suspected")
+			}
+		})
+	}
+}
+
+// TestASecondLookBeforeTheNewsWritesNothing looks at a namespace again while the
+// cache does not know of the write yet.
+func TestASecondLookBeforeTheNewsWritesNothing(t *testing.T) {
+	writes := 0
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		return accepted(t, r, "7")
+	}))
+	shop(t, work)
+	for range 3 {
+		if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := sent(events); writes != 1 || len(got) != 1 || work.status.namespaces["shop"].writes != 1 {
+		t.Errorf("%d writes, events %q, counted %d, want one of each", writes, got, work.status.namespaces["shop"].writes)
+	}
+
+	// News that says otherwise is believed: somebody deleted it at once.
+	work.pullSecretChanged("shop")
+	if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultCreated || err != nil {
+		t.Errorf("deleted: %s, %v", result, err)
+	}
+	// And when no news comes, the cache is.
+	clock.advance(settling)
+	if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultCreated && result != resultConflict || err != nil {
+		t.Errorf("without news: %s, %v", result, err)
+	}
+}
+
+// TestTwoWritersComeToRest has somebody else change the secret after every write,
+// for an hour.
+func TestTwoWritersComeToRest(t *testing.T) {
+	version, writes := 1, 0
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		version++
+		return accepted(t, r, fmt.Sprint(version))
+	}))
+	shop(t, work)
+	theirs := written(t, map[string]Token{hostA: tokenOf("bob", 0)}, nil)
+	for began := clock.now(); clock.now().Sub(began) < time.Hour; {
+		version++
+		theirs.ResourceVersion = fmt.Sprint(version)
+		add(t, work.pullSecrets, observed(t, theirs))
+		_, again, err := work.syncNamespace(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again.IsZero() {
+			again = clock.now().Add(time.Second)
+		}
+		clock.Time = earliest(again, clock.now().Add(time.Second))
+	}
+	if writes < 10 || writes > 25 {
+		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)
+	}
+	if got := sent(events); !slices.ContainsFunc(got, func(e string) bool {
+		return strings.Contains(e, "Warning ApplyFailed somebody else changes secret pullpass")
+	}) {
+		t.Errorf("events %q", got)
+	}
+	// Left alone for a while, all is forgotten.
+	clock.advance(calm)
+	if result, _, _ := work.syncNamespace(t.Context(), "shop"); result != resultUpdated {
+		t.Errorf("after a calm: %s", result)
+	}
+}
+
+// TestAWriteNamesWhatItChanges: a secret that has gone is not brought back.
+func TestAWriteNamesWhatItChanges(t *testing.T) {
+	for name, exists := range map[string]bool{"a new secret": false, "one that is known": true} {
+		var sent corev1.Secret
+		work, _, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+			body, _ := io.ReadAll(r.Body)
+			if err := json.Unmarshal(body, &sent); err != nil {
+				t.Error(err)
+			}
+			return answer(http.StatusOK, &sent)
+		}))
+		shop(t, work)
+		want := metav1.ObjectMeta{}
+		if exists {
+			clock.advance(7 * time.Hour)
+			work.give(tokenOf("alice", 6*time.Hour), nil)
+			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+			want = metav1.ObjectMeta{UID: "uid", ResourceVersion: "7"}
+		}
+		if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+		if sent.UID != want.UID || sent.ResourceVersion != want.ResourceVersion {
+			t.Errorf("%s: sent UID %q and resourceVersion %q", name, sent.UID, sent.ResourceVersion)
+		}
+	}
+}
+
+// TestExpiredEntriesStayInTheMetric looks at a namespace one of whose entries has
+// expired, while the other is good.
+func TestExpiredEntriesStayInTheMetric(t *testing.T) {
+	work, _, clock := idleController(t)
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(work.status)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
+	add(t, work.credentials, keysFor(hostA, "alice"))
+	add(t, work.credentials, keysFor(hostB, "bob"))
+	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 10*time.Hour)}, nil)))
+	work.give(Token{}, errAWS)
+	for _, at := range []time.Duration{11 * time.Hour, 12 * time.Hour, 20 * time.Hour} {
+		clock.Time = start.Add(at)
+		if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := values(t, reg, "pullpass_secrets_oldest_expiry_timestamp_seconds")[""], float64(start.Add(12*time.Hour).Unix()); got != want {
+			t.Errorf("after %s the oldest expiry is %v, want %v", at, got, want)
+		}
+	}
+	if got := values(t, reg, "pullpass_namespaces")[stateFailed]; got != 1 {
+		t.Errorf("%v namespaces failed, want 1", got)
+	}
+}
+
+// TestARefusalIsToldAtOnce: the entry is good, and will have no successor.
+func TestARefusalIsToldAtOnce(t *testing.T) {
+	work, events, clock := idleController(t)
+	shop(t, work)
+	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+	work.give(Token{}, errNo)
+	clock.advance(time.Hour)
+	if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
+		t.Fatal(err)
+	}
+	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning TokenFailed registry "+hostA+": "+errNo.Error()) || work.status.namespaces["shop"].state != stateFailed {
+		t.Errorf("state %s, events %q", work.status.namespaces["shop"].state, got)
+	}
+}
+
+func TestNoTroubleIsToldOfATokenThatJustExpired(t *testing.T) {
+	d := decide(secretState{}, []need{{registry: registryOf(hostA), token: tokenOf("alice", 0)}}, start.Add(12*time.Hour), middle)
+	if state, problems := troubleOf(d); state != statePending || len(problems) > 0 {
+		t.Errorf("state %s, problems %v", state, problems)
+	}
+}
+
+// leavingBeforeItIsHeard is an informer whose objects go just before somebody
+// listens.
+type leavingBeforeItIsHeard struct{ cache.SharedIndexInformer }
+
+func (l leavingBeforeItIsHeard) AddEventHandler(h cache.ResourceEventHandler) (cache.ResourceEventHandlerRegistration, error) {
+	for _, object := range l.GetStore().List() {
+		if err := l.GetStore().Delete(object); err != nil {
+			return nil, err
+		}
+	}
+	return l.SharedIndexInformer.AddEventHandler(h)
+}
+
+func TestACredentialThatGoesBeforeTheWorkBeginsIsNotUsed(t *testing.T) {
+	work, _, _ := idleController(t)
+	shop(t, work)
+	clear(work.tokens.registries)
+	clear(work.tokens.entries)
+	work.credentials = leavingBeforeItIsHeard{work.credentials}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := work.run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if len(work.tokens.registries) > 0 {
+		t.Errorf("tokens are kept for %v", work.tokens.registries)
 	}
 }
 

@@ -16,12 +16,18 @@ type Token struct {
 	Issued    time.Time  // when it was asked for, in whole seconds
 	Expires   time.Time  // when registries cease to accept it
 	RenewBy   time.Time  // when every secret should hold its successor
+
+	// session is when the credentials that made it end, by the clock of whoever
+	// gave them, if RenewBy is that time. A token of the same session need not be
+	// renewed any later.
+	session time.Time
 }
 
-// A TokenSource asks for a new token. Errors can be shown to users: they hold
-// nothing secret.
+// A TokenSource asks for a new token in place of the last one. It returns the
+// last one itself where a new one would have to be renewed no later. Errors can
+// be shown to users: they hold nothing secret.
 type TokenSource interface {
-	Token(ctx context.Context, request TokenRequest) (Token, error)
+	Token(ctx context.Context, request TokenRequest, last Token) (Token, error)
 }
 
 // TokenRequest says whose token is wanted, and from which API.
@@ -36,19 +42,20 @@ type TokenRequest struct {
 // usable reports whether registries accept the token at the time.
 func (t Token) usable(now time.Time) bool { return t.Auth != "" && now.Before(t.Expires) }
 
+// maxAhead is how far into the future a date may be, because the clocks of two
+// replicas differ.
+const maxAhead = 15 * time.Minute
+
+// believable reports whether something can have been issued when it says. If not,
+// a clock was ahead then and has been set right, and nobody knows when the thing
+// ends.
+func believable(issued, now time.Time) bool { return issued.Sub(now) <= maxAhead }
+
 // renewAt returns when to ask for the token's successor: well before RenewBy,
 // because every secret has to be written between the two. The jitter, from 0
 // to 1, keeps the tokens of many identities from falling due together.
 func (t Token) renewAt(jitter float64) time.Time {
 	return t.Issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.85 + 0.05*jitter)))
-}
-
-// rewriteAt returns when a secret with a token issued at the given time should
-// hold a newer one of the same kind as t. Secrets are spread, by a number from
-// 0 to 1 of their own, over the tenth of the time that ends when t's period
-// does.
-func (t Token) rewriteAt(issued time.Time, spread float64) time.Time {
-	return issued.Add(time.Duration(float64(t.RenewBy.Sub(t.Issued)) * (0.9 + 0.1*spread)))
 }
 
 // renewBy returns when a token should have a successor everywhere: at half of

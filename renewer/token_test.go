@@ -45,18 +45,12 @@ func TestRenewalsComeInOrderAndInTime(t *testing.T) {
 				t.Errorf("of %s, renewAt(%v) = %s, want %v of it", period, part, got, want)
 			}
 		}
+		e := Token{Issued: start, Expires: start.Add(2 * period), RenewBy: start.Add(period)}.entry()
 		for part, want := range map[float64]float64{0: 0.9, 0.5: 0.95, 1: 1} {
-			if got := token.rewriteAt(start, part).Sub(start); (got - time.Duration(float64(period)*want)).Abs() > time.Microsecond {
-				t.Errorf("of %s, rewriteAt(%v) = %s, want %v of it", period, part, got, want)
+			if got := (turn{spread: part}).due(e).Sub(start); (got - time.Duration(float64(period)*want)).Abs() > time.Microsecond {
+				t.Errorf("of %s, due at %v = %s, want %v of it", period, part, got, want)
 			}
 		}
-		if late := token.rewriteAt(start, 1); late.After(token.RenewBy) {
-			t.Errorf("of %s, the last secret is written %s late", period, late.Sub(token.RenewBy))
-		}
-	}
-	token := Token{Issued: start.Add(time.Hour), RenewBy: start.Add(2 * time.Hour)}
-	if got, want := token.rewriteAt(start, 0), start.Add(54*time.Minute); !got.Equal(want) {
-		t.Errorf("rewriteAt counts from %s, want from the old token's issue", got)
 	}
 }
 
@@ -69,8 +63,8 @@ func TestUsable(t *testing.T) {
 
 func TestEntryIsInWholeSecondsUTC(t *testing.T) {
 	zone := time.FixedZone("", 3600)
-	token := Token{Principal: "alice", Issued: start.In(zone), Expires: start.Add(time.Hour + 999*time.Millisecond).In(zone)}
-	if got, want := token.entry(), (entry{Principal: "alice", Issued: start, Expires: start.Add(time.Hour)}); got != want {
+	token := Token{Principal: "alice", Issued: start.In(zone), Expires: start.Add(time.Hour + 999*time.Millisecond).In(zone), RenewBy: start.Add(time.Minute + time.Millisecond).In(zone)}
+	if got, want := token.entry(), (entry{Principal: "alice", Issued: start, Expires: start.Add(time.Hour), RenewBy: start.Add(time.Minute)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"k8s.io/client-go/util/workqueue"
@@ -20,87 +21,111 @@ const (
 	lastAWSRetry  = 40 * time.Second
 
 	// tokenWorkers bounds the calls to AWS under way at once. It is far above
-	// what any installation has of identities times regions, so that an
+	// what most installations have of identities times regions, so that an
 	// endpoint that hangs holds up nobody else.
 	tokenWorkers = 64
 
 	// minRenewal keeps tokens that live for moments from being asked for in a
 	// tight loop.
 	minRenewal = 2 * time.Second
+
+	// clockCheck is how often each token is held against the wall clock, which
+	// may be set at any time without a timer noticing.
+	clockCheck = time.Minute
+
+	// sessionCheck is the least time between two looks whether there are new
+	// credentials, while a program hands out the same again.
+	sessionCheck = time.Minute
+
+	// patience is how long a registry without a token waits for a request that
+	// is to serve it too, before it makes its own.
+	patience = 2 * time.Second
 )
 
 // errPending says that a token was asked for and is not there yet.
 var errPending = errors.New("waiting for a token from AWS")
 
-// tokenKey names what one token is good for: all registries of a region, for
-// one identity.
-type tokenKey struct {
-	credential        Credential
-	partition, region string
-	public            bool
+// An observer is who tokens are for. It says which registries are still needed,
+// and is told of new tokens and new trouble.
+type observer interface {
+	wanted(ecr.Registry) bool
+	tokensChanged([]ecr.Registry)
 }
 
 // tokens keeps a token fresh for every identity and region that a registry
 // needs, with one call to AWS for each, made ahead of need. Asking it for a
 // token never waits.
+//
+// Registries whose hosts ask for another endpoint, FIPS or dual-stack, have
+// requests of their own, so that trouble with an endpoint is theirs alone.
+// While there is none, the token of the most demanding one serves all.
 type tokens struct {
 	source      TokenSource
 	credentials credentialStore
-	wanted      func(ecr.Registry) bool                      // whether anybody still needs the registry's token
-	changed     func(registries []ecr.Registry, urgent bool) // is told of new tokens and new trouble; urgent when credentials are gone
 	metrics     *metrics
 	log         *slog.Logger
-	now         func() time.Time
+	now         func() time.Time // the wall clock
 
-	queue   workqueue.TypedDelayingInterface[tokenKey]
-	backoff workqueue.TypedRateLimiter[tokenKey]
+	queue    workqueue.TypedDelayingInterface[TokenRequest]
+	backoff  workqueue.TypedRateLimiter[TokenRequest]
+	calls    atomic.Int64 // under way
+	progress *progress
 
-	mu         sync.Mutex                // guards what follows
-	registries map[ecr.Registry]assigned // every registry known
-	entries    map[tokenKey]*tokenEntry  // every token kept fresh
-}
-
-// assigned is the token that a registry uses, or why it has none.
-type assigned struct {
-	key tokenKey
-	err error
+	mu         sync.Mutex                    // guards what follows
+	registries map[ecr.Registry]TokenRequest // every registry with credentials
+	entries    map[TokenRequest]*tokenEntry  // every token kept fresh
 }
 
 type tokenEntry struct {
 	registries map[ecr.Registry]bool
-	request    TokenRequest // the last one
-	token      Token        // the last one, zero before the first
-	err        error        // of the last attempt
-	due        time.Time    // when to ask AWS next
-	failing    bool         // has been reported as without a usable token
+	token      Token    // the last one, zero before the first
+	err        error    // of the last attempt
+	due        deadline // when to ask AWS next
+	waits      deadline // when to stop waiting for a request that serves this one too; zero while it does not wait
+	told       bool     // of trouble since the last success
+}
+
+// A deadline is a moment on two clocks. The wall clock can be set, and the
+// monotonic one stands still while a machine is suspended, so it has come when
+// either says so.
+type deadline struct{ wall, monotonic time.Time }
+
+func (t *tokens) in(wait time.Duration) deadline {
+	return deadline{t.now().Add(wait), time.Now().Add(wait)}
+}
+
+func (t *tokens) left(d deadline) time.Duration {
+	return min(d.wall.Sub(t.now()), time.Until(d.monotonic))
 }
 
 func newTokens(source TokenSource, credentials credentialStore, m *metrics, log *slog.Logger) *tokens {
-	return &tokens{
+	t := &tokens{
 		source:      source,
 		credentials: credentials,
 		metrics:     m,
 		log:         log,
-		now:         time.Now,
-		queue:       workqueue.NewTypedDelayingQueue[tokenKey](),
-		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[tokenKey](firstAWSRetry, lastAWSRetry),
-		registries:  map[ecr.Registry]assigned{},
-		entries:     map[tokenKey]*tokenEntry{},
+		now:         func() time.Time { return time.Now().Round(0) },
+		queue:       workqueue.NewTypedDelayingQueue[TokenRequest](),
+		backoff:     workqueue.NewTypedItemExponentialFailureRateLimiter[TokenRequest](firstAWSRetry, lastAWSRetry),
+		registries:  map[ecr.Registry]TokenRequest{},
+		entries:     map[TokenRequest]*tokenEntry{},
 	}
+	t.progress = &progress{waiting: func() int { return t.queue.Len() + int(t.calls.Load()) }, now: time.Now}
+	return t
 }
 
 // run asks AWS for tokens as they fall due, until the context ends.
-func (t *tokens) run(ctx context.Context) {
+func (t *tokens) run(ctx context.Context, o observer) {
 	var workers sync.WaitGroup
 	for range tokenWorkers {
 		workers.Go(func() {
 			for {
-				key, shutdown := t.queue.Get()
+				request, shutdown := t.queue.Get()
 				if shutdown {
 					return
 				}
-				t.renew(ctx, key)
-				t.queue.Done(key)
+				t.renew(ctx, request, o)
+				t.queue.Done(request)
 			}
 		})
 	}
@@ -109,21 +134,21 @@ func (t *tokens) run(ctx context.Context) {
 	workers.Wait()
 }
 
+// live returns an error when tokens are to be fetched and no call has ended for
+// longer than any can take. Lateness alone is AWS's trouble, and no reason to
+// start anew.
+func (t *tokens) live() error { return t.progress.live("calls to AWS") }
+
 // token returns the registry's token, if there is one that registries still
 // accept. The error says why there is none, or none newer: a [noCredentialsError],
 // [errPending] or what AWS said.
 func (t *tokens) token(r ecr.Registry) (Token, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	a, known := t.registries[r]
-	if !known {
-		a = t.assignLocked(r)
-	}
-	if a.err != nil {
-		return Token{}, a.err
-	}
-	e := t.entries[a.key]
+	e, err := t.entryLocked(r)
 	switch {
+	case err != nil:
+		return Token{}, err
 	case e.token.usable(t.now()):
 		return e.token, e.err
 	case e.err != nil:
@@ -138,184 +163,212 @@ func (t *tokens) prefetch(registries []ecr.Registry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, r := range registries {
-		if _, known := t.registries[r]; !known {
-			t.assignLocked(r)
-		}
+		_, _ = t.entryLocked(r) // without credentials there is nothing to fetch
 	}
 }
 
-// credentialChanged looks up a registry's credential again.
-func (t *tokens) credentialChanged(r ecr.Registry) {
+// credentialChanged looks up a registry's credential again, and reports whether
+// that changed anything.
+func (t *tokens) credentialChanged(r ecr.Registry) bool {
 	t.mu.Lock()
+	defer t.mu.Unlock()
 	before, known := t.registries[r]
-	changed := !known || before != t.lookUp(r)
-	if changed {
-		t.releaseLocked(r)
-		t.assignLocked(r)
+	request, err := t.request(r)
+	if known && err == nil && request == before {
+		return false
 	}
-	gone := isNoCredentials(t.registries[r].err)
-	t.mu.Unlock()
-	if changed {
-		t.changed([]ecr.Registry{r}, gone)
+	// What is known of the old token stays in the metric until there is another:
+	// secrets go on holding it. Without credentials they do not.
+	t.releaseLocked(r)
+	if isNoCredentials(err) {
+		t.metrics.tokenExpiry.DeleteLabelValues(r.String())
 	}
+	_, _ = t.entryLocked(r) // the error is what namespaces are told by token
+	return true
 }
 
-// lookUp finds which token opens a registry.
-func (t *tokens) lookUp(r ecr.Registry) assigned {
+// request returns the request whose token opens a registry.
+func (t *tokens) request(r ecr.Registry) (TokenRequest, error) {
 	credential, err := t.credentials.of(r)
 	if err != nil {
-		return assigned{err: err}
+		return TokenRequest{}, err
 	}
-	return assigned{key: tokenKey{credential: credential, partition: r.Partition(), region: r.Region(), public: r.Public()}}
+	return TokenRequest{Credential: credential, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}, nil
 }
 
-// assignLocked decides which token a registry uses, and has it fetched.
-func (t *tokens) assignLocked(r ecr.Registry) assigned {
-	a := t.lookUp(r)
-	t.registries[r] = a
-	if a.err != nil {
-		return a
+// entryLocked returns the entry that a registry uses. The first time it has the
+// token fetched, unless a request that serves it too was made already.
+func (t *tokens) entryLocked(r ecr.Registry) (*tokenEntry, error) {
+	if request, ok := t.registries[r]; ok {
+		return t.entries[request], nil
 	}
-	e, ok := t.entries[a.key]
+	request, err := t.request(r)
+	if err != nil {
+		return nil, err
+	}
+	e, ok := t.entries[request]
 	if !ok {
-		e = &tokenEntry{registries: map[ecr.Registry]bool{}, due: t.now()}
-		t.entries[a.key] = e
+		e = &tokenEntry{registries: map[ecr.Registry]bool{}, due: t.in(0)}
+		for other, o := range t.entries {
+			if other.covers(request) && o.token.usable(t.now()) {
+				e.token, e.due = o.token, o.due
+			}
+		}
+		t.entries[request] = e
 	}
+	t.registries[r] = request
 	e.registries[r] = true
-	if !e.request.covers(e.needs(a.key)) {
-		e.due = t.now()
-	}
 	if e.token.Auth != "" {
 		t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(e.token.Expires.Unix()))
 	}
-	t.queue.Add(a.key)
-	return a
+	t.queue.Add(request)
+	return e, nil
 }
 
-// needs returns what to ask AWS for. One token opens FIPS, dual-stack and plain
-// hosts alike, so it is fetched in the way that the most demanding of them asks
-// for.
-func (e *tokenEntry) needs(key tokenKey) TokenRequest {
-	request := TokenRequest{Credential: key.credential, Region: key.region, Public: key.public}
-	for r := range e.registries {
-		request.FIPS = request.FIPS || r.FIPS()
-		request.DualStack = request.DualStack || r.DualStack()
-	}
-	return request
-}
-
-// covers reports whether a token fetched this way does for what is needed.
-func (r TokenRequest) covers(needs TokenRequest) bool {
-	return (r.FIPS || !needs.FIPS) && (r.DualStack || !needs.DualStack)
+// covers reports whether a token for one request serves another: it is the
+// same identity's and region's, and was asked for in a way that is at least as
+// demanding.
+func (r TokenRequest) covers(other TokenRequest) bool {
+	return r.Credential == other.Credential && r.Region == other.Region && r.Public == other.Public &&
+		(r.FIPS || !other.FIPS) && (r.DualStack || !other.DualStack)
 }
 
 // releaseLocked forgets which token a registry uses. A token that nobody uses
 // any more is dropped.
 func (t *tokens) releaseLocked(r ecr.Registry) {
-	a, known := t.registries[r]
+	request, known := t.registries[r]
 	if !known {
 		return
 	}
 	delete(t.registries, r)
-	t.metrics.tokenExpiry.DeleteLabelValues(r.String())
-	if e, ok := t.entries[a.key]; ok && a.err == nil {
-		delete(e.registries, r)
-		if len(e.registries) == 0 {
-			delete(t.entries, a.key)
-			t.backoff.Forget(a.key)
-		}
+	e := t.entries[request]
+	delete(e.registries, r)
+	if len(e.registries) == 0 {
+		delete(t.entries, request)
+		t.backoff.Forget(request)
 	}
 }
 
 // renew asks AWS for a token if it is due, and says when to come back.
-func (t *tokens) renew(ctx context.Context, key tokenKey) {
-	e, request, ok := t.take(key)
+func (t *tokens) renew(ctx context.Context, request TokenRequest, o observer) {
+	e, last, ok := t.take(request, o)
 	if !ok {
 		return
 	}
-	token, err := t.source.Token(ctx, request)
+	t.calls.Add(1)
+	token, err := t.source.Token(ctx, request, last)
+	t.calls.Add(-1)
+	t.progress.made()
 	if ctx.Err() != nil {
 		return
 	}
-	registries, report := t.put(key, e, request, token, err)
 	switch {
-	case len(registries) == 0: // nobody wants it any more
-	case err != nil:
-		t.log.Warn("cannot get a token", "registries", len(registries), "region", key.region, "error", err)
+	case err == nil && token == last:
+		t.log.Debug("the credentials are still those of the last token", "region", request.Region, "renewBy", token.RenewBy)
+	case err == nil:
+		t.log.Info("got a token", "region", request.Region, "principal", token.Principal, "expires", token.Expires, "renewBy", token.RenewBy)
 	default:
-		t.log.Info("got a token", "registries", len(registries), "region", key.region, "principal", token.Principal, "expires", token.Expires, "renewBy", token.RenewBy)
+		t.log.Warn("cannot get a token", "region", request.Region, "error", err)
 	}
-	if report {
-		t.changed(registries, false)
+	if registries := t.put(request, e, last, token, err); len(registries) > 0 {
+		o.tokensChanged(registries)
 	}
 }
 
-// take returns the entry of a key and what to ask AWS for, if it is due and
-// somebody still wants it.
-func (t *tokens) take(key tokenKey) (*tokenEntry, TokenRequest, bool) {
+// take returns the entry of a request and the token to be replaced, if that is due
+// and somebody still wants it.
+func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Token, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e, ok := t.entries[key]
+	e, ok := t.entries[request]
 	if !ok {
-		return nil, TokenRequest{}, false
-	}
-	if wait := e.due.Sub(t.now()); wait > 0 {
-		t.queue.AddAfter(key, wait)
-		return nil, TokenRequest{}, false
-	}
-	for r := range e.registries {
-		if !t.wanted(r) {
-			t.releaseLocked(r)
-		}
-	}
-	e.request = e.needs(key)
-	return e, e.request, t.entries[key] == e
-}
-
-// put stores the outcome of a call. It returns the registries that it concerns,
-// none when nobody wants it any more, and whether anybody needs to know.
-func (t *tokens) put(key tokenKey, e *tokenEntry, request TokenRequest, token Token, err error) (registries []ecr.Registry, report bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.entries[key] != e {
-		return nil, false // the credential went away meanwhile
-	}
-	for r := range e.registries {
-		registries = append(registries, r)
+		return nil, Token{}, false
 	}
 	now := t.now()
-	var wait time.Duration
+	if wait := t.left(e.due); wait > 0 && !e.outOfTime(now) {
+		t.queue.AddAfter(request, min(wait, clockCheck))
+		return nil, Token{}, false
+	}
+	for r := range e.registries {
+		if !o.wanted(r) {
+			t.releaseLocked(r)
+			t.metrics.tokenExpiry.DeleteLabelValues(r.String())
+		}
+	}
+	if t.entries[request] != e {
+		return nil, Token{}, false
+	}
+	// One call for all: the request that serves this one too goes first.
+	if e.waits == (deadline{}) {
+		e.waits = t.in(patience)
+	}
+	if wait := t.left(e.waits); wait > 0 {
+		for other, leader := range t.entries {
+			if other != request && other.covers(request) && leader.err == nil {
+				leader.due = t.in(0)
+				t.queue.Add(other)
+				t.queue.AddAfter(request, wait)
+				return nil, Token{}, false
+			}
+		}
+	}
+	if now.Before(e.token.RenewBy) && !e.outOfTime(now) {
+		last = e.token
+	}
+	return e, last, true
+}
+
+// outOfTime reports whether the clock was set so that the token of an entry is of
+// no use, or is not what it seems.
+func (e *tokenEntry) outOfTime(now time.Time) bool {
+	return e.err == nil && !(e.token.usable(now) && believable(e.token.Issued, now))
+}
+
+// put stores the outcome of a call. It returns the registries whose namespaces
+// need to know: none when nobody wants the token any more, or when trouble is no
+// news.
+func (t *tokens) put(request TokenRequest, e *tokenEntry, last, token Token, err error) (registries []ecr.Registry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.entries[request] != e {
+		return nil // the credential went away meanwhile
+	}
+	now := t.now()
 	if err != nil {
-		wait = time.Duration(float64(t.backoff.When(key)) * (0.5 + rand.Float64()/2))
-		without := !e.token.usable(now)
-		report = without && !e.failing
-		e.err, e.failing = err, without
-	} else {
-		wait = max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
-		report = true
-		e.token, e.err, e.failing = token, nil, false
-		t.backoff.Forget(key)
-		for _, r := range registries {
+		wait := max(time.Duration(float64(t.backoff.When(request))*(0.5+rand.Float64()/2)), retryAfter(err))
+		e.err, e.due = err, t.in(wait)
+		t.queue.AddAfter(request, min(wait, clockCheck))
+		for other := range t.entries {
+			if other != request && request.covers(other) {
+				t.queue.Add(other) // it need not wait for this one any longer
+			}
+		}
+		if !e.told && (isRefused(err) || !e.token.usable(now)) {
+			e.told = true
+			for r := range e.registries {
+				registries = append(registries, r)
+			}
+		}
+		return registries
+	}
+	wait := max(token.renewAt(rand.Float64()).Sub(now), minRenewal)
+	if token == last {
+		wait = max(token.RenewBy.Sub(now)/2, sessionCheck)
+	}
+	for other, o := range t.entries {
+		if !request.covers(other) {
+			continue
+		}
+		news := o.token != token || o.err != nil
+		o.token, o.err, o.told, o.due, o.waits = token, nil, false, t.in(wait), deadline{}
+		t.backoff.Forget(other)
+		t.queue.AddAfter(other, min(wait, clockCheck))
+		for r := range o.registries {
+			if news {
+				registries = append(registries, r)
+			}
 			t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(token.Expires.Unix()))
 		}
 	}
-	if !request.covers(e.needs(key)) {
-		wait = 0 // a registry joined meanwhile that wants it otherwise
-	}
-	e.due = now.Add(wait)
-	t.queue.AddAfter(key, wait)
-	return registries, report
-}
-
-// overdue returns an error when a token should have been asked for a while ago
-// and was not: the loop that does so is stuck.
-func (t *tokens) overdue(tolerance time.Duration) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range t.entries {
-		if late := t.now().Sub(e.due); late > tolerance {
-			return errors.New("the renewal of a token is overdue by " + late.Round(time.Second).String())
-		}
-	}
-	return nil
+	return registries
 }

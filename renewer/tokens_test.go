@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,10 +24,11 @@ import (
 )
 
 const (
-	hostAFIPS      = "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"
-	hostADualStack = "111111111111.dkr-ecr.us-east-1.on.aws"
-	hostGov        = "111111111111.dkr.ecr.us-gov-west-1.amazonaws.com"
-	hostPublic     = "public.ecr.aws"
+	hostAFIPS          = "111111111111.dkr.ecr-fips.us-east-1.amazonaws.com"
+	hostADualStack     = "111111111111.dkr-ecr.us-east-1.on.aws"
+	hostADualStackFIPS = "111111111111.dkr-ecr-fips.us-east-1.on.aws"
+	hostGov            = "111111111111.dkr.ecr.us-gov-west-1.amazonaws.com"
+	hostPublic         = "public.ecr.aws"
 )
 
 // values returns the values of a metric by its labels' values.
@@ -81,7 +84,16 @@ func (c credentialStore) put(s *corev1.Secret) {
 // tokenFunc is a [TokenSource].
 type tokenFunc func(context.Context, TokenRequest) (Token, error)
 
-func (f tokenFunc) Token(ctx context.Context, r TokenRequest) (Token, error) { return f(ctx, r) }
+// lastFunc is a [TokenSource] that looks at the last token.
+type lastFunc func(context.Context, TokenRequest, Token) (Token, error)
+
+func (f lastFunc) Token(ctx context.Context, r TokenRequest, last Token) (Token, error) {
+	return f(ctx, r, last)
+}
+
+func (f tokenFunc) Token(ctx context.Context, r TokenRequest, _ Token) (Token, error) {
+	return f(ctx, r)
+}
 
 // goodToken answers with a token that lives 12 hours from now.
 func goodToken(_ context.Context, r TokenRequest) (Token, error) {
@@ -89,7 +101,8 @@ func goodToken(_ context.Context, r TokenRequest) (Token, error) {
 	return Token{Auth: "auth", Principal: r.Credential.AccessKeyID, Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
 }
 
-// call is a call to AWS, notice one of changed.
+// call is a call to AWS, notice what its observer is told, or what comes of a
+// changed credential: urgent when it is gone.
 type call struct {
 	at      time.Duration
 	request TokenRequest
@@ -110,7 +123,7 @@ type running struct {
 
 	mu      sync.Mutex
 	began   time.Time
-	answer  tokenFunc
+	answer  TokenSource
 	calls   []call
 	notices []notice
 	nobody  map[ecr.Registry]bool // wants these
@@ -118,34 +131,19 @@ type running struct {
 
 func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 	r := &running{reg: prometheus.NewRegistry(), began: time.Now(), answer: answer, nobody: map[ecr.Registry]bool{}}
-	source := tokenFunc(func(ctx context.Context, request TokenRequest) (Token, error) {
+	source := lastFunc(func(ctx context.Context, request TokenRequest, last Token) (Token, error) {
 		r.mu.Lock()
 		r.calls = append(r.calls, call{time.Since(r.began), request})
 		answer := r.answer
 		r.mu.Unlock()
-		return answer(ctx, request)
+		return answer.Token(ctx, request, last)
 	})
 	r.tokens = newTokens(source, store, newMetrics(r.reg), slog.New(slog.NewTextHandler(&r.log, nil)))
-	r.wanted = func(registry ecr.Registry) bool {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return !r.nobody[registry]
-	}
-	r.changed = func(registries []ecr.Registry, urgent bool) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		var hosts []string
-		for _, registry := range registries {
-			hosts = append(hosts, registry.String())
-		}
-		slices.Sort(hosts)
-		r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), urgent})
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		r.run(ctx)
+		r.run(ctx, r)
 	}()
 	t.Cleanup(func() {
 		cancel()
@@ -154,8 +152,37 @@ func runTokens(t *testing.T, store credentialStore, answer tokenFunc) *running {
 	return r
 }
 
+// wanted implements [observer].
+func (r *running) wanted(registry ecr.Registry) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.nobody[registry]
+}
+
+// tokensChanged implements [observer].
+func (r *running) tokensChanged(registries []ecr.Registry) { r.notice(registries, false) }
+
+func (r *running) notice(registries []ecr.Registry, urgent bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var hosts []string
+	for _, registry := range registries {
+		hosts = append(hosts, registry.String())
+	}
+	slices.Sort(hosts)
+	r.notices = append(r.notices, notice{time.Since(r.began), strings.Join(hosts, " "), urgent})
+}
+
+// credentialChanged tells of a changed credential, as the controller does.
+func (r *running) credentialChanged(registry ecr.Registry) {
+	if r.tokens.credentialChanged(registry) {
+		_, err := r.credentials.of(registry)
+		r.notice([]ecr.Registry{registry}, isNoCredentials(err))
+	}
+}
+
 // answers changes how AWS answers from now on.
-func (r *running) answers(f tokenFunc) {
+func (r *running) answers(f TokenSource) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = f
@@ -252,7 +279,10 @@ func TestRegistriesShareCalls(t *testing.T) {
 		calls int
 	}{
 		"two accounts of a region":                 {hosts: []string{hostA, hostB}, calls: 1},
-		"a plain, a FIPS and a dual-stack host":    {hosts: []string{hostA, hostAFIPS, hostADualStack}, calls: 1},
+		"a plain and a FIPS host":                  {hosts: []string{hostA, hostAFIPS}, calls: 1},
+		"a plain and a dual-stack host":            {hosts: []string{hostADualStack, hostA}, calls: 1},
+		"a host of each kind":                      {hosts: []string{hostA, hostAFIPS, hostADualStack, hostADualStackFIPS}, calls: 1},
+		"a FIPS and a dual-stack host":             {hosts: []string{hostAFIPS, hostADualStack}, calls: 2}, // neither's endpoint will do for the other
 		"two regions":                              {hosts: []string{hostA, hostC}, calls: 2},
 		"two partitions":                           {hosts: []string{hostA, hostGov}, calls: 2},
 		"a private and the public one of a region": {hosts: []string{hostA, hostPublic}, calls: 2},
@@ -298,7 +328,6 @@ func TestRequestsFollowTheRegistries(t *testing.T) {
 		"plain":                   {[]string{hostA}, TokenRequest{Credential: alice, Region: "us-east-1"}},
 		"FIPS":                    {[]string{hostA, hostAFIPS, hostB}, TokenRequest{Credential: alice, Region: "us-east-1", FIPS: true}},
 		"dual-stack":              {[]string{hostADualStack, hostA}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true}},
-		"FIPS and dual-stack":     {[]string{hostADualStack, hostAFIPS}, TokenRequest{Credential: alice, Region: "us-east-1", DualStack: true, FIPS: true}},
 		"public":                  {[]string{hostPublic}, TokenRequest{Credential: alice, Region: "us-east-1", Public: true}},
 		"another region's, alone": {[]string{hostC}, TokenRequest{Credential: alice, Region: "eu-west-1"}},
 	} {
@@ -338,9 +367,8 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			r.prefetch([]ecr.Registry{registryOf(hostA)})
 			r.wantCalls(t, 1)
 			time.Sleep(time.Hour)
-			// The token that is there opens it too, and serves until the next comes.
-			if token, err := r.token(registryOf(c.host)); token.Auth == "" || err != nil {
-				t.Errorf("at once: %+v, %v", token, err)
+			if _, err := r.token(registryOf(c.host)); !errors.Is(err, errPending) {
+				t.Errorf("at once: %v", err)
 			}
 			calls, notices := r.happened()
 			if len(calls) != 1 || !c.meets(calls[0].request) {
@@ -349,6 +377,10 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			if want := []notice{{at: time.Hour, hosts: c.host + " " + hostA}}; !slices.Equal(notices, want) {
 				t.Errorf("notices %+v, want %+v", notices, want)
 			}
+			time.Sleep(5*time.Hour + 30*time.Minute) // the end of the renewal's window
+			if calls := r.wantCalls(t, 1); !c.meets(calls[0].request) {
+				t.Errorf("renewed by %+v, want one call for both", calls[0].request)
+			}
 		})
 		run("while the call is under way", func(t *testing.T) {
 			release := make(chan struct{})
@@ -356,11 +388,11 @@ func TestMoreDemandingRegistryJoins(t *testing.T) {
 			r.prefetch([]ecr.Registry{registryOf(hostA)})
 			r.wantCalls(t, 1)
 			r.prefetch([]ecr.Registry{registryOf(c.host)})
-			r.wantCalls(t, 0)
-			close(release)
 			if calls := r.wantCalls(t, 1); !c.meets(calls[0].request) {
 				t.Errorf("asked for %+v", calls[0].request)
 			}
+			close(release)
+			r.wantCalls(t, 0)
 			time.Sleep(5 * time.Hour)
 			r.wantCalls(t, 0)
 		})
@@ -404,12 +436,12 @@ func TestAWSFails(t *testing.T) {
 		if got := r.expiries(t); len(got) > 0 {
 			t.Errorf("expiry of %v, want none", got)
 		}
-		if err := r.overdue(stuckAfter); err != nil {
+		if err := r.live(); err != nil {
 			t.Error(err)
 		}
 
 		// Tokens flow within a minute of AWS's return.
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		time.Sleep(time.Minute)
 		calls, notices = r.happened()
 		if len(calls) != 1 || len(notices) != 1 || notices[0].hosts != hostA {
@@ -417,7 +449,7 @@ func TestAWSFails(t *testing.T) {
 		}
 
 		// The next failure begins with short delays again.
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(5 * time.Hour)
 		r.happened()
 		time.Sleep(30 * time.Minute)
@@ -436,7 +468,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
 		r.wantNotices(t, notice{hosts: hostA})
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(12*time.Hour - time.Second)
 		r.wantNotices(t)
 		if token, err := r.token(registryOf(hostA)); token.Auth == "" || !errors.Is(err, errAWS) {
@@ -453,7 +485,7 @@ func TestAWSFailsUntilTheTokenExpires(t *testing.T) {
 		if got := r.expiries(t); !slices.Equal(got, []string{hostA}) {
 			t.Errorf("expiry of %v, want the one that has passed, for alerts", got)
 		}
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		time.Sleep(time.Minute)
 		if _, notices := r.happened(); len(notices) != 1 {
 			t.Errorf("notices %+v, want one of AWS's return", notices)
@@ -549,7 +581,7 @@ func TestCredentialChanges(t *testing.T) {
 		r.prefetch([]ecr.Registry{a})
 		r.wantCalls(t, 1)
 		store.put(bob)
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		r.credentialChanged(a)
 		r.happened()
 		close(release)
@@ -563,7 +595,7 @@ func TestCredentialChanges(t *testing.T) {
 		r := runTokens(t, store, hanging(release))
 		r.prefetch([]ecr.Registry{a})
 		r.wantCalls(t, 1)
-		r.answers(goodToken)
+		r.answers(tokenFunc(goodToken))
 		store.put(bob)
 		r.credentialChanged(a)
 		store.put(alice)
@@ -715,20 +747,52 @@ func TestUnwantedRegistriesAreDroppedAtTheRenewal(t *testing.T) {
 	})
 }
 
-func TestOverdue(t *testing.T) {
+func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
+	// More calls than there are workers, none of which AWS answers. Each ends
+	// when its time is up.
+	many := func() (credentialStore, []ecr.Registry) {
+		store, registries := storeOf(), []ecr.Registry{}
+		for i := range 10 * tokenWorkers {
+			host := fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i)
+			store.put(keysFor(host, fmt.Sprint(i)))
+			registries = append(registries, registryOf(host))
+		}
+		return store, registries
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store, registries := many()
+		r := runTokens(t, store, func(ctx context.Context, _ TokenRequest) (Token, error) {
+			select {
+			case <-ctx.Done():
+			case <-time.After(requestTimeout):
+			}
+			return Token{}, errAWS
+		})
+		if err := r.live(); err != nil {
+			t.Errorf("nothing to do: %v", err)
+		}
+		r.prefetch(registries)
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			synctest.Wait()
+			if err := r.live(); err != nil {
+				t.Fatalf("after %s: %v", time.Since(r.began), err)
+			}
+		}
+	})
 	synctest.Test(t, func(t *testing.T) {
 		// A source that does not come back, though its calls have a time limit.
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), hanging(nil))
-		if err := r.overdue(0); err != nil {
-			t.Errorf("nothing to do: %v", err)
-		}
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
-		time.Sleep(stuckAfter)
-		if err := r.overdue(stuckAfter); err != nil {
-			t.Errorf("too early: %v", err)
+		synctest.Wait()
+		for _, wait := range []time.Duration{0, stuckAfter} {
+			time.Sleep(wait)
+			if err := r.live(); err != nil {
+				t.Errorf("too early: %v", err)
+			}
 		}
 		time.Sleep(time.Second)
-		if err := r.overdue(stuckAfter); err == nil || !strings.Contains(err.Error(), "overdue by 3m1s") {
+		if err := r.live(); err == nil || !strings.Contains(err.Error(), "none has ended for 3m1s") {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -758,7 +822,7 @@ func TestTokensLogNothingSecret(t *testing.T) {
 		})
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
 		r.happened()
-		r.answers(failing)
+		r.answers(tokenFunc(failing))
 		time.Sleep(6 * time.Hour)
 		r.happened()
 		text := r.log.String()
@@ -771,6 +835,208 @@ func TestTokensLogNothingSecret(t *testing.T) {
 			if strings.Contains(text, secret) {
 				t.Errorf("the log holds %q: %s", secret, text)
 			}
+		}
+	})
+}
+
+// TestTroubleWithAnEndpointIsItsOwn labels a FIPS host where there is no such
+// endpoint, or one that does not answer, beside a plain one.
+func TestTroubleWithAnEndpointIsItsOwn(t *testing.T) {
+	hang := hanging(nil)
+	for name, fips := range map[string]tokenFunc{
+		"refuses": func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo },
+		"fails":   failing,
+		"hangs": func(ctx context.Context, r TokenRequest) (Token, error) {
+			ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+			defer cancel()
+			return hang(ctx, r)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := runTokens(t, storeOf(keysFor(hostA, "alice"), keysFor(hostAFIPS, "alice")), func(ctx context.Context, request TokenRequest) (Token, error) {
+					if request.FIPS {
+						return fips(ctx, request)
+					}
+					return goodToken(ctx, request)
+				})
+				r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostAFIPS)})
+				time.Sleep(patience)
+				for range 26 {
+					synctest.Wait()
+					if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
+						t.Fatalf("the plain host after %s: %+v, %v", time.Since(r.began), token, err)
+					}
+					time.Sleep(time.Hour)
+				}
+				if token, err := r.token(registryOf(hostAFIPS)); token.Auth != "" || err == nil {
+					t.Errorf("the FIPS host: %+v, %v", token, err)
+				}
+				plain := 0
+				calls, _ := r.happened()
+				for _, c := range calls {
+					if !c.request.FIPS {
+						plain++
+					}
+				}
+				if plain < 5 || plain > 6 {
+					t.Errorf("%d plain calls in 26 hours, want one for each renewal", plain)
+				}
+
+				// When the endpoint is there, one call does for both again.
+				r.answers(tokenFunc(goodToken))
+				time.Sleep(time.Minute)
+				if token, err := r.token(registryOf(hostAFIPS)); token.Auth == "" || err != nil {
+					t.Errorf("the FIPS host afterwards: %+v, %v", token, err)
+				}
+				r.happened()
+				time.Sleep(5*time.Hour + 30*time.Minute)
+				if calls := r.wantCalls(t, 1); !calls[0].request.FIPS {
+					t.Errorf("renewed by %+v", calls[0].request)
+				}
+			})
+		})
+	}
+}
+
+// TestTheWallClockIsSet moves the wall clock under tokens, whose timers do not
+// notice.
+func TestTheWallClockIsSet(t *testing.T) {
+	for name, step := range map[string]time.Duration{
+		"beyond the token's end": 13 * time.Hour,
+		"beyond its renewal":     6 * time.Hour,
+		"back by ten hours":      -10 * time.Hour,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var ahead atomic.Int64
+				wall := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())).Round(0) }
+				issue := func(context.Context, TokenRequest) (Token, error) {
+					now := wall()
+					return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
+				}
+				r := runTokens(t, storeOf(keysFor(hostA, "alice")), issue)
+				r.now = wall
+				r.prefetch([]ecr.Registry{registryOf(hostA)})
+				time.Sleep(time.Hour)
+				r.wantCalls(t, 1)
+				ahead.Store(int64(step))
+				time.Sleep(clockCheck)
+				calls, notices := r.happened()
+				if len(calls) != 1 || len(notices) != 1 {
+					t.Fatalf("calls %+v, notices %+v, want one of each", calls, notices)
+				}
+				if token, err := r.token(registryOf(hostA)); err != nil || !token.usable(wall()) || token.Issued.After(wall()) {
+					t.Errorf("token %+v, %v", token, err)
+				}
+				time.Sleep(5 * time.Hour)
+				r.wantCalls(t, 0)
+			})
+		})
+	}
+}
+
+// TestABadRotationIsTold gives a registry keys that AWS refuses, while pull
+// secrets hold a good token of the keys before.
+func TestABadRotationIsTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := storeOf(keysFor(hostA, "alice"))
+		r := runTokens(t, store, goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		expiry := func() float64 { return values(t, r.reg, "pullpass_registry_token_expiry_timestamp_seconds")[hostA] }
+		before := expiry()
+		time.Sleep(time.Hour)
+		store.put(keysFor(hostA, "mallory"))
+		r.answers(tokenFunc(func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo }))
+		r.credentialChanged(registryOf(hostA))
+		r.wantNotices(t, notice{at: time.Hour, hosts: hostA}, notice{at: time.Hour, hosts: hostA}) // of the change, and of the refusal
+		if got := expiry(); got != before {
+			t.Errorf("the registry's expiry is %v, want that of the token before, %v", got, before)
+		}
+		time.Sleep(time.Hour)
+		r.wantNotices(t) // once is enough
+		store.put(keysFor(hostA, "bob"))
+		r.answers(tokenFunc(goodToken))
+		r.credentialChanged(registryOf(hostA))
+		r.happened()
+		if got := expiry(); got <= before {
+			t.Errorf("the registry's expiry is %v, want a later one than %v", got, before)
+		}
+	})
+}
+
+// TestARefusalIsToldWhileTheTokenIsGood has AWS turn keys down that it took before.
+func TestARefusalIsToldWhileTheTokenIsGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		r.answers(tokenFunc(func(context.Context, TokenRequest) (Token, error) { return Token{}, errNo }))
+		time.Sleep(6 * time.Hour)
+		if _, notices := r.happened(); len(notices) != 1 {
+			t.Errorf("notices %+v, want one", notices)
+		}
+		if token, err := r.token(registryOf(hostA)); token.Auth == "" || !isRefused(err) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+}
+
+func TestAWSIsLeftAloneForAsLongAsItAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), func(context.Context, TokenRequest) (Token, error) {
+			return Token{}, awsError{text: "ThrottlingException", retryAfter: 3 * time.Minute}
+		})
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(10 * time.Minute)
+		calls, _ := r.happened()
+		if len(calls) != 4 {
+			t.Errorf("%d calls in 10 minutes, want one every 3: %+v", len(calls), calls)
+		}
+	})
+}
+
+// TestOneSessionUntilItEnds has a program hand out one session of an hour until
+// that has ended, as some that cache do.
+func TestOneSessionUntilItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		began, issued := time.Now(), 0
+		r.answers(lastFunc(func(_ context.Context, _ TokenRequest, last Token) (Token, error) {
+			now := time.Now()
+			ends := began.Add((now.Sub(began)/time.Hour + 1) * time.Hour)
+			if last.session.Equal(ends) {
+				return last, nil
+			}
+			issued++
+			return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: renewBy(now, now.Add(12*time.Hour), 0, ends), session: ends}, nil
+		}))
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		time.Sleep(24 * time.Hour)
+		calls, notices := r.happened()
+		if issued > 27 || issued < 24 || len(notices) != issued {
+			t.Errorf("%d tokens and %d notices in a day of 24 sessions, want as many", issued, len(notices))
+		}
+		if len(calls) > 24*8 {
+			t.Errorf("asked %d times for credentials in a day", len(calls))
+		}
+		if token, err := r.token(registryOf(hostA)); err != nil || token.RenewBy.Before(time.Now().Add(-2*sessionCheck)) {
+			t.Errorf("token %+v, %v", token, err)
+		}
+	})
+}
+
+func TestRegistriesWithoutCredentialsAreNotRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := runTokens(t, storeOf(), goodToken)
+		for i := range 100 {
+			if _, err := r.token(registryOf(fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i))); !isNoCredentials(err) {
+				t.Fatal(err)
+			}
+		}
+		if len(r.registries) > 0 || len(r.entries) > 0 {
+			t.Errorf("remembered %v and %v", r.registries, r.entries)
 		}
 	})
 }

@@ -35,7 +35,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, hostnam
 	flags.DurationVar(&config.RenewalInterval, "renewal-interval", 0, "renew at least this often; 0 renews at half of a token's life")
 	flags.IntVar(&config.Workers, "workers", 16, "`NUMBER` of namespaces written at once")
 	flags.BoolVar(&config.LeaderElect, "leader-elect", true, "work only while holding the lease, so that several replicas can run")
-	flags.StringVar(&config.Kubeconfig, "kubeconfig", "", "`FILE` that says how to reach the API server; without it the pod's own account is used")
+	flags.StringVar(&config.LeaseName, "lease-name", "pullpass-renewer", "`NAME` of the lease in the renewer's namespace; replicas of one installation share it")
+	flags.StringVar(&config.Kubeconfig, "kubeconfig", "", "`FILE` that says how to reach the API server; without it the pod's own account, $KUBECONFIG or ~/.kube/config")
 	flags.StringVar(&config.AdminAddress, "admin-address", ":8080", "`ADDRESS` of /metrics, /livez and /readyz")
 	return cli.Server{
 		Name:    "renewer",

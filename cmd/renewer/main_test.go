@@ -29,6 +29,7 @@ func try(t *testing.T, env map[string]string, args ...string) (code int, stdout,
 	t.Helper()
 	t.Cleanup(klog.CaptureState().Restore)
 	t.Setenv("KUBERNETES_SERVICE_HOST", "") // not in a pod
+	t.Setenv("KUBECONFIG", "/not/there")    // nor in the home of whoever runs this
 	// Whoever starts in spite of the flags has to end.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -71,6 +72,7 @@ func TestBadFlags(t *testing.T) {
 		"an impossible namespace of the pod's": {args: nil, env: map[string]string{"POD_NAMESPACE": "a_b"}, want: `--namespace="a_b": `},
 		"an impossible secret's name":          {args: []string{"--secret-name=a/b"}, want: `--secret-name="a/b": `},
 		"an impossible prefix":                 {args: []string{"--credentials-secret-prefix=x-"}, want: `--credentials-secret-prefix="x-": `},
+		"an impossible lease's name":           {args: []string{"--lease-name=A"}, want: `--lease-name="A": `},
 		"an interval that is too short":        {args: []string{"--renewal-interval=1s"}, want: "--renewal-interval=1s: want 0, or from 1m0s to 6h0m0s"},
 		"an interval without a unit":           {args: []string{"--renewal-interval=60"}, want: `invalid argument "60" for "--renewal-interval" flag: `},
 		"no workers":                           {args: []string{"--workers=0"}, want: "--workers=0: want from 1 to 256"},
@@ -78,7 +80,7 @@ func TestBadFlags(t *testing.T) {
 		"neither true nor false":               {args: []string{"--leader-elect=maybe"}, want: `invalid argument "maybe" for "--leader-elect" flag: `},
 		"a log level that is not there":        {args: []string{"--log-level=loud"}, want: `--log-level="loud": `},
 		"a log format that is not there":       {args: []string{"--log-format=xml"}, want: `--log-format="xml": `},
-		"no kubeconfig outside a pod":          {args: []string{"--kubeconfig="}, want: `--kubeconfig="": give the path of a kubeconfig, or run in a pod: `},
+		"no kubeconfig outside a pod":          {args: []string{"--kubeconfig="}, want: `--kubeconfig="": give the path of a kubeconfig, set KUBECONFIG, or run in a pod: `},
 		"a kubeconfig that is not there":       {args: []string{"--kubeconfig=/not/there"}, want: `--kubeconfig="/not/there": `},
 		"a kubeconfig that is a directory":     {args: []string{"--kubeconfig=" + directory}, want: `--kubeconfig="` + directory + `": `},
 		"a kubeconfig that is no YAML":         {args: []string{"--kubeconfig=" + file(t, "broken", "{a: [\nb: }\n")}, want: `--kubeconfig="`},

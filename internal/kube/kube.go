@@ -15,22 +15,19 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 
 	"github.com/pullpass/pullpass/internal/version"
 )
 
 // Config returns the client configuration of a component: from the kubeconfig
-// file, or from the pod that it runs in when the path is empty. Requests are
-// not limited on our side; the API server's own fairness does that.
+// file; when the path is empty, from the pod that it runs in, or else from
+// $KUBECONFIG or ~/.kube/config, as client-go's own programs do. Requests are not
+// limited on our side; the API server's own fairness does that.
 func Config(kubeconfig, component string) (*rest.Config, error) {
-	var cfg *rest.Config
-	var err error
-	if kubeconfig == "" {
-		if cfg, err = rest.InClusterConfig(); err != nil {
-			return nil, fmt.Errorf(`--kubeconfig="": give the path of a kubeconfig, or run in a pod: %w`, err)
-		}
-	} else if cfg, err = clientcmd.BuildConfigFromFlags("", kubeconfig); err != nil {
-		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
+	cfg, err := load(kubeconfig)
+	if err != nil {
+		return nil, err
 	}
 	if _, err := rest.TLSConfigFor(cfg); err != nil {
 		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
@@ -39,6 +36,26 @@ func Config(kubeconfig, component string) (*rest.Config, error) {
 	cfg.QPS = -1
 	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	return cfg, nil
+}
+
+func load(kubeconfig string) (*rest.Config, error) {
+	rules := &clientcmd.ClientConfigLoadingRules{ExplicitPath: kubeconfig}
+	if kubeconfig == "" {
+		cfg, inPod := rest.InClusterConfig()
+		if inPod == nil {
+			return cfg, nil
+		}
+		rules = clientcmd.NewDefaultClientConfigLoadingRules()
+		rules.WarnIfAllMissing = false
+		if found, err := rules.Load(); err == nil && clientcmdapi.IsConfigEmpty(found) {
+			return nil, fmt.Errorf(`--kubeconfig="": give the path of a kubeconfig, set KUBECONFIG, or run in a pod: %w`, inPod)
+		}
+	}
+	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, nil).ClientConfig()
+	if err != nil {
+		return nil, fmt.Errorf("--kubeconfig=%q: %w", kubeconfig, err)
+	}
 	return cfg, nil
 }
 

@@ -66,7 +66,8 @@ type Filter struct {
 	Principal string // an ARN, as in Call
 	Region    string
 	Registry  string
-	Status    int // unused by Fail
+	Host      string // as in Call
+	Status    int    // unused by Fail
 }
 
 func (f Filter) matches(c *Call) bool {
@@ -74,6 +75,7 @@ func (f Filter) matches(c *Call) bool {
 		(f.Principal == "" || f.Principal == c.Principal) &&
 		(f.Region == "" || f.Region == c.Region) &&
 		(f.Registry == "" || f.Registry == c.Registry) &&
+		(f.Host == "" || f.Host == c.Host) &&
 		(f.Status == 0 || f.Status == c.Status)
 }
 

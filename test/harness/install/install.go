@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
@@ -29,7 +30,7 @@ const certManagerGroup = "cert-manager.io"
 // Options say what to install.
 type Options struct {
 	Name      string         // of the release
-	Namespace string         // of the release; it is created
+	Namespace string         // of the release; it is created unless it is there
 	Values    map[string]any // for the chart
 	Programs  string         // folder with the renewer and the webhook
 	Dir       string         // for certificates, kubeconfigs and logs
@@ -81,7 +82,7 @@ func Install(ctx context.Context, c *cluster.Cluster, o Options) (*Release, erro
 			}
 		}
 	}
-	if _, err := c.CreateNamespace(ctx, o.Namespace, nil); err != nil {
+	if _, err := c.CreateNamespace(ctx, o.Namespace, nil); err != nil && !apierrors.IsAlreadyExists(err) {
 		return nil, err
 	}
 	if err := c.Apply(ctx, r.Objects); err != nil {

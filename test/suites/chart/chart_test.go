@@ -320,7 +320,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 func TestMadeByOthers(t *testing.T) {
 	out := template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"], "--set", "renewer.flowSchema.enabled=true,rbac.create=true")
 	for text, count := range map[string]int{
-		"name: puller\n":                                  4, // two bindings', the FlowSchema's and the other's own
+		"name: puller\n":                                  5, // two bindings', two FlowSchemas' and the other's own
 		"name: injector\n":                                2,
 		"serviceAccountName: puller\n":                    1,
 		"serviceAccountName: injector\n":                  1,

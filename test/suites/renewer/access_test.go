@@ -1,8 +1,12 @@
 package renewer
 
 import (
+	"context"
+	"errors"
+	"fmt"
 	"testing"
 
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -10,7 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
+	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 )
 
@@ -74,7 +80,7 @@ func TestAccess(t *testing.T) {
 		"the renewer lists the credentials":             list(renewer, w.Release.Namespace, metav1.ListOptions{}),
 		"the renewer watches the credentials":           watch(renewer, w.Release.Namespace, metav1.ListOptions{}),
 		"the renewer lists namespaces":                  namespaces(renewer),
-		"the renewer reads its lease, once it is there": ignoreNotFound(lease("pullpass-renewer")),
+		"the renewer reads its lease, once it is there": ignoreNotFound(lease(w.leaseName())),
 		"the webhook lists namespaces":                  namespaces(webhook),
 	} {
 		if err != nil {
@@ -158,9 +164,117 @@ func TestRolesTakenAway(t *testing.T) {
 		return err
 	})
 	w.WaitUnready(renewer, "restore the renewer's roles")
+
+	// It is not the namespace's going that mends it, nor does it take a write.
+	w.Must(w.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
+	w.Eventually("the namespace gone", func() error {
+		_, err := w.Client.CoreV1().Namespaces().Get(t.Context(), namespace, metav1.GetOptions{})
+		if err == nil {
+			return errors.New("it is there")
+		}
+		return ignoreNotFound(err)
+	})
+	w.WaitUnready(renewer, "restore the renewer's roles")
 	role.Rules = rules
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
 	w.Must(err)
-	w.WaitSecret(namespace, hostA)
 	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+	w.WaitSecret(w.Namespace(hostA), hostA)
+}
+
+// TestOneTenantsPolicy has a policy of the cluster refuse the secret in one
+// namespace, in words that sound like a missing role's. That is no reason to be
+// unready.
+func TestOneTenantsPolicy(t *testing.T) {
+	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	policies, bindings := w.Client.AdmissionregistrationV1().ValidatingAdmissionPolicies(), w.Client.AdmissionregistrationV1().ValidatingAdmissionPolicyBindings()
+	name := "tenant-" + w.Release.Name
+	reason := metav1.StatusReasonForbidden
+	refused := w.Namespace()
+	_, err := policies.Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicySpec{
+			MatchConstraints: &admissionregistrationv1.MatchResources{
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: refused}},
+				ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+					Operations: []admissionregistrationv1.OperationType{"CREATE"},
+					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+				}}},
+			},
+			Validations: []admissionregistrationv1.Validation{{Expression: "false", Message: "you cannot patch resource secrets here", Reason: &reason}},
+		},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	_, err = bindings.Create(t.Context(), &admissionregistrationv1.ValidatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.ValidatingAdmissionPolicyBindingSpec{
+			PolicyName: name, ValidationActions: []admissionregistrationv1.ValidationAction{admissionregistrationv1.Deny},
+		},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	t.Cleanup(func() {
+		w.Must(bindings.Delete(context.Background(), name, metav1.DeleteOptions{}))
+		w.Must(policies.Delete(context.Background(), name, metav1.DeleteOptions{}))
+	})
+	w.Eventually("the policy to be in force", func() error {
+		s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}}
+		if _, err := w.Client.CoreV1().Secrets(refused).Create(t.Context(), s, metav1.CreateOptions{}); !apierrors.IsForbidden(err) {
+			return fmt.Errorf("%w, want it forbidden", err)
+		}
+		return nil
+	})
+	w.label(refused, fixture.True(hostA))
+	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here")
+	w.Eventually("the renewer asked for its permissions", func() error {
+		events, err := w.Cluster.AuditEvents()
+		if err == nil && len(cluster.AuditFilter{UserAgent: "pullpass-renewer/", Resource: "selfsubjectaccessreviews"}.Select(events)) == 0 {
+			err = errNone
+		}
+		return err
+	})
+	if status, body, err := renewer.Get(t.Context(), "/readyz"); err != nil || status != 200 {
+		t.Errorf("one tenant's policy makes the renewer unready: %s%v", body, err)
+	}
+}
+
+// TestLeasesHaveAPriorityLevelOfTheirOwn looks at which FlowSchema the API server
+// counts the renewer's requests to.
+func TestLeasesHaveAPriorityLevelOfTheirOwn(t *testing.T) {
+	w := world(t, nil)
+	account, err := w.Release.AccountConfig(t.Context(), "renewer")
+	w.Must(err)
+	client, err := rest.HTTPClientFor(account)
+	w.Must(err)
+	schemaOf := func(path string) string {
+		t.Helper()
+		response, err := client.Get(account.Host + path)
+		w.Must(err)
+		w.Must(response.Body.Close())
+		uid := response.Header.Get("X-Kubernetes-PF-FlowSchema-UID")
+		schemas, err := w.Client.FlowcontrolV1().FlowSchemas().List(t.Context(), metav1.ListOptions{})
+		w.Must(err)
+		for _, s := range schemas.Items {
+			if string(s.UID) == uid {
+				return s.Spec.PriorityLevelConfiguration.Name
+			}
+		}
+		return "none: " + uid
+	}
+	lease := "/apis/coordination.k8s.io/v1/namespaces/" + w.Release.Namespace + "/leases/" + w.leaseName()
+	w.Eventually("a priority level for the lease", func() error { // a new FlowSchema takes a moment
+		if got := schemaOf(lease); got != "leader-election" {
+			return fmt.Errorf("the lease's requests have %s", got)
+		}
+		return nil
+	})
+	for _, path := range []string{
+		"/api/v1/namespaces/default/secrets/" + w.SecretName,
+		"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/" + w.leaseName(),
+	} {
+		if got := schemaOf(path); got != "workload-low" {
+			t.Errorf("%s: %s, want what every account has", path, got)
+		}
+	}
 }

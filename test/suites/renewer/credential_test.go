@@ -88,6 +88,37 @@ func TestCredentialsComeRotateAndGo(t *testing.T) {
 	w.NoSecretsShown(renewer)
 }
 
+// TestABadRotationIsTold replaces good keys by some that AWS does not know. The
+// good token stays, and everybody is told at once.
+func TestABadRotationIsTold(t *testing.T) {
+	w := world(t, nil)
+	renewer := w.Renewer()
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	namespace := w.Namespace(hostA)
+	before := w.WaitSecret(namespace, hostA)
+	expiry := func() float64 {
+		t.Helper()
+		value, err := renewer.Metric(t.Context(), "pullpass_registry_token_expiry_timestamp_seconds", "registry", hostA)
+		w.Must(err)
+		return value
+	}
+	good := expiry()
+
+	w.Credential(hostA, map[string]string{"aws_access_key_id": "AKIAUNKNOWN", "aws_secret_access_key": "of-nobody"})
+	w.WaitEvent(namespace, "TokenFailed", "UnrecognizedClientException")
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
+	if got := expiry(); got != good {
+		t.Errorf("the registry's token expires at %v, want as before at %v", got, good)
+	}
+	if after := w.Secret(namespace); after.ResourceVersion != before.ResourceVersion {
+		t.Error("the good entry was touched")
+	}
+
+	w.Credential(hostA, fixture.Keys(w.User("bob")))
+	w.WaitOtherToken(namespace, hostA, before)
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "ready")
+}
+
 // TestEatrSecrets runs on the credential secrets of an eatr installation.
 func TestEatrSecrets(t *testing.T) {
 	w := world(t, map[string]any{"credentials": map[string]any{"secretPrefix": "eatr-aws-credentials"}})

@@ -92,6 +92,24 @@ func TestEndpointsFollowTheHost(t *testing.T) {
 	}
 }
 
+// TestAnEndpointThatIsNotThere labels a FIPS host of a region without a FIPS
+// endpoint, beside a plain host with the same keys.
+func TestAnEndpointThatIsNotThere(t *testing.T) {
+	const fips = "222222222222.dkr.ecr-fips.eu-west-1.amazonaws.com"
+	w := world(t, nil)
+	keys := fixture.Keys(w.User("alice"))
+	w.Credential(hostB, keys)
+	w.Credential(fips, keys)
+	heal := w.AWS.Fail(fakeaws.Filter{Host: "api.ecr-fips.eu-west-1.amazonaws.com"}, fakeaws.Failure{Mode: fakeaws.Reset})
+	w.RenewerIn(w.AWS.ProxyEnvironment(w.TempFile("ca.pem", string(w.AWS.CertificateAuthority()))))
+	both := w.Namespace(hostB, fips)
+	w.WaitSecret(both, hostB)
+	w.WaitEvent(both, "TokenFailed", fips)
+	w.WaitSecret(w.Namespace(hostB), hostB)
+	heal()
+	w.WaitSecret(both, hostB, fips)
+}
+
 func TestLabelsAddedChangedAndRemoved(t *testing.T) {
 	w := world(t, nil)
 	keys := fixture.Keys(w.User("alice"))

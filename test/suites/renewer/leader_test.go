@@ -41,9 +41,12 @@ func (w *World) waitWrite(namespace string) {
 	})
 }
 
+// leaseName returns the name of the release's lease.
+func (w *World) leaseName() string { return w.Release.Name + "-pullpass-renewer" }
+
 func (w *World) holder() string {
 	w.Helper()
-	lease, err := w.Client.CoordinationV1().Leases(w.Release.Namespace).Get(w.Context(), "pullpass-renewer", metav1.GetOptions{})
+	lease, err := w.Client.CoordinationV1().Leases(w.Release.Namespace).Get(w.Context(), w.leaseName(), metav1.GetOptions{})
 	w.Must(err)
 	if lease.Spec.HolderIdentity == nil {
 		return ""
@@ -92,6 +95,50 @@ func TestRestartRewritesNothing(t *testing.T) {
 		t.Errorf("AWS was asked for %d tokens, want 1 for each run", n)
 	}
 	w.WaitMetric(second, 3, "pullpass_namespaces", "state", "ready")
+}
+
+// TestTwoReleasesInOneNamespace installs another release beside the first, with
+// pull secrets of another name. Both work.
+func TestTwoReleasesInOneNamespace(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	w.WaitMetric(w.Renewer(), 1, "pullpass_leader")
+	other, err := install.Install(t.Context(), w.Cluster, install.Options{
+		Name: "other", Namespace: w.Release.Namespace, Values: map[string]any{"secretName": w.SecretName + "-other"},
+		Programs: w.Release.Programs, Dir: t.TempDir(),
+	})
+	w.Must(err)
+	defer func() { w.Must(other.Uninstall(t.Context())) }()
+	second, err := other.StartRenewer(t.Context(), w.AWS.Environment())
+	w.Must(err)
+	defer second.Stop(10 * time.Second)
+	w.Must(second.Ready(t.Context()))
+	w.WaitMetric(second, 1, "pullpass_leader")
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+	w.Eventually("the other release's secret", func() error {
+		_, err := w.Client.CoreV1().Secrets(namespace).Get(t.Context(), w.SecretName+"-other", metav1.GetOptions{})
+		return err
+	})
+}
+
+// TestTwoReleasesWithOneSecretName has two releases write the same secrets, each
+// with keys of its own. They come to rest, and say what is wrong.
+func TestTwoReleasesWithOneSecretName(t *testing.T) {
+	w := world(t, nil)
+	other := world(t, map[string]any{"secretName": w.SecretName})
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	other.Credential(hostA, fixture.Keys(other.User("bob")))
+	w.Renewer()
+	other.Renewer()
+	namespace := w.Namespace(hostA)
+	w.WaitEvent(namespace, "ApplyFailed", "somebody else changes secret "+w.SecretName)
+	w.Settle()
+	// Each has waited 1, 2 and 4 seconds by now. Without a rest there would be
+	// hundreds.
+	if n := w.writes()[namespace]; n < 4 || n > 20 {
+		t.Errorf("%d writes until then, want some and then ever fewer", n)
+	}
 }
 
 // TestLeaderKilled runs two replicas and kills the one that leads.

@@ -25,6 +25,7 @@ func TestMetrics(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("bob")))
 	w.WaitOtherToken(namespace, hostA, before)
 	w.WaitMetric(renewer, 1, "secret_renewals_total")
+	w.WaitMetric(renewer, 2, "secrets_created_total", "namespace", namespace, "name", w.SecretName) // every write, as eatr's
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "ready")
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
 	w.WaitMetric(renewer, 0, "pullpass_namespaces", "state", "pending")

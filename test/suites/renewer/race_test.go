@@ -49,6 +49,46 @@ func TestLateWriteMovesNoExpiryBack(t *testing.T) {
 	}
 }
 
+// TestLateWriteBringsNothingBack holds a write of a secret up, as if the renewer
+// had been paused there, until the secret is gone and nobody wants it any more.
+func TestLateWriteBringsNothingBack(t *testing.T) {
+	for name, goes := range map[string]func(*World, string){
+		"a deleted secret": func(w *World, namespace string) {
+			w.label(namespace, map[string]string{hostA: "", hostB: ""})
+			w.Must(w.Client.CoreV1().Secrets(namespace).Delete(w.Context(), w.SecretName, metav1.DeleteOptions{}))
+		},
+		"a secret of a namespace that was made again": func(w *World, namespace string) {
+			w.Must(w.Client.CoreV1().Namespaces().Delete(w.Context(), namespace, metav1.DeleteOptions{}))
+			w.Eventually("the namespace made again", func() error {
+				_, err := w.Cluster.CreateNamespace(w.Context(), namespace, nil)
+				return err
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := world(t, nil)
+			keys := fixture.Keys(w.User("alice"))
+			w.Credential(hostA, keys)
+			w.Credential(hostB, keys)
+			g := w.gate()
+			w.Renewer("--workers=1", "--kubeconfig="+g.kubeconfig)
+			namespace := w.Namespace(hostA)
+			w.WaitSecret(namespace, hostA)
+			held := g.hold(namespace)
+			w.label(namespace, fixture.True(hostB))
+			held.arrived(w)
+			goes(w, namespace)
+			if status := held.release(w); status != http.StatusConflict {
+				t.Errorf("the late write was answered with %d, want a conflict", status)
+			}
+			w.WaitSecret(w.Namespace(hostA), hostA) // by then it has looked at the first again
+			if w.Secret(namespace) != nil {
+				t.Error("the secret is back")
+			}
+		})
+	}
+}
+
 // TestForeignSecretThatComesFirst has somebody take the pull secret's name while
 // the renewer's first write is on its way.
 func TestForeignSecretThatComesFirst(t *testing.T) {

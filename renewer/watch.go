@@ -1,0 +1,99 @@
+package renewer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	corev1informers "k8s.io/client-go/informers/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+)
+
+// byRegistry is the index of namespaces by the registries in their labels.
+const byRegistry = "registry"
+
+// registriesOf is the index function of [byRegistry]. Namespaces on their way
+// out need nothing.
+func registriesOf(object any) ([]string, error) {
+	namespace := object.(*metav1.PartialObjectMetadata)
+	if namespace.DeletionTimestamp != nil {
+		return nil, nil
+	}
+	registries, _ := ecr.ParseLabels(namespace.Labels)
+	hosts := make([]string, len(registries))
+	for i, r := range registries {
+		hosts[i] = r.String()
+	}
+	return hosts, nil
+}
+
+// secretInformer watches secrets, and keeps of them what the transform leaves.
+func secretInformer(client kubernetes.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
+	informer := corev1informers.NewFilteredSecretInformer(client, namespace, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
+		o.FieldSelector = selector.String()
+	})
+	if err := informer.SetTransform(transform); err != nil {
+		return nil, fmt.Errorf("preparing the secret informer: %w", err)
+	}
+	return informer, nil
+}
+
+// trimCredential drops the content of secrets that hold no credential, and what
+// nobody reads of the others.
+func trimCredential(prefix string) cache.TransformFunc {
+	return func(object any) (any, error) {
+		if s, ok := object.(*corev1.Secret); ok {
+			s.ManagedFields, s.Annotations = nil, nil
+			if !strings.HasPrefix(s.Name, prefix+"-") {
+				s.Data = nil
+			}
+		}
+		return object, nil
+	}
+}
+
+// handle passes on a part of the names of objects that come, go or change. A
+// relist tells of all objects again; those that are as they were change nothing.
+func handle(add func(string), part func(cache.ObjectName) string, changed func(before, after metav1.Object) bool) cache.ResourceEventHandler {
+	pass := func(object any) {
+		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
+			add(part(name))
+		}
+	}
+	return cache.ResourceEventHandlerFuncs{
+		AddFunc: pass,
+		UpdateFunc: func(before, after any) {
+			if changed(before.(metav1.Object), after.(metav1.Object)) {
+				pass(after)
+			}
+		},
+		DeleteFunc: pass,
+	}
+}
+
+// The parts of an object's name that handlers pass on.
+func itsName(n cache.ObjectName) string      { return n.Name }
+func itsNamespace(n cache.ObjectName) string { return n.Namespace }
+
+// labelsChanged reports whether a namespace's labels, identity or life changed.
+func labelsChanged(before, after metav1.Object) bool {
+	return !maps.Equal(before.GetLabels(), after.GetLabels()) || before.GetUID() != after.GetUID() ||
+		(before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil)
+}
+
+// versionChanged reports whether anything changed.
+func versionChanged(before, after metav1.Object) bool {
+	return before.GetResourceVersion() != after.GetResourceVersion()
+}
+
+// dataChanged reports whether a secret's content changed.
+func dataChanged(before, after metav1.Object) bool {
+	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal)
+}
