@@ -113,7 +113,7 @@ func tellAtOnce(err error) bool { return isMalformed(err) || isRefused(err) }
 
 // credentialStore finds the credential of each registry.
 type credentialStore struct {
-	secrets    cache.Store // the secrets of the renewer's namespace
+	secrets    cache.Store // the secrets of the credentials' namespace
 	namespace  string
 	prefix     string
 	useDefault bool

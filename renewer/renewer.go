@@ -15,6 +15,7 @@
 package renewer
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -45,7 +46,8 @@ import (
 type Config struct {
 	AdminAddress            string        // host:port of /metrics, /livez and /readyz
 	Kubeconfig              string        // path; empty: the pod's own account
-	Namespace               string        // the renewer's own, with the credentials and the lease
+	Namespace               string        // the renewer's own, with the lease
+	CredentialsNamespace    string        // the one with the secrets of AWS credentials; empty: Namespace
 	SecretName              string        // of the pull secret in every namespace
 	CredentialsSecretPrefix string        // credentials are in <prefix>-<host>
 	DefaultCredentials      bool          // use the SDK's default chain where there is no secret
@@ -70,6 +72,9 @@ func (c Config) Validate() error {
 	}
 	if problems := validation.IsDNS1123Label(c.Namespace); problems != nil {
 		return fmt.Errorf("--namespace=%q: %s", c.Namespace, strings.Join(problems, "; "))
+	}
+	if problems := validation.IsDNS1123Label(c.CredentialsNamespace); c.CredentialsNamespace != "" && problems != nil {
+		return fmt.Errorf("--credentials-namespace=%q: %s", c.CredentialsNamespace, strings.Join(problems, "; "))
 	}
 	if problems := validation.IsDNS1123Subdomain(c.SecretName); problems != nil {
 		return fmt.Errorf("--secret-name=%q: %s", c.SecretName, strings.Join(problems, "; "))
@@ -98,6 +103,7 @@ func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
+	c.CredentialsNamespace = cmp.Or(c.CredentialsNamespace, c.Namespace)
 	cfg, err := kube.Config(c.Kubeconfig, "renewer")
 	if err != nil {
 		return nil, err
@@ -163,12 +169,12 @@ func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, re
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := secretInformer(client, c.Namespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
+	credentials, err := secretInformer(client, c.CredentialsNamespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
 	if err != nil {
 		return nil, err
 	}
 	m, queue := newMetrics(reg), newQueue()
-	store := credentialStore{secrets: credentials.GetStore(), namespace: c.Namespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
+	store := credentialStore{secrets: credentials.GetStore(), namespace: c.CredentialsNamespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
 	return &controller{
 		namespaces:  namespaces,
 		pullSecrets: pullSecrets,

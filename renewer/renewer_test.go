@@ -34,6 +34,8 @@ func TestValidate(t *testing.T) {
 		"no namespace":                   {func(c *Config) { c.Namespace = "" }, `--namespace="": give the renewer's own namespace, or set POD_NAMESPACE`},
 		"a namespace in upper case":      {func(c *Config) { c.Namespace = "Shop" }, `--namespace="Shop": `},
 		"a namespace with a dot":         {func(c *Config) { c.Namespace = "a.b" }, `--namespace="a.b": `},
+		"a credentials namespace":        {func(c *Config) { c.CredentialsNamespace = "ci-cd" }, ""},
+		"no name for one":                {func(c *Config) { c.CredentialsNamespace = "ci/cd" }, `--credentials-namespace="ci/cd": `},
 		"a namespace of two lines":       {func(c *Config) { c.Namespace = "a\nb" }, `--namespace="a\nb": `},
 		"a namespace that is too long":   {func(c *Config) { c.Namespace = strings.Repeat("x", 64) }, `--namespace="xxx`},
 		"no secret's name":               {func(c *Config) { c.SecretName = "" }, `--secret-name="": `},

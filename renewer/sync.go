@@ -28,7 +28,7 @@ import (
 type controller struct {
 	namespaces  *kube.Namespaces
 	pullSecrets cache.SharedIndexInformer // the one name, in all namespaces
-	credentials cache.SharedIndexInformer // the secrets of our own namespace
+	credentials cache.SharedIndexInformer // the secrets of their namespace
 	store       credentialStore
 	tokens      *tokens
 	client      typedcorev1.SecretsGetter

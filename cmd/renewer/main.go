@@ -28,7 +28,8 @@ const gcPercent = 50
 func run(ctx context.Context, args []string, getenv func(string) string, hostname string, stdout, stderr io.Writer) int {
 	config := renewer.Config{Identity: hostname}
 	flags := pflag.NewFlagSet("renewer", pflag.ContinueOnError)
-	flags.StringVar(&config.Namespace, "namespace", getenv("POD_NAMESPACE"), "the renewer's own `NAMESPACE`, which holds the credentials and the lease; without the flag, $POD_NAMESPACE")
+	flags.StringVar(&config.Namespace, "namespace", getenv("POD_NAMESPACE"), "the renewer's own `NAMESPACE`, which holds the lease; without the flag, $POD_NAMESPACE")
+	flags.StringVar(&config.CredentialsNamespace, "credentials-namespace", "", "`NAMESPACE` of the secrets with AWS credentials; without the flag, the renewer's own")
 	flags.StringVar(&config.SecretName, "secret-name", "pullpass", "`NAME` of the pull secret in every labelled namespace")
 	flags.StringVar(&config.CredentialsSecretPrefix, "credentials-secret-prefix", "pullpass-aws-credentials", "AWS credentials of a registry are in the secret `PREFIX`-<registry host>")
 	flags.BoolVar(&config.DefaultCredentials, "default-credentials", false, "use the AWS SDK's default credential chain for registries without a secret")

@@ -15,17 +15,20 @@ import (
 )
 
 // A Check is one condition of a probe. Its error says what is wrong, in words
-// that may be shown to anyone who can reach the port.
+// that may be shown to anyone who can reach the port. Func is called for every
+// probe and every scrape, and so must not wait for anything.
 type Check struct {
 	Name string
 	Func func() error
 }
 
-// Handler serves the metrics of g, and each probe as a list of its checks with
-// status 200 when all pass and 503 when one fails.
-func Handler(g prometheus.Gatherer, live, ready []Check) http.Handler {
+// Handler serves the metrics of reg, and each probe as a list of its checks with
+// status 200 when all pass and 503 when one fails. It adds the metric
+// pullpass_ready to reg, because alerts cannot ask probes.
+func Handler(reg *prometheus.Registry, live, ready []Check) http.Handler {
+	reg.MustRegister(readiness(ready))
 	r := chi.NewRouter()
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
 	r.Get("/livez", probe(live))
 	r.Get("/readyz", probe(ready))
 	return r
@@ -45,6 +48,23 @@ func probe(checks []Check) http.HandlerFunc {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.WriteHeader(status)
 		fmt.Fprint(w, body)
+	}
+}
+
+// readiness collects the checks of the readiness probe, as they are at the scrape.
+type readiness []Check
+
+var readyDesc = prometheus.NewDesc("pullpass_ready", "1 while the check of the readiness probe passes, else 0. /readyz tells why.", []string{"check"}, nil)
+
+func (r readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
+
+func (r readiness) Collect(metrics chan<- prometheus.Metric) {
+	for _, c := range r {
+		value := 1.0
+		if c.Func() != nil {
+			value = 0
+		}
+		metrics <- prometheus.MustNewConstMetric(readyDesc, prometheus.GaugeValue, value, c.Name)
 	}
 }
 

@@ -56,11 +56,19 @@ func TestHandler(t *testing.T) {
 func TestChecksAreMadeAnew(t *testing.T) {
 	err := errors.New("not yet")
 	h := Handler(NewRegistry(), nil, []Check{{Name: "caches", Func: func() error { return err }}})
-	for _, want := range []int{503, 200, 503} {
+	for _, want := range []struct {
+		status int
+		metric string
+	}{{503, `pullpass_ready{check="caches"} 0`}, {200, `pullpass_ready{check="caches"} 1`}, {503, `pullpass_ready{check="caches"} 0`}} {
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
-		if w.Code != want {
-			t.Errorf("status %d, want %d", w.Code, want)
+		if w.Code != want.status {
+			t.Errorf("status %d, want %d", w.Code, want.status)
+		}
+		w = httptest.NewRecorder()
+		h.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		if !strings.Contains(w.Body.String(), "\n"+want.metric+"\n") {
+			t.Errorf("no %s in\n%s", want.metric, w.Body)
 		}
 		if err == nil {
 			err = errors.New("not any more")

@@ -1,18 +1,19 @@
 {{/*
-What every name begins with. Fifty characters leave room for the longest suffix
-within the 63 of a Service's name. A Service's name starts with a letter and
-holds no dot; a release's may.
+Prefix of all object names. Fifty characters leave room for the longest suffix
+within the 63 of a Service's name. A Service's name starts with a letter and is
+made of lower-case letters, digits and hyphens. The name of a release may hold
+dots, and that of the chart is, in a subchart with an alias, the alias.
 */}}
 {{- define "pullpass.fullname" -}}
-{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- $name := .Values.nameOverride | default .Chart.Name | lower | replace "_" "-" | trimAll "-" -}}
 {{- $full := .Values.fullnameOverride -}}
 {{- if not $full -}}
   {{- $full = ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]" $full) -}}
-  {{- $full = printf "%s-%s" $name .Release.Name -}}
+  {{- $full = ternary (printf "%s-%s" $name .Release.Name) (printf "pullpass-%s" $full) (regexMatch "^[a-z]" $name) -}}
 {{- end -}}
-{{- $full = $full | replace "." "-" -}}
+{{- $full = $full | replace "." "-" | trimSuffix "-" -}}
 {{- if gt (len $full) 50 -}}
   {{- $full = printf "%s-%s" ($full | trunc 41 | trimSuffix "-") ($full | sha256sum | trunc 8) -}}
 {{- end -}}
@@ -36,33 +37,50 @@ fullname itself the dot and what follows are left out.
 
 {{/* Labels that find the pods of a component. They depend on nothing that an upgrade may change. */}}
 {{- define "pullpass.selectorLabels" -}}
-app.kubernetes.io/name: {{ .root.Chart.Name | trunc 63 | trimSuffix "-" | quote }}
+app.kubernetes.io/name: {{ .root.Chart.Name | trimAll "-_" | trunc 63 | trimAll "-_" | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component | quote }}
 {{- end }}
 
 {{- define "pullpass.labels" -}}
-{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" -}}
+{{- $chart := printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trimAll "-_" | trunc 63 | trimAll "-_." -}}
 {{- $own := include "pullpass.selectorLabels" . | fromYaml -}}
 {{- $own = merge $own (dict
   "app.kubernetes.io/version" .root.Chart.AppVersion
   "app.kubernetes.io/managed-by" .root.Release.Service
   "app.kubernetes.io/part-of" "pullpass"
   "helm.sh/chart" $chart) -}}
-{{ toYaml (merge $own .root.Values.commonLabels) }}
+{{ toYaml (merge $own (.root.Values.commonLabels | default dict)) }}
+{{- end }}
+
+{{/*
+The metadata of an object, from root, component and name, and where they apply:
+clusterScoped, namespace (instead of the release's), labels and annotations.
+*/}}
+{{- define "pullpass.metadata" -}}
+name: {{ .name | quote }}
+{{- if not .clusterScoped }}
+namespace: {{ .namespace | default (include "pullpass.namespace" .root) | quote }}
+{{- end }}
+labels:
+  {{- merge (include "pullpass.labels" . | fromYaml) (.labels | default dict) | toYaml | nindent 2 }}
+{{- with merge dict (.annotations | default dict) (.root.Values.commonAnnotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* A pod's labels name no version of the chart, so that a new one alone restarts nothing. */}}
 {{- define "pullpass.podLabels" -}}
 {{- $own := include "pullpass.selectorLabels" . | fromYaml -}}
 {{- $own = merge $own (dict "app.kubernetes.io/part-of" "pullpass") -}}
-{{ toYaml (merge $own .values.podLabels .root.Values.commonLabels) }}
+{{ toYaml (merge $own (.values.podLabels | default dict) (.root.Values.commonLabels | default dict)) }}
 {{- end }}
 
 {{- define "pullpass.image" -}}
 {{- $image := .Values.image -}}
 {{- $repository := $image.repository -}}
-{{- with .Values.global.imageRegistry -}}
+{{- with (.Values.global).imageRegistry -}}
   {{- $repository = printf "%s/%s" (trimSuffix "/" .) (regexReplaceAll "^([^/]*[.:][^/]*|localhost)/" $repository "") -}}
 {{- end -}}
 {{- if $image.digest -}}
@@ -74,12 +92,12 @@ app.kubernetes.io/component: {{ .component | quote }}
 
 {{/* What every pod of the chart's has, whatever it runs. */}}
 {{- define "pullpass.podBasics" -}}
-{{- with concat (.Values.global.imagePullSecrets | default list) .Values.imagePullSecrets | uniq -}}
+{{- with concat ((.Values.global).imagePullSecrets | default list) (.Values.imagePullSecrets | default list) | uniq -}}
 imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{ end -}}
 enableServiceLinks: false
-{{- $context := .Values.podSecurityContext }}
+{{- $context := .Values.podSecurityContext | default dict }}
 {{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
   {{- /* OpenShift chooses them, and refuses others. */ -}}
   {{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
@@ -105,17 +123,17 @@ startupProbe:
   httpGet:
     path: /livez
     port: admin
-  {{- merge dict .Values.probes.startup $startup | toYaml | nindent 2 }}
+  {{- merge dict (.Values.probes.startup | default dict) $startup | toYaml | nindent 2 }}
 livenessProbe:
   httpGet:
     path: /livez
     port: admin
-  {{- merge dict .Values.probes.liveness $liveness | toYaml | nindent 2 }}
+  {{- merge dict (.Values.probes.liveness | default dict) $liveness | toYaml | nindent 2 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: admin
-  {{- merge dict .Values.probes.readiness $readiness | toYaml | nindent 2 }}
+  {{- merge dict (.Values.probes.readiness | default dict) $readiness | toYaml | nindent 2 }}
 {{- end }}
 
 {{/* The name of a component's ServiceAccount. */}}
@@ -128,75 +146,25 @@ readinessProbe:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  name: {{ include "pullpass.serviceAccountName" . }}
-  namespace: {{ include "pullpass.namespace" .root }}
-  labels:
-    {{- include "pullpass.labels" . | nindent 4 }}
-  {{- with .values.serviceAccount.annotations }}
-  annotations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
+  {{- include "pullpass.metadata" (dict "root" .root "component" .component "name" (include "pullpass.serviceAccountName" .) "annotations" .values.serviceAccount.annotations) | nindent 2 }}
 # The pods that need the token ask for it themselves.
 automountServiceAccountToken: false
 {{- end }}
 {{- end }}
 
-{{/*
-The head of a component's Deployment. Without a number of replicas somebody else
-chooses it, such as a HorizontalPodAutoscaler.
-*/}}
-{{- define "pullpass.deploymentMetadata" -}}
-name: {{ include "pullpass.fullname" .root }}-{{ .component }}
-namespace: {{ include "pullpass.namespace" .root }}
-labels:
-  {{- include "pullpass.labels" . | nindent 2 }}
-{{- with .values.annotations }}
-annotations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
+{{/* A value as text: nothing for an empty one and for null, but 0 for 0. */}}
+{{- define "pullpass.given" -}}
+{{- if not (kindIs "invalid" .) -}}{{ . }}{{- end -}}
 {{- end }}
 
-{{- define "pullpass.replicas" -}}
-{{- if not (kindIs "invalid" .values.replicas) -}}
-replicas: {{ .values.replicas }}
-{{- end }}
-{{- end }}
-
-{{/* Where the pods of a component run, and what else their spec has. */}}
-{{- define "pullpass.scheduling" -}}
-{{- with .values.priorityClassName -}}
-priorityClassName: {{ . }}
-{{ end -}}
-{{- with .values.nodeSelector -}}
-nodeSelector:
-  {{- toYaml . | nindent 2 }}
-{{ end -}}
-{{- with .values.tolerations -}}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{ end -}}
-{{- with .values.affinity -}}
-affinity:
-  {{- toYaml . | nindent 2 }}
-{{ end -}}
-topologySpreadConstraints:
-{{- if .values.topologySpreadConstraints }}
-  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "pullpass.selectorLabels" . | fromYaml)) }}
-  {{- range .values.topologySpreadConstraints }}
-  - {{- merge (dict) . $selector | toYaml | nindent 4 }}
-  {{- end }}
-{{- else }}
-  - topologyKey: kubernetes.io/hostname
-    maxSkew: 1
-    whenUnsatisfiable: ScheduleAnyway
-    matchLabelKeys: [pod-template-hash]
-    labelSelector:
-      matchLabels:
-        {{- include "pullpass.selectorLabels" . | nindent 8 }}
-{{- end }}
-{{- with .values.podSpec }}
-{{ toYaml . }}
-{{- end }}
+{{/* The seconds of a duration such as 1h30m. */}}
+{{- define "pullpass.seconds" -}}
+{{- $seconds := 0.0 -}}
+{{- $units := dict "h" 3600.0 "m" 60.0 "s" 1.0 -}}
+{{- range regexFindAll "[0-9.]+[hms]" . -1 -}}
+  {{- $seconds = addf $seconds (mulf (regexFind "[0-9.]+" . | float64) (get $units (regexFind "[hms]" .))) -}}
+{{- end -}}
+{{ $seconds }}
 {{- end }}
 
 {{- define "pullpass.podDisruptionBudget" -}}
@@ -205,12 +173,9 @@ topologySpreadConstraints:
 apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata:
-  name: {{ include "pullpass.fullname" .root }}-{{ .component }}
-  namespace: {{ include "pullpass.namespace" .root }}
-  labels:
-    {{- include "pullpass.labels" . | nindent 4 }}
+  {{- include "pullpass.metadata" (dict "root" .root "component" .component "name" (printf "%s-%s" (include "pullpass.fullname" .root) .component)) | nindent 2 }}
 spec:
-  {{- if toString $budget.minAvailable }}
+  {{- if include "pullpass.given" $budget.minAvailable }}
   minAvailable: {{ $budget.minAvailable }}
   {{- else }}
   maxUnavailable: {{ $budget.maxUnavailable }}
@@ -230,17 +195,32 @@ namespaceSelector:
     - key: kubernetes.io/metadata.name
       operator: NotIn
       values:
-        {{- range concat (list "kube-system" (include "pullpass.namespace" .)) .Values.injection.exemptNamespaces | uniq }}
+        {{- range include "pullpass.exemptNamespaces" . | fromYamlArray }}
         - {{ . | quote }}
         {{- end }}
-    - key: pullpass.dev/inject
-      operator: NotIn
-      values: ["false"]
+    {{- include "pullpass.selectorOf" .Values.injection.namespaceSelector | nindent 4 }}
 objectSelector:
   matchExpressions:
-    - key: pullpass.dev/inject
-      operator: NotIn
-      values: ["false"]
+    {{- include "pullpass.selectorOf" .Values.injection.objectSelector | nindent 4 }}
+{{- end }}
+
+{{- define "pullpass.exemptNamespaces" -}}
+{{ concat (list "kube-system" (include "pullpass.namespace" .)) (.Values.injection.exemptNamespaces | default list) | uniq | toYaml }}
+{{- end }}
+
+{{/* What opts out, and how a selector of the user's narrows it further. */}}
+{{- define "pullpass.selectorOf" -}}
+- key: pullpass.dev/inject
+  operator: NotIn
+  values: ["false"]
+{{- with (.).matchExpressions }}
+{{ toYaml . }}
+{{- end }}
+{{- range $key, $value := (.).matchLabels }}
+- key: {{ $key | quote }}
+  operator: In
+  values: [{{ $value | quote }}]
+{{- end }}
 {{- end }}
 
 {{- define "pullpass.matchConditions" -}}
@@ -248,13 +228,16 @@ objectSelector:
 - name: no-mirror-pod
   expression: >-
     !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
-{{- if eq .Values.inject "matching" }}
+{{- if eq .Values.injection.pods "matching" }}
 # The first pattern costs little and spares most images the second: all the
 # images of a pod have to be looked at within one budget.
 - name: image-of-ecr
   expression: >-
     {{- include "pullpass.images" . | nindent 4 }}.exists(image,
     image.matches('(?i)ecr') && image.matches(r'(?i)^[^/]*({{ include "pullpass.markPattern" . }})'))
+{{- end }}
+{{- with .Values.injection.matchConditions }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -266,6 +249,10 @@ that is refused later.
 (optional.ofNonZeroValue(object.spec.?containers.orValue([])).orValue([]).map(c, c.?image.orValue('')) +
 object.spec.?initContainers.orValue([]).map(c, c.?image.orValue('')) +
 object.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue('')))
+{{- end }}
+
+{{- define "pullpass.credentialsNamespace" -}}
+{{ .Values.credentials.namespace | default (include "pullpass.namespace" .) }}
 {{- end }}
 
 {{- define "pullpass.defaultCredentials" -}}

@@ -72,18 +72,30 @@ func valuesFiles(t *testing.T) map[string]string {
 	return files
 }
 
-// runHelm returns what helm prints, both streams, and fails the test with it if
+// runHelm returns what helm prints, as tryHelm does, and fails the test with it if
 // helm does not end as it should.
 func runHelm(t *testing.T, ok bool, args ...string) string {
+	t.Helper()
+	out, err := tryHelm(t, args...)
+	if (err == nil) != ok {
+		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// tryHelm returns what helm prints: on stdout, and on stderr as well if it fails.
+func tryHelm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), helm, args...)
 	home := t.TempDir()
 	cmd.Env = []string{"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
-	out, err := cmd.CombinedOutput()
-	if (err == nil) != ok {
-		t.Fatalf("helm %s: %v\n%s", strings.Join(args, " "), err, out)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		out = append(out, stderr.Bytes()...)
 	}
-	return string(out)
+	return string(out), err
 }
 
 func TestLint(t *testing.T) {
@@ -262,7 +274,8 @@ func TestPrograms(t *testing.T) {
 // what helm says.
 func TestWrongValuesAreRefused(t *testing.T) {
 	for set, texts := range map[string][]string{
-		"inject=always":                                         {"/inject"},
+		"injection.pods=labelled":                               {"/injection/pods"},
+		"credentials.namespace=Not_A_Namespace":                 {"/credentials/namespace"},
 		"injection.mode=magic":                                  {"/injection/mode"},
 		"secretName=Bad_Name":                                   {"/secretName"},
 		"image.digest=latest":                                   {"/image/digest"},
@@ -287,17 +300,41 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"certificates.existingSecret.caBundle=x":                {"/certificates/existingSecret/caBundle"},
 		"certificates.certManager.issuerRef.kind=ClusterIssuer": {"/certificates/certManager/issuerRef", "name"},
 		"certificates.source=existingSecret,certificates.existingSecret.name=tls,certificates.certManager.issuerRef.name=ca,certificates.existingSecret.caBundle=-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----": {"certificates.certManager.issuerRef", "certificates.source"},
-		"webhook.port=8080": {"webhook.port", "webhook.adminPort"},
-		"webhook.port=0":    {"/webhook/port"},
-		"webhook.hostNetwork=true,webhook.port=10250":                   {"webhook.hostNetwork", "webhook.port"},
-		"webhook.replicas=1,webhook.podDisruptionBudget.minAvailable=1": {"webhook.podDisruptionBudget", "webhook.replicas"},
-		"renewer.podDisruptionBudget.minAvailable=100%":                 {"renewer.podDisruptionBudget", "renewer.replicas"},
-		"renewer.podDisruptionBudget.maxUnavailable=0":                  {"renewer.podDisruptionBudget"},
-		"renewer.podDisruptionBudget.maxUnavailable=":                   {"renewer.podDisruptionBudget", "minAvailable", "maxUnavailable"},
-		"credentials.webIdentity.roleARN=puller":                        {"/credentials/webIdentity/roleARN"},
-		"renewer.flowSchema.matchingPrecedence=1":                       {"/renewer/flowSchema/matchingPrecedence"},
-		"injection.mode=policy|v1.35.9":                                 {"injection.mode", "1.36", "v1.35.9"},
-		"secretName=s|v1.29.0":                                          {"1.30"},
+		"enabled=false":                                                       {"enabled", "condition"},
+		"replicaCount=3":                                                      {"replicaCount", "renewer.replicas", "webhook.replicas"},
+		"webhook.replicaCount=3":                                              {"webhook.replicaCount", "webhook.replicas"},
+		"renewer.replicaCount=3":                                              {"renewer.replicaCount", "renewer.replicas"},
+		"renewer.renewalInterval=59s":                                         {"renewer.renewalInterval", "from 1m to 6h"},
+		"renewer.renewalInterval=0.5s":                                        {"renewer.renewalInterval", "from 1m to 6h"},
+		"renewer.renewalInterval=6h1s":                                        {"renewer.renewalInterval", "from 1m to 6h"},
+		"certificates.certManager.renewBefore=2160h":                          {"certificates.certManager.renewBefore", "certificates.certManager.duration"},
+		"certificates.certManager.renewBefore=4m":                             {"certificates.certManager.renewBefore", "5m"},
+		"certificates.certManager.duration=30m":                               {"certificates.certManager.duration", "1h"},
+		"certificates.certManager.caDuration=2159h":                           {"certificates.certManager.caDuration", "certificates.certManager.duration"},
+		"webhook.podDisruptionBudget.minAvailable=60%":                        {"webhook.podDisruptionBudget.minAvailable", "2 webhook.replicas"},
+		"webhook.podDisruptionBudget.minAvailable=99%":                        {"webhook.podDisruptionBudget.minAvailable"},
+		"webhook.podDisruptionBudget.minAvailable=2":                          {"webhook.podDisruptionBudget.minAvailable"},
+		"webhook.podDisruptionBudget.maxUnavailable=0%":                       {"webhook.podDisruptionBudget.maxUnavailable"},
+		"webhook.service.nodePort=30443":                                      {"webhook.service.nodePort", "webhook.service.type"},
+		"webhook.service.externalTrafficPolicy=Local":                         {"webhook.service.externalTrafficPolicy", "webhook.service.type"},
+		"webhook.service.loadBalancerIP=192.0.2.1":                            {"webhook.service.loadBalancerIP", "webhook.service.type"},
+		"renewer.hostNetwork=true,renewer.adminPort=10250":                    {"renewer.hostNetwork", "renewer.adminPort"},
+		"renewer.hostNetwork=true,webhook.hostNetwork=true":                   {"renewer.hostNetwork", "webhook.hostNetwork", "renewer.adminPort"},
+		"renewer.hostNetworks=true":                                           {"/renewer/hostNetworks", "no such value"},
+		"webhook.port=8080":                                                   {"webhook.port", "webhook.adminPort"},
+		"webhook.port=0":                                                      {"/webhook/port"},
+		"webhook.hostNetwork=true,webhook.port=10250":                         {"webhook.hostNetwork", "webhook.port"},
+		"webhook.replicas=3,webhook.podDisruptionBudget.minAvailable=67%":     {"webhook.podDisruptionBudget", "webhook.replicas"},
+		"webhook.replicas=null,webhook.podDisruptionBudget.minAvailable=100%": {"webhook.podDisruptionBudget", "webhook.replicas"},
+		"renewer.podDisruptionBudget.minAvailable=100%":                       {"renewer.podDisruptionBudget", "renewer.replicas"},
+		"renewer.podDisruptionBudget.maxUnavailable=0":                        {"renewer.podDisruptionBudget"},
+		"renewer.podDisruptionBudget.maxUnavailable=":                         {"renewer.podDisruptionBudget", "minAvailable", "maxUnavailable"},
+		"credentials.webIdentity.roleARN=puller":                              {"/credentials/webIdentity/roleARN"},
+		"renewer.flowSchema.matchingPrecedence=1":                             {"/renewer/flowSchema/matchingPrecedence"},
+		"inject=labelled":                                                     {"inject is no value of this chart: set injection.pods to all"},
+		"inject=matching":                                                     {"inject is no value of this chart: set injection.pods to matching"},
+		"injection.mode=policy|v1.35.9":                                       {"injection.mode", "1.36", "v1.35.9"},
+		"secretName=s|v1.29.0":                                                {"1.30"},
 	} {
 		t.Run(set, func(t *testing.T) {
 			set, version, _ := strings.Cut(set, "|")
@@ -315,19 +352,45 @@ func TestWrongValuesAreRefused(t *testing.T) {
 	}
 }
 
+// TestBoundsAreAccepted sets what is just inside of what is refused above.
+func TestBoundsAreAccepted(t *testing.T) {
+	for _, set := range []string{
+		"enabled=true",
+		"renewer.renewalInterval=0s",
+		"renewer.renewalInterval=0h0m",
+		"renewer.renewalInterval=60s",
+		"renewer.renewalInterval=5h59m60s",
+		"renewer.renewalInterval=0.5h",
+		"certificates.certManager.renewBefore=2159h59m59s",
+		"certificates.certManager.renewBefore=5m,certificates.certManager.duration=1h",
+		"certificates.certManager.caDuration=2160h",
+		"webhook.podDisruptionBudget.minAvailable=50%",
+		"webhook.podDisruptionBudget.minAvailable=0",
+		"webhook.podDisruptionBudget.maxUnavailable=1%",
+		"webhook.replicas=3,webhook.podDisruptionBudget.minAvailable=66%",
+		"webhook.replicas=null,webhook.podDisruptionBudget.minAvailable=99%",
+		"webhook.replicas=1,webhook.podDisruptionBudget.minAvailable=1", // there is none
+		"webhook.podDisruptionBudget.enabled=false,webhook.podDisruptionBudget.minAvailable=100%",
+		"injection.mode=none,certificates.certManager.duration=1m",
+	} {
+		template(t, "pullpass", "pullpass", "--set", set)
+	}
+}
+
 // TestMadeByOthers renders without accounts, roles and the Service's address, and
 // looks for what must not be there and for the names that take its place.
 func TestMadeByOthers(t *testing.T) {
 	out := template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"], "--set", "renewer.flowSchema.enabled=true,rbac.create=true")
+	out = strings.ReplaceAll(out, `"`, "") // of names that need none
 	for text, count := range map[string]int{
-		"name: puller\n":                                  5, // two bindings', two FlowSchemas' and the other's own
+		"name: puller\n":                                  6, // two bindings', two FlowSchemas' and the other's own
 		"name: injector\n":                                2,
 		"serviceAccountName: puller\n":                    1,
 		"serviceAccountName: injector\n":                  1,
 		"'system:serviceaccount:system:puller'":           1,
 		"kind: ServiceAccount\nmetadata:":                 2, // the others' own
 		"url: https://192.0.2.1:30443/mutate\n":           1,
-		"ipAddresses: [\"192.0.2.1\"]\n":                  1,
+		"ipAddresses: [192.0.2.1]\n":                      1,
 		"replicas:":                                       1,
 		"service:\n":                                      0,
 		"name: pullpass-renewer\n    namespace: system\n": 0,
@@ -388,6 +451,7 @@ func TestNotes(t *testing.T) {
 		"injection.mode=webhook":                                           {"get the secret from now on"},
 		"injection.mode=policy":                                            {"the API server itself", "get the secret from now on"},
 		"injection.mode=none":                                              {"serviceaccount default"},
+		"credentials.namespace=ci-cd":                                      {"--namespace ci-cd"},
 		"injection.failurePolicy=Fail":                                     {"delete mutatingwebhookconfiguration pullpass"},
 		"injection.mode=policy,injection.failurePolicy=Fail":               {"delete mutatingadmissionpolicybinding pullpass"},
 		"credentials.webIdentity.roleARN=arn:aws:iam::123456789012:role/p": {"take the role", "system:serviceaccount:pullpass:pullpass-renewer"},

@@ -128,6 +128,12 @@ func helm(t *testing.T, b binary.Binary, vals map[string]any, args ...string) st
 // when the test ends.
 func installRelease(t *testing.T, b binary.Binary, version string, more map[string]any) {
 	t.Helper()
+	installChart(t, b, version, more)
+	addCredential(t, release, "pullpass-aws-credentials-"+registry)
+}
+
+func installChart(t *testing.T, b binary.Binary, version string, more map[string]any) {
+	t.Helper()
 	helm(t, b, values(version, more), "install", release, chart(version), "--create-namespace", "--wait", "--timeout", "3m")
 	t.Cleanup(func() {
 		ctx := context.Background()
@@ -137,6 +143,11 @@ func installRelease(t *testing.T, b binary.Binary, version string, more map[stri
 			t.Errorf("uninstalling: %v: %s", err, out)
 		}
 	})
+}
+
+// addCredential creates the secret of an identity that may pull.
+func addCredential(t *testing.T, namespace, name string) {
+	t.Helper()
 	user := fakeaws.User{Name: "puller", AccessKeyID: "AKIAE2E", SecretAccessKey: "the-secret-key-of-the-tests"}
 	must(t, aws.AddUser(user))
 	// On the server's side: else kubectl copies the key into an annotation.
@@ -144,10 +155,10 @@ func installRelease(t *testing.T, b binary.Binary, version string, more map[stri
 apiVersion: v1
 kind: Secret
 metadata:
-  name: pullpass-aws-credentials-%s
+  name: %s
   namespace: %s
 stringData: {aws_access_key_id: %s, aws_secret_access_key: %s}
-`, registry, release, user.AccessKeyID, user.SecretAccessKey), "apply", "--server-side", "-f", "-")
+`, name, namespace, user.AccessKeyID, user.SecretAccessKey), "apply", "--server-side", "-f", "-")
 	must(t, err)
 }
 

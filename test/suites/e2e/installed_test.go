@@ -65,6 +65,28 @@ func TestInstalled(t *testing.T) {
 	checkNothingShown(t)
 }
 
+// TestInPlaceOfEatr leaves the credentials where eatr had them, in a namespace with
+// other secrets, and moves nothing: pods pull.
+func TestInPlaceOfEatr(t *testing.T) {
+	needNode(t)
+	const theirs = "ci-cd"
+	_, err := theCluster.CreateNamespace(t.Context(), theirs, nil)
+	must(t, err)
+	addCredential(t, theirs, "eatr-aws-credentials-"+registry)
+	installChart(t, binary.Helm, current, map[string]any{"credentials": map[string]any{"secretPrefix": "eatr-aws-credentials", "namespace": theirs}})
+	newNamespace(t, "moved")
+	kubectl(t, "create", "deployment", "web", "--namespace", "moved", "--image", privateImage(t, "moved/web"))
+	waitRunning(t, "moved", "web-", 1)
+
+	renewer := "system:serviceaccount:" + release + ":" + release + "-renewer"
+	for namespace, want := range map[string]string{theirs: "yes", release: "no"} {
+		out, err := run(t, binary.Kubectl, "", "auth", "can-i", "list", "secrets", "--namespace", namespace, "--as", renewer)
+		if got := strings.TrimSpace(out); got != want {
+			t.Errorf("the renewer may list secrets of %s: %q (%v), want %q", namespace, got, err, want)
+		}
+	}
+}
+
 func testDeployment(t *testing.T) {
 	image := privateImage(t, "shop/web")
 	_, err := theCluster.CreateNamespace(t.Context(), "shop", nil)
@@ -350,7 +372,7 @@ func testCertificateRenewed(t *testing.T) {
 // testDebug adds a debug container with an image of the registry to a pod that
 // was created without one, which takes --inject=labelled.
 func testDebug(t *testing.T) {
-	helm(t, binary.Helm, values(current, map[string]any{"inject": "labelled"}),
+	helm(t, binary.Helm, values(current, map[string]any{"injection": map[string]any{"pods": "all"}}),
 		"upgrade", release, chart(current), "--wait", "--timeout", "3m")
 	waitWebhooks(t)
 	newNamespace(t, "debug")

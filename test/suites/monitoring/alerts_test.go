@@ -119,11 +119,41 @@ func healthySeries() map[string]string {
 			series[metric("pullpass_admissions_total", "result", result, on)] = steady(0)
 		}
 		series[metric("pullpass_admissions_total", "result", "injected", on)] = growing(1, 5)
-		series["pullpass_certificate_expiry_timestamp_seconds{"+on+"}"] = steady(60 * 24 * 3600)
+		for _, check := range []string{"certificate", "namespaces", "shutdown"} {
+			series[metric("pullpass_ready", "check", check, on)] = steady(1)
+		}
+		maps.Copy(series, certificate(on, -30*24, 60*24))
 		series["pullpass_certificate_problem{"+on+"}"] = steady(0)
 	}
 	return series
 }
+
+// certificate is one that begins and ends so many hours after the story's beginning.
+func certificate(on string, begins, ends int) map[string]string {
+	return map[string]string{
+		"pullpass_certificate_not_before_timestamp_seconds{" + on + "}": steady(begins * 3600),
+		"pullpass_certificate_expiry_timestamp_seconds{" + on + "}":     steady(ends * 3600),
+	}
+}
+
+// certificateRenewed is one that another takes the place of at a minute, when the
+// first has so much of it left.
+func certificateRenewed(on string, at, life, left int) map[string]string {
+	return map[string]string{
+		"pullpass_certificate_not_before_timestamp_seconds{" + on + "}": from((at+left-life)*60, at, at*60),
+		"pullpass_certificate_expiry_timestamp_seconds{" + on + "}":     from((at+left)*60, at, (at+life)*60),
+	}
+}
+
+// certManager are values of how long certificates live.
+func certManager(duration, renewBefore string) map[string]any {
+	return map[string]any{"certificates": map[string]any{"certManager": map[string]any{"duration": duration, "renewBefore": renewBefore}}}
+}
+
+// existingSecret are values of a certificate that somebody else renews.
+var existingSecret = map[string]any{"certificates": map[string]any{"source": "existingSecret", "existingSecret": map[string]any{
+	"name": "tls", "caBundle": "-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----",
+}}}
 
 // seriesOf are those of a program.
 func seriesOf(on string) map[string]string {
@@ -229,7 +259,25 @@ var stories = map[string]story{
 		changes: with(ending(60, onWebhookA, onWebhookB), map[string]string{"up{" + onWebhookA + "}": from(1, 60, 0), "up{" + onWebhookB + "}": from(1, 60, 0)}),
 		fires:   map[int][]string{64: nil, 65: {"PullpassWebhookDown"}, 70: {"PullpassTargetDown", "PullpassTargetDown", "PullpassWebhookDown"}},
 		says: map[string]text{"PullpassWebhookDown": {65, "", "No webhook answers.",
-			"No replica of the webhook of pullpass/pullpass is up: pods are created without their pull secret."}},
+			"No replica of the webhook of pullpass/pullpass is ready: pods are created without their pull secret."}},
+	},
+	"no replica of the webhook is ready": {
+		changes: map[string]string{
+			metric("pullpass_ready", "check", "namespaces", onWebhookA):  from(1, 60, 0),
+			metric("pullpass_ready", "check", "certificate", onWebhookB): from(1, 60, 0),
+		},
+		fires: map[int][]string{59: nil, 64: nil, 65: {"PullpassWebhookDown"}, 180: {"PullpassWebhookDown"}},
+	},
+	"one replica of the webhook is ready": {
+		changes: map[string]string{metric("pullpass_ready", "check", "namespaces", onWebhookA): from(1, 60, 0)},
+		fires:   map[int][]string{65: nil, 180: nil},
+	},
+	"one replica of the webhook is not ready and the other does not answer": {
+		changes: with(ending(60, onWebhookB), map[string]string{
+			"up{" + onWebhookB + "}":                                    from(1, 60, 0),
+			metric("pullpass_ready", "check", "namespaces", onWebhookA): from(1, 60, 0),
+		}),
+		fires: map[int][]string{64: nil, 65: {"PullpassWebhookDown"}, 70: {"PullpassTargetDown", "PullpassWebhookDown"}},
 	},
 	"the webhook vanishes": {
 		changes: ending(60, onWebhookA, onWebhookB),
@@ -420,22 +468,54 @@ var stories = map[string]story{
 
 	// Its certificate.
 	"the certificate is not renewed": {
-		changes: map[string]string{"pullpass_certificate_expiry_timestamp_seconds{" + onWebhookA + "}": steady(14 * 24 * 3600)},
+		changes: certificate(onWebhookA, -76*24, 14*24),
 		fires:   map[int][]string{14: nil, 16: {"PullpassCertificateExpiresSoon"}},
 		says: map[string]text{"PullpassCertificateExpiresSoon": {60, "", "The webhook's certificate is not renewed.",
 			"It ends in 13d 23h 0m 0s. After that the API server does not trust the webhook of pullpass/pullpass."}},
 	},
 	"the certificate is renewed": {
-		changes: map[string]string{
-			"pullpass_certificate_expiry_timestamp_seconds{" + onWebhookA + "}": from(14*24*3600, 10, 90*24*3600),
-			"pullpass_certificate_expiry_timestamp_seconds{" + onWebhookB + "}": from(15*24*3600, 60, 90*24*3600),
-		},
-		fires: map[int][]string{16: nil, 30: nil, 80: nil},
+		changes: with(certificateRenewed(onWebhookA, 10, 90*24*60, 14*24*60-10), certificateRenewed(onWebhookB, 60, 90*24*60, 15*24*60)),
+		fires:   map[int][]string{16: nil, 30: nil, 80: nil},
+	},
+	"a certificate of a day is renewed": {
+		values:  certManager("24h", "8h"),
+		changes: with(certificateRenewed(onWebhookA, 60, 24*60, 8*60), certificateRenewed(onWebhookB, 400, 24*60, 8*60)),
+		fires:   map[int][]string{1: nil, 30: nil, 59: nil, 399: nil, 840: nil},
+	},
+	"a certificate of a day is not renewed": {
+		values:  certManager("24h", "8h"),
+		changes: certificate(onWebhookA, -16, 8),
+		fires:   map[int][]string{1: nil, 260: nil, 285: {"PullpassCertificateExpiresSoon"}, 470: {"PullpassCertificateExpiresSoon"}},
+	},
+	"a certificate of a day is renewed late, as it was asked for": {
+		values:  certManager("24h", "1h"),
+		changes: certificateRenewed(onWebhookA, 600, 24*60, 60),
+		fires:   map[int][]string{1: nil, 560: nil, 599: nil, 840: nil},
+	},
+	"a certificate that was to be renewed late is not": {
+		values:  certManager("24h", "1h"),
+		changes: certificate(onWebhookA, -14, 10),
+		fires:   map[int][]string{1: nil, 569: nil, 586: {"PullpassCertificateExpiresSoon"}},
+	},
+	"the issuer makes certificates that live shorter than was asked for": {
+		changes: with(certificateRenewed(onWebhookA, 60, 24*60, 8*60), certificateRenewed(onWebhookB, 70, 24*60, 8*60)),
+		fires:   map[int][]string{1: nil, 59: nil, 840: nil},
+	},
+	"somebody else's certificate of a day is renewed": {
+		values:  existingSecret,
+		changes: with(certificateRenewed(onWebhookA, 60, 24*60, 8*60), certificateRenewed(onWebhookB, 70, 24*60, 8*60)),
+		fires:   map[int][]string{1: nil, 59: nil, 840: nil},
+	},
+	"somebody else's certificate of a year is not renewed": {
+		values:  existingSecret,
+		changes: certificate(onWebhookA, -351*24, 14*24),
+		fires:   map[int][]string{14: nil, 16: {"PullpassCertificateExpiresSoon"}},
 	},
 	"there is no certificate yet": {
 		changes: map[string]string{
-			"pullpass_certificate_expiry_timestamp_seconds{" + onWebhookA + "}": from(0, 70, 90*24*3600),
-			"pullpass_certificate_problem{" + onWebhookA + "}":                  from(1, 70, 0),
+			"pullpass_certificate_not_before_timestamp_seconds{" + onWebhookA + "}": from(0, 70, 3600),
+			"pullpass_certificate_expiry_timestamp_seconds{" + onWebhookA + "}":     from(0, 70, 90*24*3600),
+			"pullpass_certificate_problem{" + onWebhookA + "}":                      from(1, 70, 0),
 		},
 		fires: map[int][]string{9: nil, 10: {"PullpassCertificateUnusable"}, 60: {"PullpassCertificateUnusable"}, 75: nil},
 		says: map[string]text{"PullpassCertificateUnusable": {60, "", "The webhook's certificate cannot be used.",

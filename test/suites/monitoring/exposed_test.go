@@ -1,6 +1,7 @@
 package monitoring
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -20,7 +21,10 @@ import (
 	"github.com/prometheus/common/model"
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/client-go/kubernetes"
 
 	"github.com/pullpass/pullpass/test/harness/fixture"
 	"github.com/pullpass/pullpass/test/harness/install"
@@ -73,12 +77,82 @@ func TestRealMetrics(t *testing.T) {
 				}
 			}
 		}
-		// A namespace lacks credentials, and the certificate was made for a day.
-		if want := []string{"PullpassNamespacesNotReady", "PullpassCertificateExpiresSoon"}; !slices.Equal(fire, want) {
+		// A namespace lacks credentials. The certificate, of a day, is new.
+		if want := []string{"PullpassNamespacesNotReady"}; !slices.Equal(fire, want) {
 			t.Errorf("the conditions of %q hold, want %q", fire, want)
 		}
 	})
+	t.Run("the certificate near its end", func(t *testing.T) {
+		if end := time.Now().Add(21*time.Hour + 30*time.Minute); !holds(t, w, "PullpassCertificateExpiresSoon", series, end) {
+			t.Error("the alert's condition does not hold")
+		}
+	})
 	t.Run("documentation", func(t *testing.T) { documented(t, targets) })
+}
+
+// holds reports whether the condition of an alert holds at a time.
+func holds(t *testing.T, w *fixture.World, alert string, series []string, at time.Time) bool {
+	t.Helper()
+	for _, r := range rules(t, w.Release.Name, w.Release.Namespace, enabled("prometheusRule")).Groups[0].Rules {
+		if r.Alert == alert {
+			a := ask(t, []string{r.Expr}, series, at.Unix())[0]
+			if a.Error != "" {
+				t.Fatal(a.Error)
+			}
+			return len(a.Found) > 0
+		}
+	}
+	t.Fatalf("there is no alert %s", alert)
+	return false
+}
+
+// TestWebhookThatCannotListNamespaces scrapes a webhook that runs and is not ready,
+// before and after it may read namespaces.
+func TestWebhookThatCannotListNamespaces(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	bindings := slices.DeleteFunc(slices.Clone(w.Release.Objects), func(o *unstructured.Unstructured) bool {
+		return o.GetKind() != "ClusterRoleBinding" || o.GetLabels()["app.kubernetes.io/component"] != "webhook"
+	})
+	w.Must(w.Cluster.Delete(t.Context(), bindings))
+	w.Eventually("the webhook's account to lose its rights", func() error {
+		config, err := w.Release.AccountConfig(t.Context(), "webhook")
+		w.Must(err)
+		client, err := kubernetes.NewForConfig(config)
+		w.Must(err)
+		_, err = client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{Limit: 1})
+		if !apierrors.IsForbidden(err) {
+			return fmt.Errorf("%v, want it forbidden", err)
+		}
+		return nil
+	})
+	webhook, err := w.Release.StartWebhook(t.Context(), "--shutdown-delay=0s")
+	w.Must(err)
+	t.Cleanup(func() { webhook.Stop(time.Minute) })
+	w.WaitUnready(webhook, "[-]namespaces")
+	down := func() bool {
+		families, err := webhook.Metrics(t.Context())
+		w.Must(err)
+		return holds(t, w, "PullpassWebhookDown", samples([]target{{families, labelsOf(w, "webhook")}}), time.Now())
+	}
+	if !down() {
+		t.Error("no webhook is ready, and the alert's condition does not hold")
+	}
+	w.Must(w.Cluster.Apply(t.Context(), bindings))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	w.Must(webhook.Ready(ctx))
+	if down() {
+		t.Error("a webhook is ready, and the alert's condition holds")
+	}
+}
+
+// labelsOf are the labels of a program's target, as the Prometheus operator and the
+// chart's monitors have it.
+func labelsOf(w *fixture.World, component string) map[string]string {
+	return map[string]string{
+		"namespace": w.Release.Namespace, "job": w.Release.Name + "-pullpass-" + component,
+		"pod": component + "-0", "container": component, "endpoint": "admin", "instance": component + ":8080",
+	}
 }
 
 // scrapeAll brings about what there are metrics for, and scrapes it.
@@ -121,11 +195,7 @@ func scrapeAll(t *testing.T, w *fixture.World) []target {
 	for component, program := range map[string]*install.Program{"renewer": renewer, "webhook": webhook} {
 		families, err := program.Metrics(t.Context())
 		w.Must(err)
-		targets = append(targets, target{families, map[string]string{
-			// as the Prometheus operator and the chart's monitors have it
-			"namespace": w.Release.Namespace, "job": w.Release.Name + "-pullpass-" + component,
-			"pod": component + "-0", "container": component, "endpoint": "admin", "instance": component + ":8080",
-		}})
+		targets = append(targets, target{families, labelsOf(w, component)})
 	}
 	body, err := w.Client.RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
 	w.Must(err)

@@ -158,6 +158,44 @@ func TestMonitorsFindThePods(t *testing.T) {
 	}
 }
 
+// TestMonitorsElsewhere puts the objects into another namespace, from which the
+// monitors look into the release's.
+func TestMonitorsElsewhere(t *testing.T) {
+	for _, kind := range []string{"serviceMonitor", "podMonitor"} {
+		parts := map[string]any{}
+		for _, part := range []string{kind, "prometheusRule", "dashboard"} {
+			parts[part] = map[string]any{"enabled": true, "namespace": "observability"}
+		}
+		parts[kind].(map[string]any)["honorLabels"] = true
+		found := 0
+		for _, o := range render(t, "pullpass", "pullpass", map[string]any{"monitoring": parts}) {
+			switch o.GetKind() {
+			case "ServiceMonitor", "PodMonitor":
+				names, _, _ := unstructured.NestedStringSlice(o.Object, "spec", "namespaceSelector", "matchNames")
+				endpoints, _, _ := unstructured.NestedSlice(o.Object, "spec", "endpoints")
+				if kind == "podMonitor" {
+					endpoints, _, _ = unstructured.NestedSlice(o.Object, "spec", "podMetricsEndpoints")
+				}
+				if !slices.Equal(names, []string{"pullpass"}) || endpoints[0].(map[string]any)["honorLabels"] != true {
+					t.Errorf("%s looks into %q, at %v", o.GetKind(), names, endpoints)
+				}
+			case "PrometheusRule", "ConfigMap":
+			default:
+				if o.GetNamespace() == "observability" {
+					t.Errorf("%s %s is elsewhere", o.GetKind(), o.GetName())
+				}
+				continue
+			}
+			if found++; o.GetNamespace() != "observability" {
+				t.Errorf("%s is in %s", o.GetKind(), o.GetNamespace())
+			}
+		}
+		if found != 3 {
+			t.Errorf("%d objects", found)
+		}
+	}
+}
+
 func convert(t *testing.T, o *unstructured.Unstructured, into any) {
 	t.Helper()
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, into); err != nil {
@@ -172,6 +210,8 @@ func TestValues(t *testing.T) {
 	for _, bad := range []map[string]any{
 		{"serviceMonitor": map[string]any{"interval": "often"}},
 		{"prometheusRule": map[string]any{"disabled": []any{"PullpassNoSuchAlert"}}},
+		{"prometheusRule": map[string]any{"overrides": map[string]any{"PullpassNoSuchAlert": map[string]any{}}}},
+		{"prometheusRule": map[string]any{"overrides": map[string]any{"PullpassNoLeader": map[string]any{"for": "long"}}}},
 		{"prometheusRule": map[string]any{"thresholds": map[string]any{"tokenHours": "4h"}}},
 		{"prometheusRule": map[string]any{"additionalRuleLabels": map[string]any{"severity": "page"}}},
 		{"dashboard": map[string]any{"labels": map[string]any{"app.kubernetes.io/name": "other"}}},
@@ -184,6 +224,7 @@ func TestValues(t *testing.T) {
 	values := merge(enabled("prometheusRule"), map[string]any{"monitoring": map[string]any{"prometheusRule": map[string]any{
 		"disabled": []any{"PullpassNoLeader"}, "runbookURL": "https://example.com/runbook",
 		"thresholds": map[string]any{"tokenHours": 1.5},
+		"overrides":  map[string]any{"PullpassTargetDown": map[string]any{"for": "1h", "severity": "info"}, "PullpassAWSErrors": map[string]any{"severity": "critical"}},
 	}}})
 	changed := false
 	for _, r := range rules(t, "pullpass", "pullpass", values).Groups[0].Rules {
@@ -192,6 +233,16 @@ func TestValues(t *testing.T) {
 		}
 		if want := "https://example.com/runbook#" + strings.ToLower(r.Alert); r.Annotations["runbook_url"] != want {
 			t.Errorf("runbook %s, want %s", r.Annotations["runbook_url"], want)
+		}
+		switch r.Alert {
+		case "PullpassTargetDown":
+			if r.For != "1h" || r.Labels["severity"] != "info" {
+				t.Errorf("%s after %s and %s", r.Alert, r.For, r.Labels["severity"])
+			}
+		case "PullpassAWSErrors":
+			if r.For != "10m" || r.Labels["severity"] != "critical" {
+				t.Errorf("%s after %s and %s", r.Alert, r.For, r.Labels["severity"])
+			}
 		}
 		changed = changed || r.Alert == "PullpassTokenExpiresSoon" && strings.HasSuffix(r.Expr, "< 1.5 * 3600")
 	}

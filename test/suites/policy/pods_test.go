@@ -50,7 +50,7 @@ func TestSamePods(t *testing.T) {
 		createNamespace(t, name, corpus.Namespaces()[name])
 	}
 	createNamespace(t, "exempt", fixture.True(corpus.Host))
-	for _, inject := range []string{"matching", "labelled"} {
+	for _, inject := range []string{"matching", "all"} {
 		t.Run(inject, func(t *testing.T) {
 			var byWebhook, byPolicy map[string]string
 			mode(t, inject, "webhook", func(w *fixture.World) {
@@ -103,8 +103,7 @@ func mode(t *testing.T, inject, mode string, f func(*fixture.World)) {
 	t.Run(mode, func(t *testing.T) {
 		f(suite.NewWorld(t, map[string]any{
 			"secretName": ours,
-			"inject":     inject,
-			"injection":  map[string]any{"mode": mode, "exemptNamespaces": []string{"exempt"}},
+			"injection":  map[string]any{"mode": mode, "pods": inject, "exemptNamespaces": []string{"exempt"}},
 		}))
 	})
 }
@@ -138,7 +137,7 @@ func stored(w *fixture.World, inject string, pods map[string]corpus.Pod, namespa
 	results := map[string]string{}
 	for i, what := range slices.Sorted(maps.Keys(pods)) {
 		for _, namespace := range append(namespaces, "exempt", w.Release.Namespace) {
-			if !telling(what, namespace) || inject == "labelled" && strings.HasPrefix(what, "image ") && i%20 > 0 {
+			if !telling(what, namespace) || inject == "all" && strings.HasPrefix(what, "image ") && i%20 > 0 {
 				continue
 			}
 			pod, err := pods[what].Parse(ours)

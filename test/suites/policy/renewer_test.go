@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
 	"github.com/pullpass/pullpass/test/harness/corpus"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 )
@@ -25,11 +27,11 @@ func TestRenewerConfined(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	ctx := t.Context()
 	client := renewersClient(w)
-	namespace := w.Namespace()
+	namespace, unlabelled := w.Namespace(corpus.Host), w.Namespace()
 	secret := func(name string, change func(*corev1.Secret)) *corev1.Secret {
 		s := &corev1.Secret{
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
-			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "pullpass"}},
+			ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace, Labels: map[string]string{"app.kubernetes.io/managed-by": "pullpass"}},
 			Type:       corev1.SecretTypeDockerConfigJson,
 			Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)},
 		}
@@ -38,7 +40,21 @@ func TestRenewerConfined(t *testing.T) {
 		}
 		return s
 	}
-	unlabelled := func(s *corev1.Secret) { s.Labels = nil }
+	markless := func(s *corev1.Secret) { s.Labels = nil }
+	elsewhere := func(s *corev1.Secret) { s.Namespace = unlabelled }
+	extra := func(s *corev1.Secret) { s.Data["extra"] = []byte("x") }
+	annotated := func(s *corev1.Secret) { s.Annotations = map[string]string{"example.com/a": "b"} }
+	annotatedByUs := func(s *corev1.Secret) { s.Annotations = map[string]string{"pullpass.dev/digest": "b"} }
+	moreLabels := func(s *corev1.Secret) { s.Labels["example.com/a"] = "b" }
+	owned := func(s *corev1.Secret) {
+		s.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: "c", UID: "1"}}
+	}
+	immutable := func(s *corev1.Secret) { s.Immutable = new(true) }
+	ofOthers := func(s *corev1.Secret) { // what other people may add to a pull secret
+		for _, change := range []func(*corev1.Secret){extra, annotated, moreLabels, owned} {
+			change(s)
+		}
+	}
 	opaque := func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }
 	apply := func(client kubernetes.Interface, s *corev1.Secret) error {
 		data, err := json.Marshal(s)
@@ -46,18 +62,18 @@ func TestRenewerConfined(t *testing.T) {
 			return err
 		}
 		force := true
-		_, err = client.CoreV1().Secrets(namespace).Patch(ctx, s.Name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: "pullpass", Force: &force})
+		_, err = client.CoreV1().Secrets(s.Namespace).Patch(ctx, s.Name, types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: "pullpass", Force: &force})
 		return err
 	}
 	create := func(s *corev1.Secret) func() error {
 		return func() error {
-			_, err := client.CoreV1().Secrets(namespace).Create(ctx, s, metav1.CreateOptions{})
+			_, err := client.CoreV1().Secrets(s.Namespace).Create(ctx, s, metav1.CreateOptions{})
 			return err
 		}
 	}
 	update := func(s *corev1.Secret) func() error {
 		return func() error {
-			_, err := client.CoreV1().Secrets(namespace).Update(ctx, s, metav1.UpdateOptions{})
+			_, err := client.CoreV1().Secrets(s.Namespace).Update(ctx, s, metav1.UpdateOptions{})
 			return err
 		}
 	}
@@ -66,7 +82,9 @@ func TestRenewerConfined(t *testing.T) {
 	}
 	cleared := func(w *fixture.World) { // by the administrator, whom nothing confines
 		w.Helper()
-		w.Must(w.Client.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+		for _, namespace := range []string{namespace, unlabelled} {
+			w.Must(w.Client.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{}))
+		}
 	}
 	w.Eventually("the policy to be in force", func() error {
 		defer cleared(w)
@@ -81,21 +99,38 @@ func TestRenewerConfined(t *testing.T) {
 	}{
 		"our secret":                     {do: create(secret(w.SecretName, nil))},
 		"our secret by apply":            {do: func() error { return apply(client, secret(w.SecretName, nil)) }},
-		"a change of our secret":         {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, func(s *corev1.Secret) { s.Annotations = map[string]string{"a": "b"} }))},
+		"a change of our secret":         {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, annotatedByUs))},
 		"the end of our secret":          {there: secret(w.SecretName, nil), do: remove(w.SecretName)},
 		"another name":                   {do: create(secret("other", nil)), say: "named"},
 		"another name by apply":          {do: func() error { return apply(client, secret("other", nil)) }, say: "named"},
 		"another's secret":               {there: secret("other", nil), do: update(secret("other", nil)), say: "named"},
 		"the end of another's secret":    {there: secret("other", nil), do: remove("other"), say: "named"},
 		"another type":                   {do: create(secret(w.SecretName, opaque)), say: "of type"},
-		"no label":                       {do: create(secret(w.SecretName, unlabelled)), say: "managed-by"},
-		"the label taken away":           {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, unlabelled)), say: "managed-by"},
-		"a foreign secret of our name":   {there: secret(w.SecretName, unlabelled), do: update(secret(w.SecretName, nil)), say: "that pullpass made"},
-		"the end of a foreign secret":    {there: secret(w.SecretName, unlabelled), do: remove(w.SecretName), say: "that pullpass made"},
+		"no label":                       {do: create(secret(w.SecretName, markless)), say: "managed-by"},
+		"the label taken away":           {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, markless)), say: "managed-by"},
+		"a foreign secret of our name":   {there: secret(w.SecretName, markless), do: update(secret(w.SecretName, nil)), say: "that pullpass made"},
+		"the end of a foreign secret":    {there: secret(w.SecretName, markless), do: remove(w.SecretName), say: "that pullpass made"},
 		"the end of one of another type": {there: secret(w.SecretName, opaque), do: remove(w.SecretName), say: "of type"},
 		"all at once, where some are ours": {there: secret("other", nil), do: func() error {
 			return client.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
 		}, say: "named"},
+		"another key":                             {do: create(secret(w.SecretName, extra)), say: "the key"},
+		"another key later":                       {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, extra)), say: "the key"},
+		"another content of another's key":        {there: secret(w.SecretName, func(s *corev1.Secret) { s.Data["extra"] = []byte("y") }), do: update(secret(w.SecretName, extra)), say: "the key"},
+		"an annotation":                           {do: create(secret(w.SecretName, annotated)), say: "annotations"},
+		"an annotation later":                     {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, annotated)), say: "annotations"},
+		"an annotation of our own":                {do: create(secret(w.SecretName, annotatedByUs))},
+		"a label":                                 {do: create(secret(w.SecretName, moreLabels)), say: "labels"},
+		"a label later":                           {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, moreLabels)), say: "labels"},
+		"an owner":                                {do: create(secret(w.SecretName, owned)), say: "ownerReferences"},
+		"an immutable secret":                     {do: create(secret(w.SecretName, immutable)), say: "immutable"},
+		"what others added comes back":            {there: secret(w.SecretName, ofOthers), do: update(secret(w.SecretName, func(s *corev1.Secret) { ofOthers(s); s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{"a":{}}}`) }))},
+		"a namespace without a label":             {do: create(secret(w.SecretName, elsewhere)), say: "namespaces that are labelled"},
+		"a namespace without a label by apply":    {do: func() error { return apply(client, secret(w.SecretName, elsewhere)) }, say: "namespaces that are labelled"},
+		"a change in a namespace without a label": {there: secret(w.SecretName, elsewhere), do: update(secret(w.SecretName, func(s *corev1.Secret) { elsewhere(s); annotatedByUs(s) })), say: "namespaces that are labelled"},
+		"the end of our secret after its namespace's label": {there: secret(w.SecretName, elsewhere), do: func() error {
+			return client.CoreV1().Secrets(unlabelled).Delete(ctx, w.SecretName, metav1.DeleteOptions{})
+		}},
 		"a finalizer":       {do: create(secret(w.SecretName, finalized)), say: "finalizers"},
 		"a finalizer later": {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, finalized)), say: "finalizers"},
 	} {
@@ -103,7 +138,7 @@ func TestRenewerConfined(t *testing.T) {
 			w := w.In(t)
 			defer cleared(w)
 			if c.there != nil {
-				w.Must(discard(w.Client.CoreV1().Secrets(namespace).Create(ctx, c.there, metav1.CreateOptions{FieldManager: "kubectl"})))
+				w.Must(discard(w.Client.CoreV1().Secrets(c.there.Namespace).Create(ctx, c.there, metav1.CreateOptions{FieldManager: "kubectl"})))
 			}
 			err := c.do()
 			if c.say == "" && err != nil {
@@ -123,6 +158,90 @@ func TestRenewerConfined(t *testing.T) {
 		w.Must(discard(w.Client.CoreV1().Secrets(namespace).Patch(ctx, w.SecretName, types.MergePatchType, []byte(`{"metadata":{"labels":null}}`), metav1.PatchOptions{})))
 		w.Must(apply(client, secret(w.SecretName, nil)))
 	})
+}
+
+// TestEveryRegistrysLabelIsSeen writes into a namespace for each form of registry
+// host, and into one whose label only looks like a registry's.
+func TestEveryRegistrysLabelIsSeen(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	client := renewersClient(w)
+	write := func(namespace string) error { return tryWrite(t.Context(), client, namespace, w.SecretName) }
+	for name, labels := range map[string]map[string]string{
+		"not-true":  {corpus.Host: "false"},
+		"elsewhere": {corpus.Host + ".example.com": "true"},
+		"opted-in":  {"pullpass.dev/inject": "true"},
+	} {
+		w.NamespaceNamed("unserved-"+name, labels)
+		w.Eventually("the policy to refuse "+name, func() error { return refusal(write("unserved-"+name), "namespaces that are labelled") })
+	}
+	for i, host := range ecrtest.Hosts() {
+		name := fmt.Sprintf("form-%d", i)
+		key := corpus.LabelKey(host.Name)
+		w.NamespaceNamed(name, fixture.True(key))
+		if err := write(name); err != nil {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+}
+
+// TestLabelledAMomentAgo labels namespaces that have been there for a while. The API
+// server knows their labels from a cache, and may refuse what comes before it has
+// seen the new ones: soon it does not, and the renewer, which comes later and comes
+// again, has nothing to tell of it.
+func TestLabelledAMomentAgo(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	client := renewersClient(w)
+	label := func(namespace, host string) {
+		w.Must(discard(w.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+host+`":"true"}}}`), metav1.PatchOptions{})))
+	}
+	var namespaces []string
+	for range 40 {
+		namespaces = append(namespaces, w.Namespace())
+	}
+	w.Eventually("the policy to be in force", func() error {
+		return refusal(tryWrite(t.Context(), client, namespaces[0], w.SecretName), "namespaces that are labelled")
+	})
+	refused := 0
+	for _, namespace := range namespaces {
+		label(namespace, corpus.OtherHost)
+		w.Eventually("a write into "+namespace, func() error {
+			err := tryWrite(t.Context(), client, namespace, w.SecretName)
+			if err != nil {
+				refused++
+			}
+			return err
+		})
+	}
+	t.Logf("%d writes into %d namespaces were refused before one was allowed", refused, len(namespaces))
+
+	w.Credential(corpus.Host, fixture.Keys(w.User("one")))
+	w.Renewer()
+	namespaces = nil
+	for range 40 {
+		namespaces = append(namespaces, w.Namespace())
+	}
+	for _, namespace := range namespaces {
+		label(namespace, corpus.Host)
+	}
+	failed := 0
+	for _, namespace := range namespaces {
+		w.WaitSecret(namespace, corpus.Host)
+		w.WaitEvent(namespace, "PullSecretReady", corpus.Host)
+		events, err := w.Client.CoreV1().Events(namespace).List(t.Context(), metav1.ListOptions{})
+		w.Must(err)
+		failed += len(slices.DeleteFunc(events.Items, func(e corev1.Event) bool { return e.Reason != "ApplyFailed" }))
+	}
+	t.Logf("of %d namespaces %d had a write of the renewer's refused first", len(namespaces), failed)
+}
+
+// tryWrite creates a pull secret for the sake of the answer alone.
+func tryWrite(ctx context.Context, client kubernetes.Interface, namespace, name string) error {
+	_, err := client.CoreV1().Secrets(namespace).Create(ctx, &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"app.kubernetes.io/managed-by": "pullpass"}},
+		Type:       corev1.SecretTypeDockerConfigJson,
+		Data:       map[string][]byte{corev1.DockerConfigJsonKey: []byte(`{"auths":{}}`)},
+	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	return err
 }
 
 // refusal returns nil if the error is a policy's refusal that says the text.

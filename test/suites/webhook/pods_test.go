@@ -137,9 +137,9 @@ func TestDryRun(t *testing.T) {
 // TestEphemeralContainer adds a debug container to a pod. Pull secrets cannot be
 // added then; with inject=labelled they are there already.
 func TestEphemeralContainer(t *testing.T) {
-	for mode, want := range map[string]int{"matching": 0, "labelled": 1} {
+	for mode, want := range map[string]int{"matching": 0, "all": 1} {
 		t.Run(mode, func(t *testing.T) {
-			w := suite.NewWorld(t, map[string]any{"inject": mode})
+			w := suite.NewWorld(t, map[string]any{"injection": map[string]any{"pods": mode}})
 			w.Webhook()
 			namespace := w.Namespace(host)
 			pod := create(t, w, namespace, parse(t, pods["an image from elsewhere"].JSON, w.SecretName))

@@ -11,7 +11,8 @@ said of an alert, and what to do, is in docs/monitoring.md.
 {{- $release := printf "%s/%s" $namespace $fullname -}}
 {{- $renewer := printf `namespace="%s",job="%s-renewer"` $namespace $fullname -}}
 {{- $webhook := printf `namespace="%s",job="%s-webhook"` $namespace $fullname -}}
-{{- $by := join ", " (concat (list "namespace" "job") $rule.additionalAggregationLabels) -}}
+{{- $also := $rule.additionalAggregationLabels | default list -}}
+{{- $by := join ", " (concat (list "namespace" "job") $also) -}}
 - alert: PullpassNoLeader
   severity: critical
   for: 5m
@@ -86,9 +87,16 @@ said of an alert, and what to do, is in docs/monitoring.md.
 - alert: PullpassWebhookDown
   severity: critical
   for: 5m
-  expr: (sum by ({{ $by }}) (up{ {{- $webhook -}} }) or 0 * absent(up{ {{- $webhook -}} })) == 0
+  expr: |
+    (
+      sum by ({{ $by }}) (min by ({{ $by }}, pod) (pullpass_ready{ {{- $webhook -}} }))
+      or
+      0 * sum by ({{ $by }}) (up{ {{- $webhook -}} })
+      or
+      0 * absent(up{ {{- $webhook -}} })
+    ) == 0
   summary: 'No webhook answers.'
-  description: 'No replica of the webhook of {{ $release }} is up: {{ eq .Values.injection.failurePolicy "Fail" | ternary "pods with ECR images are refused" "pods are created without their pull secret" }}.'
+  description: 'No replica of the webhook of {{ $release }} is ready: {{ eq .Values.injection.failurePolicy "Fail" | ternary "pods with ECR images are refused" "pods are created without their pull secret" }}.'
 
 - alert: PullpassWebhookErrors
   severity: warning
@@ -114,7 +122,7 @@ said of an alert, and what to do, is in docs/monitoring.md.
   description: '{{`{{ $value | humanize }} pods with ECR images were created in 10 minutes without an answer of the webhook`}} of {{ $release }}, or of another release.'
 {{- end }}
   expr: |
-    sum by ({{ prepend $rule.additionalAggregationLabels "name" | join ", " }}) (
+    sum by ({{ prepend $also "name" | join ", " }}) (
       increase({{ $counter }}[10m]) > 0
       or
       ({{ $counter }} unless {{ $counter }} offset 10m) and on (job, instance) up offset 10m
@@ -123,7 +131,14 @@ said of an alert, and what to do, is in docs/monitoring.md.
 - alert: PullpassCertificateExpiresSoon
   severity: warning
   for: 15m
-  expr: min by ({{ $by }}) (pullpass_certificate_expiry_timestamp_seconds{ {{- $webhook -}} } > 0) - time() < {{ $max.certificateHours }} * 3600
+  expr: |
+    min by ({{ $by }}) (
+      (pullpass_certificate_expiry_timestamp_seconds{ {{- $webhook -}} } > 0) - time()
+      <
+      clamp_max({{ $max.certificateShare }} * (
+        pullpass_certificate_expiry_timestamp_seconds{ {{- $webhook -}} } - pullpass_certificate_not_before_timestamp_seconds{ {{- $webhook -}} }
+      ), {{ include "pullpass.certificateSeconds" . }})
+    )
   summary: 'The webhook''s certificate is not renewed.'
   description: '{{`It ends in {{ $value | humanizeDuration }}.`}} After that the API server does not trust the webhook of {{ $release }}.'
 
@@ -134,4 +149,16 @@ said of an alert, and what to do, is in docs/monitoring.md.
   summary: 'The webhook''s certificate cannot be used.'
   description: 'The files with the certificate of the webhook of {{ $release }} hold no usable pair, or one that is not valid now.'
 {{- end }}
+{{- end }}
+
+{{/*
+Seconds that any certificate may be close to its end without an alert. Those that
+cert-manager renews later than that get half of what it leaves them.
+*/}}
+{{- define "pullpass.certificateSeconds" -}}
+{{- $most := mulf .Values.monitoring.prometheusRule.thresholds.certificateHours 3600 -}}
+{{- if eq .Values.certificates.source "certManager" -}}
+  {{- $most = minf $most (divf (include "pullpass.seconds" .Values.certificates.certManager.renewBefore | float64) 2) -}}
+{{- end -}}
+{{ int64 $most }}
 {{- end }}

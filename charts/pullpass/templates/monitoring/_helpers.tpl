@@ -1,8 +1,6 @@
+{{/* The metadata of a monitoring object, from root, name and values. */}}
 {{- define "pullpass.monitoringMetadata" -}}
-namespace: {{ include "pullpass.namespace" .root }}
-labels:
-  {{- $labels := include "pullpass.labels" (dict "root" .root "component" "monitoring") | fromYaml }}
-  {{- toYaml (merge $labels .labels) | nindent 2 }}
+{{- include "pullpass.metadata" (dict "root" .root "component" "monitoring" "name" .name "namespace" .values.namespace "labels" .values.labels "annotations" .annotations) }}
 {{- end }}
 
 {{/*
@@ -12,6 +10,9 @@ is the same whichever monitor is used.
 {{- define "pullpass.scrape" -}}
 port: admin
 path: /metrics
+{{- if .monitor.honorLabels }}
+honorLabels: true
+{{- end }}
 {{- with .monitor.interval }}
 interval: {{ . }}
 {{- end }}
@@ -35,4 +36,12 @@ metricRelabelings:
 {{- define "pullpass.monitoredLabels" -}}
 {{- $labels := include "pullpass.selectorLabels" (dict "root" . "component" "") | fromYaml -}}
 {{ toYaml (omit $labels "app.kubernetes.io/component") }}
+{{- end }}
+
+{{/* Where the pods are, for a monitor that is in another namespace. */}}
+{{- define "pullpass.monitoredNamespace" -}}
+{{- if .monitor.namespace -}}
+namespaceSelector:
+  matchNames: [{{ include "pullpass.namespace" .root | quote }}]
+{{- end }}
 {{- end }}

@@ -1,0 +1,133 @@
+{{/*
+The Deployment of a component, from root, component and values, and from own, what
+no other component has: terminationGracePeriodSeconds, args, env, ports, volumes
+and volumeMounts.
+*/}}
+{{- define "pullpass.deployment" -}}
+{{- $root := .root -}}
+{{- $values := .values -}}
+{{- $own := .own -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "pullpass.metadata" (dict "root" $root "component" .component "name" (printf "%s-%s" (include "pullpass.fullname" $root) .component) "annotations" $values.annotations) | nindent 2 }}
+spec:
+  {{- /* Without a number somebody else chooses it, such as a HorizontalPodAutoscaler. */}}
+  {{- if include "pullpass.given" $values.replicas }}
+  replicas: {{ $values.replicas }}
+  {{- end }}
+  {{- if include "pullpass.given" $root.Values.revisionHistoryLimit }}
+  revisionHistoryLimit: {{ $root.Values.revisionHistoryLimit }}
+  {{- end }}
+  strategy:
+    {{- if $values.strategy }}
+    {{- toYaml $values.strategy | nindent 4 }}
+    {{- else if $values.hostNetwork }}
+    # A new pod may find the node's ports taken until an old one is gone.
+    rollingUpdate:
+      maxSurge: 0
+      maxUnavailable: 1
+    {{- else }}
+    rollingUpdate:
+      maxSurge: 1
+      maxUnavailable: 0
+    {{- end }}
+  selector:
+    matchLabels:
+      {{- include "pullpass.selectorLabels" . | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "pullpass.podLabels" . | nindent 8 }}
+      {{- with $values.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      serviceAccountName: {{ include "pullpass.serviceAccountName" . | quote }}
+      automountServiceAccountToken: {{ $values.automountServiceAccountToken }}
+      {{- if $values.hostNetwork }}
+      hostNetwork: true
+      {{- end }}
+      {{- with $values.dnsPolicy | default (ternary "ClusterFirstWithHostNet" "" $values.hostNetwork) }}
+      dnsPolicy: {{ . }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ $own.terminationGracePeriodSeconds }}
+      {{- include "pullpass.podBasics" $root | nindent 6 }}
+      {{- with $values.initContainers }}
+      initContainers:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      containers:
+        - name: {{ .component }}
+          image: {{ include "pullpass.image" $root | quote }}
+          imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+          command: [/{{ .component }}]
+          args:
+            {{- concat $own.args ($values.extraArgs | default list) | toYaml | nindent 12 }}
+          {{- with concat ($own.env | default list) ($values.extraEnv | default list) }}
+          env:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          {{- with $values.extraEnvFrom }}
+          envFrom:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          ports:
+            {{- toYaml $own.ports | nindent 12 }}
+          {{- include "pullpass.probes" $root | nindent 10 }}
+          {{- with $values.resources }}
+          resources:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+          {{- include "pullpass.containerSecurityContext" $root | nindent 10 }}
+          {{- with concat ($own.volumeMounts | default list) ($values.extraVolumeMounts | default list) }}
+          volumeMounts:
+            {{- toYaml . | nindent 12 }}
+          {{- end }}
+        {{- with $values.extraContainers }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- with concat ($own.volumes | default list) ($values.extraVolumes | default list) }}
+      volumes:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- include "pullpass.scheduling" . | nindent 6 }}
+{{- end }}
+
+{{/* Where the pods of a component run, and what else their spec has. */}}
+{{- define "pullpass.scheduling" -}}
+{{- with .values.priorityClassName -}}
+priorityClassName: {{ . | quote }}
+{{ end -}}
+{{- with .values.nodeSelector -}}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .values.tolerations -}}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+{{- with .values.affinity -}}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{ end -}}
+topologySpreadConstraints:
+{{- if .values.topologySpreadConstraints }}
+  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "pullpass.selectorLabels" . | fromYaml)) }}
+  {{- range .values.topologySpreadConstraints }}
+  - {{- merge (dict) . $selector | toYaml | nindent 4 }}
+  {{- end }}
+{{- else }}
+  - topologyKey: kubernetes.io/hostname
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "pullpass.selectorLabels" . | nindent 8 }}
+{{- end }}
+{{- with .values.podSpec }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
