@@ -383,7 +383,7 @@ func TestMadeByOthers(t *testing.T) {
 	out := template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"], "--set", "renewer.flowSchema.enabled=true,rbac.create=true")
 	out = strings.ReplaceAll(out, `"`, "") // of names that need none
 	for text, count := range map[string]int{
-		"name: puller\n":                                  6, // two bindings', two FlowSchemas' and the other's own
+		"name: puller\n":                                  6, // three bindings', two FlowSchemas' and the other's own
 		"name: injector\n":                                2,
 		"serviceAccountName: puller\n":                    1,
 		"serviceAccountName: injector\n":                  1,
