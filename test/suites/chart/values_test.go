@@ -27,6 +27,7 @@ import (
 const everything = `
 networkPolicy: {enabled: true, metricsFrom: [{podSelector: {}}], egress: {enabled: true}}
 renewer: {flowSchema: {enabled: true}}
+injection: {failurePolicy: Fail}
 credentials: {webIdentity: {roleARN: "arn:aws:iam::123456789012:role/puller"}}
 monitoring:
   serviceMonitor: {enabled: true}
@@ -137,7 +138,7 @@ func TestNull(t *testing.T) {
 			}
 			values = merge(values, at(path, nil))
 			charts := map[string]map[string]any{repo.ChartDir(): values}
-			if len(path) < 3 { // what helm makes of null in a dependency does not depend on how deep it is
+			if len(path) < 2 { // what helm makes of null in a dependency does not depend on how deep it is
 				charts[parent] = map[string]any{"ecr": values}
 			}
 			for chart, values := range charts {

@@ -145,9 +145,9 @@ func certificateRenewed(on string, at, life, left int) map[string]string {
 	}
 }
 
-// certManager are values of how long certificates live.
-func certManager(duration, renewBefore string) map[string]any {
-	return map[string]any{"certificates": map[string]any{"certManager": map[string]any{"duration": duration, "renewBefore": renewBefore}}}
+// ofADay are values for certificates that live a day.
+func ofADay(renewBefore string) map[string]any {
+	return map[string]any{"certificates": map[string]any{"certManager": map[string]any{"duration": "24h", "renewBefore": renewBefore}}}
 }
 
 // existingSecret are values of a certificate that somebody else renews.
@@ -478,22 +478,22 @@ var stories = map[string]story{
 		fires:   map[int][]string{16: nil, 30: nil, 80: nil},
 	},
 	"a certificate of a day is renewed": {
-		values:  certManager("24h", "8h"),
+		values:  ofADay("8h"),
 		changes: with(certificateRenewed(onWebhookA, 60, 24*60, 8*60), certificateRenewed(onWebhookB, 400, 24*60, 8*60)),
 		fires:   map[int][]string{1: nil, 30: nil, 59: nil, 399: nil, 840: nil},
 	},
 	"a certificate of a day is not renewed": {
-		values:  certManager("24h", "8h"),
+		values:  ofADay("8h"),
 		changes: certificate(onWebhookA, -16, 8),
 		fires:   map[int][]string{1: nil, 260: nil, 285: {"PullpassCertificateExpiresSoon"}, 470: {"PullpassCertificateExpiresSoon"}},
 	},
 	"a certificate of a day is renewed late, as it was asked for": {
-		values:  certManager("24h", "1h"),
+		values:  ofADay("1h"),
 		changes: certificateRenewed(onWebhookA, 600, 24*60, 60),
 		fires:   map[int][]string{1: nil, 560: nil, 599: nil, 840: nil},
 	},
 	"a certificate that was to be renewed late is not": {
-		values:  certManager("24h", "1h"),
+		values:  ofADay("1h"),
 		changes: certificate(onWebhookA, -14, 10),
 		fires:   map[int][]string{1: nil, 569: nil, 586: {"PullpassCertificateExpiresSoon"}},
 	},

@@ -121,7 +121,7 @@ func TestWebhookThatCannotListNamespaces(t *testing.T) {
 		w.Must(err)
 		_, err = client.CoreV1().Namespaces().List(t.Context(), metav1.ListOptions{Limit: 1})
 		if !apierrors.IsForbidden(err) {
-			return fmt.Errorf("%v, want it forbidden", err)
+			return fmt.Errorf("%w, want it forbidden", err)
 		}
 		return nil
 	})
