@@ -186,8 +186,7 @@ func TestEveryRegistrysLabelIsSeen(t *testing.T) {
 
 // TestLabelledAMomentAgo labels namespaces that have been there for a while. The API
 // server knows their labels from a cache, and may refuse what comes before it has
-// seen the new ones: soon it does not, and the renewer, which comes later and comes
-// again, has nothing to tell of it.
+// seen the new ones. Soon it does not, and the renewer comes again.
 func TestLabelledAMomentAgo(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	client := renewersClient(w)
