@@ -2,6 +2,7 @@ package renewer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -130,7 +131,7 @@ func (p *permissions) check() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.missing != "" {
-		return fmt.Errorf("%s", p.missing)
+		return errors.New(p.missing)
 	}
 	return nil
 }

@@ -147,9 +147,9 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 		defer context.AfterFunc(background, cancel)()
 		return work.runWhenSynced(ctx, func(ctx context.Context) error {
 			if !c.LeaderElect {
-				return work.lead(ctx)
+				return work.runLeading(ctx)
 			}
-			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, work.lead)
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, work.runLeading)
 		})
 	})
 	return group.Wait()
@@ -231,8 +231,8 @@ func (c *controller) runWhenSynced(ctx context.Context, f func(context.Context) 
 	return f(ctx)
 }
 
-// lead is run, and says that it runs.
-func (c *controller) lead(ctx context.Context) error {
+// runLeading is run, and says that it runs.
+func (c *controller) runLeading(ctx context.Context) error {
 	c.log.Info("leading")
 	c.metrics.leader.Set(1)
 	defer c.metrics.leader.Set(0)

@@ -195,7 +195,8 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	v := verdict{need: n, old: old, has: has && !isNoCredentials(n.err)}
 	v.good = v.has && now.Before(old.Expires)
 	token, trusted := n.token.entry(), believable(old.Issued, now)
-	v.offer = n.token.usable(now) && (!v.good || believable(token.Issued, now) && !(trusted && old.newerThan(n.token)))
+	ahead := trusted && old.newerThan(n.token)
+	v.offer = n.token.usable(now) && (!v.good || believable(token.Issued, now) && !ahead)
 	v.due = v.offer && (!v.good || !trusted || old.Principal != token.Principal ||
 		token.Issued.After(old.Issued) && !now.Before(t.due(old)))
 	return v

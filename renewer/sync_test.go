@@ -620,6 +620,19 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	}
 }
 
+func TestWritesAreForgotten(t *testing.T) {
+	clock := &clock{start}
+	w := newWrites(clock.now)
+	for i := range 1000 {
+		w.note(fmt.Sprint("team-", i), secretState{}, "1")
+	}
+	clock.advance(calm + 1)
+	w.note("shop", secretState{}, "2")
+	if len(w.last) != 1 {
+		t.Errorf("%d writes are remembered, want the last", len(w.last))
+	}
+}
+
 // TestAWriteNamesWhatItChanges: a secret that has gone is not brought back.
 func TestAWriteNamesWhatItChanges(t *testing.T) {
 	for name, exists := range map[string]bool{"a new secret": false, "one that is known": true} {

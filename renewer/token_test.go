@@ -54,6 +54,27 @@ func TestRenewalsComeInOrderAndInTime(t *testing.T) {
 	}
 }
 
+func TestAnEntryIsDueByItsOwnTime(t *testing.T) {
+	const h = time.Hour
+	e := entry{Issued: start, Expires: start.Add(12 * h)}
+	for name, c := range map[string]struct {
+		renewBy, interval, want time.Duration
+	}{
+		"of an annotation that states none": {want: 6 * h},
+		"its own":                           {renewBy: h, want: h},
+		"an interval that is shorter since": {renewBy: 6 * h, interval: h, want: h},
+		"an interval that is longer":        {renewBy: h, interval: 2 * h, want: h},
+	} {
+		e := e
+		if c.renewBy != 0 {
+			e.RenewBy = start.Add(c.renewBy)
+		}
+		if got := (turn{spread: 1, interval: c.interval}).due(e).Sub(start); got != c.want {
+			t.Errorf("%s: due after %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 func TestUsable(t *testing.T) {
 	token := Token{Auth: "x", Expires: start}
 	if !token.usable(start.Add(-1)) || token.usable(start) || token.usable(start.Add(1)) || (Token{Expires: start}).usable(start.Add(-1)) {

@@ -321,7 +321,8 @@ func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Tok
 // outOfTime reports whether the clock was set so that the token of an entry is of
 // no use, or is not what it seems.
 func (e *tokenEntry) outOfTime(now time.Time) bool {
-	return e.err == nil && !(e.token.usable(now) && believable(e.token.Issued, now))
+	sound := e.token.usable(now) && believable(e.token.Issued, now)
+	return e.err == nil && !sound
 }
 
 // put stores the outcome of a call. It returns the registries whose namespaces

@@ -861,7 +861,7 @@ func TestTroubleWithAnEndpointIsItsOwn(t *testing.T) {
 					return goodToken(ctx, request)
 				})
 				r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostAFIPS)})
-				time.Sleep(patience)
+				time.Sleep(5 * time.Second)
 				for range 26 {
 					synctest.Wait()
 					if token, err := r.token(registryOf(hostA)); token.Auth == "" || err != nil {
