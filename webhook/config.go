@@ -46,7 +46,7 @@ func DefaultConfig() Config {
 		WriteTimeout:  15 * time.Second,
 		// API servers drop idle connections after 90 s. Ours has to be longer,
 		// or a request could meet a connection that is just being closed.
-		IdleTimeout:         3 * time.Minute,
+		IdleTimeout:         95 * time.Second,
 		DrainTimeout:        5 * time.Second,
 		LookupTimeout:       time.Second,
 		CertificateInterval: 2 * time.Second,

@@ -24,8 +24,10 @@ type Check struct {
 // Handler serves the metrics of g, and each probe as a list of its checks with
 // status 200 when all pass and 503 when one fails.
 func Handler(g prometheus.Gatherer, live, ready []Check) http.Handler {
+	// A compressor takes a megabyte, and anybody may scrape.
+	scrapes := promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 4}
 	r := chi.NewRouter()
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
+	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(g, scrapes))
 	r.Get("/livez", probe(live))
 	r.Get("/readyz", probe(ready))
 	return r
