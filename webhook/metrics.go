@@ -32,7 +32,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		certificateProblem: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_problem",
-			Help: "1 while the certificate files hold no usable pair or the served certificate is not valid now, else 0. The log tells which.",
+			Help: "1 while the certificate files hold no usable pair, or the served certificate is not valid now, not for --server-name, or not trusted by the CA bundle of the webhook's configuration, else 0. The log and /readyz tell which.",
 		}),
 	}
 	for _, r := range results {

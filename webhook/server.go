@@ -99,6 +99,12 @@ func (s *Server) Ready() []admin.Check {
 // That should be after Serve has returned.
 func (s *Server) WatchCertificate(ctx context.Context) { s.certificate.watch(ctx) }
 
+// WatchCABundles checks the certificate against the CA bundles of the webhook's
+// configuration, as read reads them, until the context ends.
+func (s *Server) WatchCABundles(ctx context.Context, read func(context.Context) ([][]byte, error)) {
+	s.certificate.watchBundles(ctx, read)
+}
+
 // Serve answers on the listener. When the context ends it turns unready and
 // goes on for ShutdownDelay, because API servers learn of that only after a
 // while and keep their connections; each answer asks to close its connection.

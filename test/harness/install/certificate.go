@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -21,8 +22,9 @@ const (
 	keyFile         = "tls.key"
 )
 
-// makeCertificate writes a certificate for the webhook's address, and its key, into the release's folder. It returns the authority that signed it, as a
-// caBundle holds it.
+// makeCertificate writes a certificate for the webhook's address and its Service,
+// and its key, into the release's folder. It returns the authority that signed it,
+// as a caBundle holds it.
 func (r *Release) makeCertificate() (authority string, err error) {
 	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -56,6 +58,11 @@ func (r *Release) makeCertificate() (authority string, err error) {
 	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
 	if err != nil {
 		return "", err
+	}
+	for _, object := range r.Objects {
+		if object.GetKind() == "Service" && strings.HasSuffix(object.GetName(), "-webhook") {
+			leaf.DNSNames = append(leaf.DNSNames, object.GetName()+"."+object.GetNamespace()+".svc")
+		}
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), caKey)
 	if err != nil {
