@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/listen"
 )
 
 func (s *Server) mutate(w http.ResponseWriter, r *http.Request) {
@@ -29,6 +31,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) result {
 	body := s.limits.body(w, r, timeout)
 	req, err := reader.decodeReview(body)
 	body.Close()
+	listen.Received(r.Context())
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):

@@ -3,7 +3,8 @@
 //
 // A bound that makes new connections wait lets anybody close a port: it is
 // enough to open as many connections as there may be and to say nothing. Here a
-// new connection is always accepted, and one that has waited long pays for it.
+// new connection is accepted within a moment, and one that has kept the server
+// waiting pays for it.
 package listen
 
 import (
@@ -12,23 +13,33 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
+)
+
+// A connection may be closed for another when the server has waited for its client
+// for clientTime: for the next request, the rest of one, or the handshake. One
+// whose request the server is at work on has longer, requestTime. Both are short
+// enough for the next connection not to notice.
+const (
+	clientTime  = 25 * time.Millisecond
+	requestTime = 100 * time.Millisecond
+	poll        = 5 * time.Millisecond
 )
 
 // Bound returns the listener that the server is to serve on, with or without
 // TLS, and sets the server's hooks and wraps its handler for it. At most limit
 // connections are open at once. A further one closes another. Connections are of
 // two kinds, those that have had an answer and were kept open after it, and those
-// that have not, which may be anybody's. The kind that has more of them pays:
+// that have not, which may be anybody's. The kind that has more of them pays: the
+// one among them whose client has kept the server waiting longest. Where none has,
+// it is the one whose request has taken longest.
 //
-//   - of those without an answer the oldest, whatever it is doing, so that a
-//     flood of new connections closes none that API servers or probes hold;
-//   - of those with an answer the longest idle one, so that hoarded connections
-//     make way. Only where none is idle does a request end.
-//
-// So whatever others do, half of the limit is there for connections that are new,
-// and half for those that work. An answer of 400 to 499 closes its connection:
-// only what the server is for earns a place in the second half.
+// So a flood of new connections closes none that API servers or probes hold, idle
+// connections that somebody hoards make way for new ones, and whatever others do,
+// half of the limit is there for connections that are new and half for those that
+// work. An answer of 400 to 499 closes its connection: only what the server is for
+// earns a place in the second half.
 //
 // The context of a request ends with its connection, even before the body was
 // read. What a closed connection still holds counts until its request has
@@ -38,10 +49,20 @@ func Bound(srv *http.Server, l net.Listener, limit int) net.Listener {
 	srv.ConnState = b.changed
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		ctx, own(c).cancel = context.WithCancel(ctx)
-		return ctx
+		return context.WithValue(ctx, connKey{}, own(c))
 	}
 	srv.Handler = closeAfterRefusal(srv.Handler)
 	return b
+}
+
+type connKey struct{}
+
+// Received says that the request of the context has been read as far as it will be,
+// so that it is not the client whom its connection waits for.
+func Received(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		c.received.Store(true)
+	}
 }
 
 type listener struct {
@@ -54,15 +75,24 @@ type listener struct {
 	answered int                // of open, guarded by mu
 }
 
-// A conn is an accepted connection. What follows cancel is guarded by the
-// listener's mu.
+// A conn is an accepted connection.
 type conn struct {
 	net.Conn
 	cancel context.CancelFunc // of the context that its requests have
 
-	since    time.Time // until there is an answer, of its beginning; then, of its state
+	reading  atomic.Int64 // since when the server reads from it, of [time.Time.UnixNano], or 0
+	received atomic.Bool  // and only to see whether it is still there
+
+	// Guarded by the listener's mu.
+	since    time.Time // of the connection's beginning, or after an answer of the last request's
 	answered bool
-	idle     bool // and answered
+}
+
+// Read notes whether it is the client that the server waits for.
+func (c *conn) Read(p []byte) (int, error) {
+	c.reading.Store(time.Now().UnixNano())
+	defer c.reading.Store(0)
+	return c.Conn.Read(p)
 }
 
 // own returns our connection below TLS.
@@ -84,8 +114,14 @@ func (l *listener) Accept() (net.Conn, error) {
 	c := &conn{Conn: accepted, since: time.Now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.open) >= l.limit {
-		payer := l.payerLocked()
+	for len(l.open) >= l.limit {
+		payer := l.payerLocked(time.Now())
+		if payer == nil { // it takes time to become one
+			l.mu.Unlock()
+			time.Sleep(poll)
+			l.mu.Lock()
+			continue
+		}
 		l.removeLocked(payer)
 		payer.Close()
 		payer.cancel()
@@ -94,22 +130,27 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// payerLocked returns the connection that makes room.
-func (l *listener) payerLocked() (payer *conn) {
-	newer := len(l.open)-l.answered > l.answered
-	rank := func(c *conn) int {
-		switch {
-		case !c.answered && newer, c.idle && !newer:
-			return 0
-		case !c.answered, c.idle:
-			return 1
-		}
-		return 2
-	}
+// payerLocked returns the connection that is to make room, or nil when all that
+// should pay are being worked on.
+func (l *listener) payerLocked(now time.Time) (payer *conn) {
+	answered := l.answered >= len(l.open)-l.answered
+	waited, took := clientTime, requestTime
+	var slow *conn
 	for c := range l.open {
-		if payer == nil || rank(c) < rank(payer) || rank(c) == rank(payer) && c.since.Before(payer.since) {
-			payer = c
+		if c.answered != answered {
+			continue
 		}
+		if since := c.reading.Load(); since != 0 && !c.received.Load() {
+			if d := now.Sub(time.Unix(0, since)); d >= waited {
+				payer, waited = c, d
+			}
+		}
+		if d := now.Sub(c.since); d >= took {
+			slow, took = c, d
+		}
+	}
+	if payer == nil {
+		return slow
 	}
 	return payer
 }
@@ -131,10 +172,11 @@ func (l *listener) changed(of net.Conn, state http.ConnState) {
 		if _, ok := l.open[c]; ok && !c.answered {
 			l.answered++
 		}
-		c.answered, c.idle, c.since = true, true, time.Now()
+		c.answered = true
+		c.received.Store(false)
 	case http.StateActive:
-		if c.idle {
-			c.idle, c.since = false, time.Now()
+		if c.answered {
+			c.since = time.Now()
 		}
 	case http.StateClosed, http.StateHijacked:
 		l.removeLocked(c)
