@@ -32,8 +32,9 @@ const (
 // connections are open at once. A further one closes another. Connections are of
 // two kinds, those that have had an answer and were kept open after it, and those
 // that have not, which may be anybody's. The kind that has more of them pays: the
-// one among them whose client has kept the server waiting longest. Where none has,
-// it is the one whose request has taken longest.
+// one among them whose client has kept the server waiting longest, divided by the
+// answers that it has had. Where none has, it is the one whose request has taken
+// longest.
 //
 // So a flood of new connections closes none that API servers or probes hold, idle
 // connections that somebody hoards make way for new ones, and whatever others do,
@@ -84,8 +85,8 @@ type conn struct {
 	received atomic.Bool  // and only to see whether it is still there
 
 	// Guarded by the listener's mu.
-	since    time.Time // of the connection's beginning, or after an answer of the last request's
-	answered bool
+	since   time.Time // of the connection's beginning, or after an answer of the last request's
+	answers int
 }
 
 // Read notes whether it is the client that the server waits for.
@@ -134,14 +135,18 @@ func (l *listener) Accept() (net.Conn, error) {
 // should pay are being worked on.
 func (l *listener) payerLocked(now time.Time) (payer *conn) {
 	answered := l.answered >= len(l.open)-l.answered
-	waited, took := clientTime, requestTime
+	waited, took := time.Duration(0), requestTime
 	var slow *conn
 	for c := range l.open {
-		if c.answered != answered {
+		if (c.answers > 0) != answered {
 			continue
 		}
 		if since := c.reading.Load(); since != 0 && !c.received.Load() {
-			if d := now.Sub(time.Unix(0, since)); d >= waited {
+			d := now.Sub(time.Unix(0, since))
+			if d < clientTime {
+				continue
+			}
+			if d /= time.Duration(max(c.answers, 1)); d >= waited {
 				payer, waited = c, d
 			}
 		}
@@ -156,7 +161,7 @@ func (l *listener) payerLocked(now time.Time) (payer *conn) {
 }
 
 func (l *listener) removeLocked(c *conn) {
-	if _, ok := l.open[c]; ok && c.answered {
+	if _, ok := l.open[c]; ok && c.answers > 0 {
 		l.answered--
 	}
 	delete(l.open, c)
@@ -169,13 +174,13 @@ func (l *listener) changed(of net.Conn, state http.ConnState) {
 	defer l.mu.Unlock()
 	switch state {
 	case http.StateIdle:
-		if _, ok := l.open[c]; ok && !c.answered {
+		if _, ok := l.open[c]; ok && c.answers == 0 {
 			l.answered++
 		}
-		c.answered = true
+		c.answers++
 		c.received.Store(false)
 	case http.StateActive:
-		if c.answered {
+		if c.answers > 0 {
 			c.since = time.Now()
 		}
 	case http.StateClosed, http.StateHijacked:

@@ -102,15 +102,16 @@ func settle(t *testing.T, b *listener, open, answered int) {
 	}
 }
 
-// waits waits until the server waits for the client, after an answer or before one.
-func waits(t *testing.T, b *listener, client client, answered bool) {
+// waits waits until the server waits for the client, since the given time, after an
+// answer or before one.
+func waits(t *testing.T, b *listener, client client, answered bool, since time.Time) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for c := range b.open {
 			if c.RemoteAddr().String() == client.LocalAddr().String() {
-				return c.answered == answered && c.reading.Load() != 0, nil
+				return (c.answers > 0) == answered && c.reading.Load() > max(0, since.UnixNano()), nil
 			}
 		}
 		return false, nil
@@ -127,10 +128,11 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 		c := dial(t, address)
 		switch kind {
 		case "silent":
-			waits(t, b, c, false)
+			waits(t, b, c, false, time.Time{})
 		case "slow headers":
+			sent := time.Now()
 			fmt.Fprint(c, "GET /ok HTTP/1.1\r\nHost: x\r\n")
-			waits(t, b, c, false)
+			waits(t, b, c, false, sent)
 		case "asking":
 			fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 			<-began
@@ -138,7 +140,7 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 			if status, last := c.ask("/ok"); status != 200 || last {
 				t.Fatalf("answer %d, last %t", status, last)
 			}
-			waits(t, b, c, true)
+			waits(t, b, c, true, time.Time{})
 			if kind == "busy" {
 				fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 				<-began
@@ -194,14 +196,15 @@ func TestWhoPays(t *testing.T) {
 	}
 }
 
-// The longest idle one is that which asked least recently, not the oldest.
+// Of idle ones that pays which has waited longest for what it was good for, not the
+// oldest.
 func TestTheLongestIdlePays(t *testing.T) {
 	address, b, began := serve(t)
 	clients := open(t, address, b, began, limit, "idle")
 	if status, _ := clients[0].ask("/ok"); status != 200 {
 		t.Fatalf("answer %d", status)
 	}
-	waits(t, b, clients[0], true)
+	waits(t, b, clients[0], true, time.Time{})
 	dial(t, address).ask("/ok")
 	clients[1].closed(t)
 	if status, _ := clients[0].ask("/ok"); status != 200 {

@@ -6,16 +6,22 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pullpass/pullpass/test/harness/process"
 )
 
 // A Target is a running webhook.
@@ -137,8 +143,40 @@ func (t Target) review(namespace string, size int) string {
 	return fmt.Sprintf(format, namespace, strings.Repeat("a", size), t.Image)
 }
 
-// Run attacks until the context ends.
-func Run(ctx context.Context, t Target) {
+// environment holds the target, JSON, in a process that is to attack it.
+const environment = "PULLPASS_ATTACK"
+
+// Main attacks if the process was made by Start, and does not return then. A
+// TestMain calls it first.
+func Main() {
+	var t Target
+	if err := json.Unmarshal([]byte(os.Getenv(environment)), &t); err != nil {
+		return
+	}
+	// The attackers' own work is not to hinder those whose latency is measured: it
+	// would be done elsewhere.
+	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
+	run(context.Background(), t)
+}
+
+// Start attacks from a process of its own, which is this program again, until that
+// is stopped.
+func Start(dir string, t Target) (*process.Process, error) {
+	target, err := json.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	return process.Start(process.Options{
+		Name: "attack", Path: program, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
+	})
+}
+
+// run attacks until the context ends.
+func run(ctx context.Context, t Target) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var attackers sync.WaitGroup

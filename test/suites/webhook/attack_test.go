@@ -64,25 +64,28 @@ func TestUnderAttack(t *testing.T) {
 	}
 	target := attack.Target{Webhook: w.Release.WebhookAddress(), Admin: webhook.Admin(), Labelled: w.Namespace(host), Plain: w.Namespace(), Image: image}
 
-	ctx, stop := context.WithTimeout(t.Context(), lasting)
-	defer stop()
-	attacked := make(chan struct{})
-	go func() {
-		defer close(attacked)
-		attack.Run(ctx, target)
-	}()
-	latencies, err := attack.APIServers(ctx, target, 20)
-	stop()
-	<-attacked
+	ask := func() (attack.Latencies, error) {
+		ctx, stop := context.WithTimeout(t.Context(), lasting)
+		defer stop()
+		return attack.APIServers(ctx, target, 20)
+	}
+	quiet, err := ask()
+	w.Must(err)
+	attackers, err := attack.Start(t.TempDir(), target)
+	w.Must(err)
+	defer attackers.Stop(time.Minute)
+	attacked, err := ask()
 	if err != nil {
 		t.Error(err)
 	}
-	if len(latencies) == 0 {
-		t.Error("no API server got an answer")
+	if attackers.Ended() {
+		t.Error(attackers.Died())
 	}
+	attackers.Kill()
 	w.WaitMetric(webhook, 0, "pullpass_admissions_total", "result", "panic")
 	memory := peakMemory(t, webhook)
-	t.Logf("%d answers, p50 %s, p99 %s, at most %d MiB resident", len(latencies), latencies.Percentile(50), latencies.Percentile(99), memory>>20)
+	t.Logf("%d answers, p50 %s and p99 %s; under attack %d answers, p50 %s and p99 %s; at most %d MiB resident",
+		len(quiet), quiet.Percentile(50), quiet.Percentile(99), len(attacked), attacked.Percentile(50), attacked.Percentile(99), memory>>20)
 	if memory > memoryBound {
 		t.Errorf("%d MiB resident, want at most %d", memory>>20, memoryBound>>20)
 	}
