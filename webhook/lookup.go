@@ -107,13 +107,10 @@ func (l *lookups) fly(name string) (ns *metav1.PartialObjectMetadata, err error)
 	select {
 	case <-before:
 	case <-waiting.Done():
-		return nil, waiting.Err()
+		return nil, errTooManyLookups
 	}
-	if err := l.rate.Wait(waiting); err != nil {
-		return nil, fmt.Errorf("%w: %w", errTooManyLookups, err)
-	}
-	if err := l.slots.Acquire(waiting, 1); err != nil {
-		return nil, err
+	if l.rate.Wait(waiting) != nil || l.slots.Acquire(waiting, 1) != nil {
+		return nil, errTooManyLookups
 	}
 	defer l.slots.Release(1)
 	l.flights.Forget(name) // whoever comes now needs a later read

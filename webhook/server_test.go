@@ -643,6 +643,58 @@ func (u *unreadable) GetLive(ctx context.Context, name string) (*nsMeta, error) 
 	return u.fakeNamespaces.GetLive(ctx, name)
 }
 
+// The histogram is of reviews alone, from when they had come to their answers.
+func TestLatencyIsThatOfReviews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := &fakeNamespaces{getLive: func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil }, live: map[string]labels{"shop": nil}}
+		s, reg, _ := unstarted(t, ns)
+		review := reviewOf(podOf(hostA + "/app"))
+		if !s.limits.large.TryAcquire(largeBytes) {
+			t.Fatal("something is taken")
+		}
+		ask(s, "", strings.NewReader("x"))
+		ask(s, "", strings.NewReader(review+strings.Repeat(" ", ordinaryBody)))
+		ask(s, "", io.MultiReader(strings.NewReader(review), slowly(5*time.Second)))
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() != "pullpass_admission_duration_seconds" {
+				continue
+			}
+			if h := f.GetMetric()[0].GetHistogram(); h.GetSampleCount() != 1 || h.GetSampleSum() != .02 {
+				t.Errorf("%d observed that took %f s, want one that took the lookup's 0.02 s", h.GetSampleCount(), h.GetSampleSum())
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// A client whose request was refused has to connect again.
+func TestRefusalsCloseTheirConnection(t *testing.T) {
+	r := startDefault(t, nil, nil)
+	for request, keeps := range map[string]bool{
+		"GET / HTTP/1.1\r\nHost: x\r\n\r\n":                               false,
+		"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}": false,
+		"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
+			"Content-Length: 2\r\n\r\n{}": false,
+		fmt.Sprintf("POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+			"Content-Length: %d\r\n\r\n%s", len(reviewOf(`null`)), reviewOf(`null`)): true,
+	} {
+		c := r.dial(t)
+		fmt.Fprint(c, request)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.Close == keeps {
+			t.Errorf("%q: %s, and the connection is kept: %t", request, res.Status, !res.Close)
+		}
+	}
+}
+
 func TestMetricsAreThereFromTheStart(t *testing.T) {
 	r := startDefault(t, nil, nil)
 	families, err := r.reg.Gather()
