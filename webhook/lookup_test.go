@@ -24,7 +24,7 @@ type apiServer struct {
 	most     atomic.Int32 // of atOnce
 }
 
-func (a *apiServer) get(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+func (a *apiServer) get(ctx context.Context, _ string) (*metav1.PartialObjectMetadata, error) {
 	a.reads.Add(1)
 	n := a.atOnce.Add(1)
 	defer a.atOnce.Add(-1)
