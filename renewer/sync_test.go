@@ -172,7 +172,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		"a malformed label": {
 			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}),
 			result:    resultUnchanged, again: eventInterval, state: stateFailed,
-			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is not an account of 12 digits; correct the label of the namespace`,
+			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the label of the namespace`,
 		},
 		"no credentials": {
 			namespace: namespaceOf("shop", labels), noKeys: true,

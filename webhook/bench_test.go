@@ -17,7 +17,7 @@ import (
 // the same, and to check the syntax alone.
 func BenchmarkDecode(b *testing.B) {
 	body := realReview(b)
-	r := newReviewReader()
+	r := new(reviewReader)
 	var shape struct {
 		APIVersion, Kind string
 		Request          struct {
@@ -47,9 +47,7 @@ func BenchmarkDecode(b *testing.B) {
 		decode func() error
 	}{
 		{"scanner", func() error {
-			r.body.Reset()
-			r.body.Write(body)
-			_, err := r.decodeReview()
+			_, err := r.decodeReview(bytes.NewReader(body))
 			return err
 		}},
 		{"encoding/json", func() error { return json.Unmarshal(body, &shape) }},
@@ -99,14 +97,14 @@ func BenchmarkOverTLS(b *testing.B) {
 
 // BenchmarkMutate is the decision alone.
 func BenchmarkMutate(b *testing.B) {
-	m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: &fakeNamespaces{cached: map[string]labels{"shop": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "true"}}}}
+	m := newMutator("pullpass", InjectMatching, &fakeNamespaces{cached: map[string]labels{"shop": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "true"}}}, time.Second)
 	req, err := decode(realReview(b))
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, result, err := m.Mutate(b.Context(), req, nil); result != injected {
+		if _, result, err := m.Mutate(b.Context(), req); result != injected {
 			b.Fatal(result, err)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -22,12 +23,15 @@ import (
 // a swap for long, and works on every file system.
 type certificate struct {
 	certFile, keyFile string
+	serverName        string // that the certificate has to be for, if not empty
 	interval          time.Duration
+	bundleInterval    time.Duration // between two looks at the CA bundles
 	now               func() time.Time
 	metrics           *metrics
 	log               *slog.Logger
 
-	pair atomic.Pointer[tls.Certificate] // nil until a pair was complete
+	pair    atomic.Pointer[tls.Certificate] // nil until a pair was complete
+	bundles atomic.Pointer[[]trust]         // nil until they were read
 
 	// Used by poll only.
 	certPEM, keyPEM []byte // what pair was made of
@@ -38,12 +42,14 @@ type certificate struct {
 // still come and is no error; a path that cannot be read for another reason is.
 func newCertificate(cfg Config, m *metrics, log *slog.Logger) (*certificate, error) {
 	c := &certificate{
-		certFile: cfg.TLSCertFile,
-		keyFile:  cfg.TLSPrivateKeyFile,
-		interval: cfg.CertificateInterval,
-		now:      time.Now,
-		metrics:  m,
-		log:      log,
+		certFile:       cfg.TLSCertFile,
+		keyFile:        cfg.TLSPrivateKeyFile,
+		serverName:     cfg.ServerName,
+		interval:       cfg.CertificateInterval,
+		bundleInterval: cfg.BundleInterval,
+		now:            time.Now,
+		metrics:        m,
+		log:            log,
 	}
 	var unreadable *fs.PathError
 	if err := c.load(); errors.As(err, &unreadable) && !errors.Is(err, fs.ErrNotExist) {
@@ -65,6 +71,52 @@ func (c *certificate) watch(ctx context.Context) {
 			c.poll()
 		}
 	}
+}
+
+// A trust is whom an API server trusts to have signed the certificate.
+type trust struct {
+	roots *x509.CertPool // nil for those of the system
+	err   error          // why there are none
+}
+
+// watchBundles keeps up to date whom API servers trust, until the context ends.
+// What cannot be read stays as it was: nothing is known to be wrong with it.
+func (c *certificate) watchBundles(ctx context.Context, read func(context.Context) ([][]byte, error)) {
+	ticker := time.NewTicker(c.bundleInterval)
+	defer ticker.Stop()
+	for unread := ""; ; {
+		reading, cancel := context.WithTimeout(ctx, c.bundleInterval)
+		bundles, err := read(reading)
+		cancel()
+		if err == nil {
+			c.setBundles(bundles)
+			unread = ""
+		} else if ctx.Err() == nil && err.Error() != unread {
+			unread = err.Error()
+			c.log.Warn("whether API servers trust the certificate is not checked", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// setBundles takes the CA bundles of the webhook's configuration, PEM. An empty one
+// is the system's.
+func (c *certificate) setBundles(bundles [][]byte) {
+	trusts := []trust{}
+	for _, b := range bundles {
+		var t trust
+		if len(b) > 0 {
+			if t.roots = x509.NewCertPool(); !t.roots.AppendCertsFromPEM(b) {
+				t.err = errors.New("the CA bundle of the webhook's configuration holds no certificate")
+			}
+		}
+		trusts = append(trusts, t)
+	}
+	c.bundles.Store(&trusts)
 }
 
 // poll loads the pair if it changed, and logs a problem when it comes, changes
@@ -94,7 +146,8 @@ func (c *certificate) poll() {
 
 // load replaces the pair by what the files hold now. It keeps the old one when
 // the files are missing, unreadable, no pair (as for a moment when they are
-// not replaced at once), or expired while the old one is not.
+// not replaced at once), or of no use while the old one is: expired, for another
+// name, or signed by whom API servers do not trust yet.
 func (c *certificate) load() error {
 	certPEM, err := os.ReadFile(c.certFile)
 	if err != nil {
@@ -127,6 +180,36 @@ func (c *certificate) valid(pair *tls.Certificate) error {
 		return fmt.Errorf("the certificate expired at %s", pair.Leaf.NotAfter.UTC().Format(time.RFC3339))
 	case now.Before(pair.Leaf.NotBefore):
 		return fmt.Errorf("the certificate is not valid before %s", pair.Leaf.NotBefore.UTC().Format(time.RFC3339))
+	}
+	if c.serverName != "" {
+		if err := pair.Leaf.VerifyHostname(c.serverName); err != nil {
+			return fmt.Errorf("the certificate is not for --server-name=%q: %w", c.serverName, err)
+		}
+	}
+	if trusts := c.bundles.Load(); trusts != nil {
+		return c.trusted(pair, *trusts)
+	}
+	return nil
+}
+
+// trusted does what API servers do with the certificate when they connect. To
+// connect to the own Service would tell no more, and until the first replica is
+// ready a Service leads nowhere.
+func (c *certificate) trusted(pair *tls.Certificate, trusts []trust) error {
+	intermediates := x509.NewCertPool()
+	for _, der := range pair.Certificate[1:] {
+		if certificate, err := x509.ParseCertificate(der); err == nil {
+			intermediates.AddCert(certificate)
+		}
+	}
+	for _, t := range trusts {
+		if t.err != nil {
+			return t.err
+		}
+		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: intermediates, CurrentTime: c.now()})
+		if err != nil {
+			return fmt.Errorf("by the CA bundle of the webhook's configuration API servers do not trust the certificate: %w", err)
+		}
 	}
 	return nil
 }

@@ -1,18 +1,24 @@
 package webhook
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -270,5 +276,174 @@ func TestUnreadableCertificatesEndTheStart(t *testing.T) {
 				t.Errorf("error %v, want %q", err, c.want)
 			}
 		})
+	}
+}
+
+// The certificate is what API servers want of it, or the webhook is not ready.
+func TestCertificateForAPIServers(t *testing.T) {
+	const name = "pullpass-webhook.pullpass.svc"
+	ours, other := newAuthority(t), newAuthority(t)
+	for what, c := range map[string]struct {
+		name    string
+		signed  leaf
+		bundles []string // of the configuration; nil when it was not read
+		ready   string   // why not
+	}{
+		"the name, and nothing is known of the configuration": {name, ours.leaf(t, 1, name), nil, ""},
+		"the name, and no configuration":                      {name, ours.leaf(t, 1, name), []string{}, ""},
+		"an address":                                          {"127.0.0.1", validLeaf(t, 1), nil, ""},
+		"any name":                                            {"", ours.leaf(t, 1, "other.example"), nil, ""},
+		"another name":                                        {name, ours.leaf(t, 1, "other.example"), nil, `not for --server-name="` + name + `"`},
+		"another address":                                     {"192.0.2.1", validLeaf(t, 1), nil, `not for --server-name="192.0.2.1"`},
+		"the right bundle":                                    {name, ours.leaf(t, 1, name), []string{ours.pem}, ""},
+		"both authorities during a rotation":                  {name, ours.leaf(t, 1, name), []string{other.pem + ours.pem}, ""},
+		"the wrong bundle":                                    {name, ours.leaf(t, 1, name), []string{other.pem}, "API servers do not trust the certificate"},
+		"one of two webhooks with the wrong bundle":           {name, ours.leaf(t, 1, name), []string{ours.pem, other.pem}, "API servers do not trust the certificate"},
+		"a bundle of nothing":                                 {name, ours.leaf(t, 1, name), []string{"hello"}, "holds no certificate"},
+		"no bundle, which is the system's":                    {name, ours.leaf(t, 1, name), []string{""}, "API servers do not trust the certificate"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			v := newVolume(t)
+			v.swap(c.signed)
+			cfg := v.config()
+			cfg.ServerName = c.name
+			reg := prometheus.NewRegistry()
+			certificate, err := newCertificate(cfg, newMetrics(reg), slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.bundles != nil {
+				certificate.setBundles(pems(c.bundles))
+			}
+			certificate.poll()
+			err = certificate.Ready()
+			if (err == nil) != (c.ready == "") || err != nil && !strings.Contains(err.Error(), c.ready) {
+				t.Errorf("ready: %v, want %q", err, c.ready)
+			}
+			if n := metric(t, reg, "pullpass_certificate_problem"); (n == 1) != (err != nil) {
+				t.Errorf("problem metric %f", n)
+			}
+		})
+	}
+}
+
+// A pair that API servers do not trust yet waits until they do.
+func TestCertificateOfANewAuthorityWaitsForItsBundle(t *testing.T) {
+	before, after := newAuthority(t), newAuthority(t)
+	v := newVolume(t)
+	v.swap(before.leaf(t, 1))
+	c, err := newCertificate(v.config(), newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, step := range []struct {
+		bundle string
+		serial int64
+	}{{before.pem, 1}, {before.pem + after.pem, 2}, {after.pem, 2}} {
+		c.setBundles(pems([]string{step.bundle}))
+		v.swap(after.leaf(t, 2))
+		c.poll()
+		if serial := c.pair.Load().Leaf.SerialNumber.Int64(); serial != step.serial || c.Ready() != nil {
+			t.Errorf("step %d: serving %d, ready %v, want %d", i, serial, c.Ready(), step.serial)
+		}
+	}
+}
+
+// What API servers trust is read again and again. What cannot be read changes
+// nothing, and is said once.
+func TestWatchCABundles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, other := newAuthority(t), newAuthority(t)
+		s, _, log := unstarted(t, &fakeNamespaces{})
+		l := ours.leaf(t, 1)
+		pair, err := tls.X509KeyPair([]byte(l.cert), []byte(l.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.certificate.pair.Store(&pair)
+		answers := []struct {
+			bundle string
+			err    error
+			ready  bool
+		}{{ours.pem, nil, true}, {"", errors.New("forbidden"), true}, {"", errors.New("forbidden"), true}, {other.pem, nil, false}, {"", errors.New("gone"), false}, {ours.pem, nil, true}}
+		var asked atomic.Int32
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.WatchCABundles(ctx, func(context.Context) ([][]byte, error) {
+				a := answers[min(int(asked.Add(1)), len(answers))-1]
+				return [][]byte{[]byte(a.bundle)}, a.err
+			})
+		}()
+		for i, a := range answers {
+			synctest.Wait()
+			if err := s.certificate.Ready(); int(asked.Load()) != i+1 || (err == nil) != a.ready {
+				t.Errorf("after answer %d of %d: ready %v", i, asked.Load(), err)
+			}
+			time.Sleep(s.cfg.BundleInterval)
+		}
+		stop()
+		<-done
+		if log := log.take(); strings.Count(log, "forbidden") != 1 || strings.Count(log, "gone") != 1 {
+			t.Errorf("logged %s", log)
+		}
+	})
+}
+
+func pems(bundles []string) (pems [][]byte) {
+	for _, b := range bundles {
+		pems = append(pems, []byte(b))
+	}
+	return pems
+}
+
+// An authority signs certificates.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+	pem         string
+}
+
+func newAuthority(t testing.TB) authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{certificate, key, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))}
+}
+
+// leaf signs a certificate for the names.
+func (a authority) leaf(t testing.TB, serial int64, names ...string) leaf {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(serial), DNSNames: names, NotBefore: a.certificate.NotBefore, NotAfter: a.certificate.NotAfter, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return leaf{
+		cert: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		key:  string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})),
 	}
 }

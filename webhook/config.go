@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -18,8 +19,10 @@ type Config struct {
 	TLSCertFile       string        // PEM, the leaf first
 	TLSPrivateKeyFile string        // PEM
 	Kubeconfig        string        // empty in a pod of the cluster
+	ServerName        string        // as API servers call it, DNS name or IP address; empty for any
+	Configuration     string        // name of the MutatingWebhookConfiguration, whose CA bundle is checked; empty for no check
 	SecretName        string        // what is added to imagePullSecrets
-	Inject            string        // InjectMatching or InjectLabelled
+	Inject            string        // InjectMatching or InjectAll
 	ShutdownDelay     time.Duration // how long requests are served after the signal to stop
 
 	// No flags for these.
@@ -31,6 +34,7 @@ type Config struct {
 	DrainTimeout        time.Duration // to finish what is under way after ShutdownDelay
 	LookupTimeout       time.Duration // to read a namespace, if the API server's own timeout leaves it
 	CertificateInterval time.Duration // between two looks at the certificate files
+	BundleInterval      time.Duration // between two looks at the configuration's CA bundle
 }
 
 // DefaultConfig returns the configuration that lacks only a certificate.
@@ -46,10 +50,11 @@ func DefaultConfig() Config {
 		WriteTimeout:  15 * time.Second,
 		// API servers drop idle connections after 90 s. Ours has to be longer,
 		// or a request could meet a connection that is just being closed.
-		IdleTimeout:         3 * time.Minute,
+		IdleTimeout:         95 * time.Second,
 		DrainTimeout:        5 * time.Second,
 		LookupTimeout:       time.Second,
 		CertificateInterval: 2 * time.Second,
+		BundleInterval:      10 * time.Second,
 	}
 }
 
@@ -69,11 +74,19 @@ func (c *Config) Validate() error {
 	if c.TLSPrivateKeyFile == "" {
 		return errors.New(`--tls-private-key-file="": want the path of a PEM file`)
 	}
+	if c.ServerName != "" && net.ParseIP(c.ServerName) == nil {
+		if problems := validation.IsDNS1123Subdomain(c.ServerName); len(problems) > 0 {
+			return fmt.Errorf("--server-name=%q: want a DNS name or an IP address: %s", c.ServerName, strings.Join(problems, "; "))
+		}
+	}
+	if problems := content.IsPathSegmentName(c.Configuration); len(problems) > 0 {
+		return fmt.Errorf("--webhook-configuration=%q: name %s", c.Configuration, strings.Join(problems, "; "))
+	}
 	if problems := validation.IsDNS1123Subdomain(c.SecretName); len(problems) > 0 {
 		return fmt.Errorf("--secret-name=%q: %s", c.SecretName, strings.Join(problems, "; "))
 	}
-	if c.Inject != InjectMatching && c.Inject != InjectLabelled {
-		return fmt.Errorf("--inject=%q: want %s or %s", c.Inject, InjectMatching, InjectLabelled)
+	if c.Inject != InjectMatching && c.Inject != InjectAll {
+		return fmt.Errorf("--inject=%q: want %s or %s", c.Inject, InjectMatching, InjectAll)
 	}
 	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
 		return fmt.Errorf("--shutdown-delay=%q: want 0s to %s", c.ShutdownDelay, maxShutdownDelay)

@@ -12,9 +12,9 @@ const (
 	// InjectMatching is pods with an image of a registry that the namespace is
 	// labelled with.
 	InjectMatching = "matching"
-	// InjectLabelled is all pods, for ephemeral containers and images that
+	// InjectAll is all pods, for ephemeral containers and images that
 	// come later, when a pull secret can no longer be added.
-	InjectLabelled = "labelled"
+	InjectAll = "all"
 )
 
 const (
@@ -39,7 +39,7 @@ func match(inject string, registries []ecr.Registry, labels map[string]string) r
 		}
 	}
 	labelled, _ := ecr.ParseLabels(labels)
-	if inject == InjectLabelled && len(labelled) > 0 {
+	if inject == InjectAll && len(labelled) > 0 {
 		return injected
 	}
 	for _, r := range registries {

@@ -23,7 +23,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		admissions: make(map[result]prometheus.Counter, len(results)),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "pullpass_admission_duration_seconds",
-			Help:    "Time from a request's headers to its answer.",
+			Help:    "Time from the arrival of the last part of a review to its answer. Requests that are no review, or shed, are not in it.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}),
 		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
@@ -32,7 +32,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}),
 		certificateProblem: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_problem",
-			Help: "1 while the certificate files hold no usable pair or the served certificate is not valid now, else 0. The log tells which.",
+			Help: "1 while the certificate files hold no usable pair, or the served certificate is not valid now, not for --server-name, or not trusted by the CA bundle of the webhook's configuration, else 0. The log and /readyz tell which.",
 		}),
 	}
 	for _, r := range results {
@@ -42,8 +42,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// observe counts a request that was answered after the given time.
-func (m *metrics) observe(r result, d time.Duration) {
-	m.admissions[r].Inc()
-	m.duration.Observe(d.Seconds())
-}
+// count counts a request.
+func (m *metrics) count(r result) { m.admissions[r].Inc() }
+
+// observe notes how long a review took that was answered as one.
+func (m *metrics) observe(d time.Duration) { m.duration.Observe(d.Seconds()) }

@@ -37,19 +37,33 @@ type namespaceGetter interface {
 // A mutator decides about pods.
 type mutator struct {
 	secretName string
-	inject     string // InjectMatching or InjectLabelled
+	inject     string // InjectMatching or InjectAll
 	namespaces namespaceGetter
+	known      *lookups // of namespaces that the cache has
+	unknown    *lookups // of others
+}
+
+// newMutator returns a mutator that looks a namespace up for at most the time.
+func newMutator(secretName, inject string, namespaces namespaceGetter, lookup time.Duration) mutator {
+	return mutator{
+		secretName: secretName,
+		inject:     inject,
+		namespaces: namespaces,
+		known:      newLookups(namespaces.GetLive, lookup),
+		unknown:    newLookups(namespaces.GetLive, lookup),
+	}
 }
 
 // Mutate decides about one request. It returns the JSON patch, nil when the
 // pod stays as it is, and never refuses a pod: an error says that the
-// namespace could not be read within the bound, and that the pod stays as it
-// is for that reason. Whether the request is a dry run makes no difference.
+// namespace could not be read before the context's deadline, and that the pod
+// stays as it is for that reason. Whether the request is a dry run makes no
+// difference.
 //
-// A cached namespace that asks for the secret, or opts out, is taken at its
-// word. One that does not ask may have been labelled a moment ago, so it is
-// read again from the API server.
-func (m *mutator) Mutate(ctx context.Context, req *request, bound func() time.Duration) ([]byte, result, error) {
+// A cached namespace that asks for the secret is taken at its word. One that does
+// not ask, or opts out, may have been labelled a moment ago, so it is read again
+// from the API server.
+func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, error) {
 	// Mirror pods may reference no secret: the kubelet could not create them
 	// (NodeRestriction, and the ServiceAccount admission plugin).
 	if !req.createsPod() || req.pod.mirror {
@@ -58,7 +72,7 @@ func (m *mutator) Mutate(ctx context.Context, req *request, bound func() time.Du
 	if req.pod.inject == injectNever {
 		return nil, optedOut, nil
 	}
-	if len(req.pod.registries) == 0 && m.inject != InjectLabelled {
+	if len(req.pod.registries) == 0 && m.inject != InjectAll {
 		return nil, unmatched, nil
 	}
 	patch := patch(req.pod.pullSecrets, m.secretName)
@@ -66,19 +80,19 @@ func (m *mutator) Mutate(ctx context.Context, req *request, bound func() time.Du
 		return nil, present, nil
 	}
 
-	verdict := unmatched
-	if ns, ok := m.namespaces.Get(req.namespace); ok {
-		verdict = match(m.inject, req.pod.registries, ns.Labels)
+	ns, cached := m.namespaces.Get(req.namespace)
+	if cached && match(m.inject, req.pod.registries, ns.Labels) == injected {
+		return patch, injected, nil
 	}
-	if verdict == unmatched {
-		ctx, cancel := context.WithTimeout(ctx, bound())
-		defer cancel()
-		ns, err := m.namespaces.GetLive(ctx, req.namespace)
-		if err != nil {
-			return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.namespace, err)
-		}
-		verdict = match(m.inject, req.pod.registries, ns.Labels)
+	lookups := m.unknown
+	if cached {
+		lookups = m.known
 	}
+	ns, err := lookups.Get(ctx, req.namespace)
+	if err != nil {
+		return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.namespace, err)
+	}
+	verdict := match(m.inject, req.pod.registries, ns.Labels)
 	if verdict != injected {
 		return nil, verdict, nil
 	}

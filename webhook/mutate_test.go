@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -64,58 +66,59 @@ func TestMutate(t *testing.T) {
 		secrets string // of the admitted pod
 		lookups int32
 	}{
-		"a pod without pull secrets gets a list":    {pod: podOf(image), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"null is no list":                           {pod: podOf(image, `"imagePullSecrets":null`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"an empty list is added to":                 {pod: podOf(image, `"imagePullSecrets":[]`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"other secrets stay, in their order":        {pod: podOf(image, `"imagePullSecrets":[{"name":"b"},{"name":"a"}]`), result: injected, secrets: `[{"name":"b"},{"name":"a"},{"name":"pullpass"}]`},
-		"odd entries stay as they are":              {pod: podOf(image, `"imagePullSecrets":[{},{"name":""},{"name":"a"},{"name":"a"}]`), result: injected, secrets: `[{},{"name":""},{"name":"a"},{"name":"a"},{"name":"pullpass"}]`},
-		"a pod that names the secret stays":         {pod: podOf(image, `"imagePullSecrets":[{"name":"a"},{"name":"pullpass"}]`), result: present, secrets: `[{"name":"a"},{"name":"pullpass"}]`},
-		"a secret of a longer name is another":      {pod: podOf(image, `"imagePullSecrets":[{"name":"pullpass-2"}]`), result: injected, secrets: `[{"name":"pullpass-2"},{"name":"pullpass"}]`},
-		"an init container's image counts":          {pod: podOf("nginx", `"initContainers":[{"image":"`+image+`","restartPolicy":"Always"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"an image volume's reference counts":        {pod: podOf("nginx", `"volumes":[{"name":"v","image":{"reference":"`+image+`"}}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"one of several registries is enough":       {pod: podOf(hostB+"/b", `"initContainers":[{"image":"`+image+`"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a dry run is like any other":               {pod: podOf(image), request: request(`"operation"`, `"dryRun":true,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"without requestKind":                       {pod: podOf(image), request: request(`"operation"`, `"requestKind":null,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a label in upper case":                     {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostA): "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a host in upper case":                      {pod: podOf(strings.ToUpper(hostA) + "/app"), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"two labels":                                {pod: podOf(image), cached: shop(labels{hostB: "true", hostA: "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a mirror pod may name no secret":           {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: skipped},
-		"a pod that opts out":                       {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: optedOut},
-		"a pod that opts in is like any other":      {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"true"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a namespace that opts out":                 {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut},
-		"a namespace that has just opted out":       {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
-		"no image of ECR":                           {pod: podOf("nginx"), cached: map[string]labels{}, result: unmatched},
-		"another registry":                          {pod: podOf(hostB + "/b"), result: unmatched, lookups: 1},
-		"a label that says no":                      {pod: podOf(image), cached: shop(labels{hostA: "false"}), live: shop(labels{hostA: "false"}), result: unmatched, lookups: 1},
-		"a namespace that was labelled just now":    {pod: podOf(image), cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"a namespace that was made just now":        {pod: podOf(image), cached: map[string]labels{}, result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"a namespace that cannot be read":           {pod: podOf(image), cached: map[string]labels{}, failing: errors.New("refused"), result: failed, lookups: 1},
-		"a labelled namespace need not be read":     {pod: podOf(image), failing: errors.New("refused"), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"no pod":                                    {pod: `null`, result: skipped},
-		"a pod without a spec":                      {pod: `{"metadata":{"name":"p"}}`, inject: InjectLabelled, result: skipped},
-		"a pod with a null spec":                    {pod: `{"spec":null}`, inject: InjectLabelled, result: skipped},
-		"an update":                                 {pod: podOf(image), request: request(`"CREATE"`, `"UPDATE"`), result: skipped},
-		"a deletion":                                {pod: `null`, request: request(`"CREATE"`, `"DELETE"`), result: skipped},
-		"an ephemeral container":                    {pod: podOf(image), request: request(`"operation":"CREATE"`, `"operation":"UPDATE","subResource":"ephemeralcontainers"`), result: skipped},
-		"a binding":                                 {pod: podOf(image), request: request(`"operation"`, `"subResource":"binding","operation"`), result: skipped},
-		"another kind":                              {pod: podOf(image), request: request(`"kind":"Pod"`, `"kind":"PodTemplate"`), result: skipped},
-		"another resource":                          {pod: podOf(image), request: request(`"resource":"pods"`, `"resource":"podtemplates"`), result: skipped},
-		"a kind of another group":                   {pod: podOf(image), request: request(`"kind":{"group":""`, `"kind":{"group":"metrics.k8s.io"`), result: skipped},
-		"a kind of another version":                 {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1"`, `"kind":{"group":"","version":"v2"`), result: skipped},
-		"pods of another version":                   {pod: podOf(image), request: request(`"resource":{"group":"","version":"v1"`, `"resource":{"group":"","version":"v2"`), result: skipped},
-		"the longest uid":                           {pod: podOf(image), request: request(`"u-1"`, `"`+strings.Repeat("u", 128)+`"`), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"two labels in upper case":                  {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostB): "true", strings.ToUpper(hostA): "true", "333333333333.DKR.ecr.eu-west-1.amazonaws.com": "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
-		"pods of another group":                     {pod: podOf(image), request: request(`"resource":{"group":""`, `"resource":{"group":"metrics.k8s.io"`), result: skipped},
-		"no kind at all":                            {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
-		"no namespace":                              {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
-		"the pod's own namespace means nothing":     {pod: `{"metadata":{"namespace":"other"},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"labelled mode takes all pods":              {pod: podOf("nginx"), inject: InjectLabelled, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"labelled mode wants a label":               {pod: podOf(image), inject: InjectLabelled, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
-		"labelled mode wants a valid label":         {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
-		"labelled mode, too, respects opting out":   {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut},
-		"labelled mode finds a label of just now":   {pod: podOf("nginx"), inject: InjectLabelled, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"labelled mode leaves mirror pods alone":    {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: InjectLabelled, result: skipped},
-		"labelled mode works without any container": {pod: `{"spec":{}}`, inject: InjectLabelled, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a pod without pull secrets gets a list": {pod: podOf(image), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"null is no list":                        {pod: podOf(image, `"imagePullSecrets":null`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"an empty list is added to":              {pod: podOf(image, `"imagePullSecrets":[]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"other secrets stay, in their order":     {pod: podOf(image, `"imagePullSecrets":[{"name":"b"},{"name":"a"}]`), result: injected, secrets: `[{"name":"b"},{"name":"a"},{"name":"pullpass"}]`},
+		"odd entries stay as they are":           {pod: podOf(image, `"imagePullSecrets":[{},{"name":""},{"name":"a"},{"name":"a"}]`), result: injected, secrets: `[{},{"name":""},{"name":"a"},{"name":"a"},{"name":"pullpass"}]`},
+		"a pod that names the secret stays":      {pod: podOf(image, `"imagePullSecrets":[{"name":"a"},{"name":"pullpass"}]`), result: present, secrets: `[{"name":"a"},{"name":"pullpass"}]`},
+		"a secret of a longer name is another":   {pod: podOf(image, `"imagePullSecrets":[{"name":"pullpass-2"}]`), result: injected, secrets: `[{"name":"pullpass-2"},{"name":"pullpass"}]`},
+		"an init container's image counts":       {pod: podOf("nginx", `"initContainers":[{"image":"`+image+`","restartPolicy":"Always"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"an image volume's reference counts":     {pod: podOf("nginx", `"volumes":[{"name":"v","image":{"reference":"`+image+`"}}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"one of several registries is enough":    {pod: podOf(hostB+"/b", `"initContainers":[{"image":"`+image+`"}]`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a dry run is like any other":            {pod: podOf(image), request: request(`"operation"`, `"dryRun":true,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"without requestKind":                    {pod: podOf(image), request: request(`"operation"`, `"requestKind":null,"operation"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a label in upper case":                  {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostA): "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a host in upper case":                   {pod: podOf(strings.ToUpper(hostA) + "/app"), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"two labels":                             {pod: podOf(image), cached: shop(labels{hostB: "true", hostA: "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a mirror pod may name no secret":        {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: skipped},
+		"a pod that opts out":                    {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: optedOut},
+		"a pod that opts in is like any other":   {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"true"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"a namespace that opts out":              {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"a namespace that has just opted in":     {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that has just opted out":    {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"no image of ECR":                        {pod: podOf("nginx"), cached: map[string]labels{}, result: unmatched},
+		"another registry":                       {pod: podOf(hostB + "/b"), result: unmatched, lookups: 1},
+		"a label that says no":                   {pod: podOf(image), cached: shop(labels{hostA: "false"}), live: shop(labels{hostA: "false"}), result: unmatched, lookups: 1},
+		"a namespace that was labelled just now": {pod: podOf(image), cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that was made just now":     {pod: podOf(image), cached: map[string]labels{}, result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that cannot be read":        {pod: podOf(image), cached: map[string]labels{}, failing: errors.New("refused"), result: failed, lookups: 1},
+		"a labelled namespace need not be read":  {pod: podOf(image), failing: errors.New("refused"), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"no pod":                                 {pod: `null`, result: skipped},
+		"a pod without a spec":                   {pod: `{"metadata":{"name":"p"}}`, inject: InjectAll, result: skipped},
+		"a pod with a null spec":                 {pod: `{"spec":null}`, inject: InjectAll, result: skipped},
+		"an update":                              {pod: podOf(image), request: request(`"CREATE"`, `"UPDATE"`), result: skipped},
+		"a deletion":                             {pod: `null`, request: request(`"CREATE"`, `"DELETE"`), result: skipped},
+		"an ephemeral container":                 {pod: podOf(image), request: request(`"operation":"CREATE"`, `"operation":"UPDATE","subResource":"ephemeralcontainers"`), result: skipped},
+		"a binding":                              {pod: podOf(image), request: request(`"operation"`, `"subResource":"binding","operation"`), result: skipped},
+		"another kind":                           {pod: podOf(image), request: request(`"kind":"Pod"`, `"kind":"PodTemplate"`), result: skipped},
+		"another resource":                       {pod: podOf(image), request: request(`"resource":"pods"`, `"resource":"podtemplates"`), result: skipped},
+		"a kind of another group":                {pod: podOf(image), request: request(`"kind":{"group":""`, `"kind":{"group":"metrics.k8s.io"`), result: skipped},
+		"a kind of another version":              {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1"`, `"kind":{"group":"","version":"v2"`), result: skipped},
+		"pods of another version":                {pod: podOf(image), request: request(`"resource":{"group":"","version":"v1"`, `"resource":{"group":"","version":"v2"`), result: skipped},
+		"the longest uid":                        {pod: podOf(image), request: request(`"u-1"`, `"`+strings.Repeat("u", 128)+`"`), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"two labels in upper case":               {pod: podOf(image), cached: shop(labels{strings.ToUpper(hostB): "true", strings.ToUpper(hostA): "true", "333333333333.DKR.ecr.eu-west-1.amazonaws.com": "true"}), result: injected, secrets: `[{"name":"pullpass"}]`},
+		"pods of another group":                  {pod: podOf(image), request: request(`"resource":{"group":""`, `"resource":{"group":"metrics.k8s.io"`), result: skipped},
+		"no kind at all":                         {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
+		"no namespace":                           {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
+		"the pod's own namespace means nothing":  {pod: `{"metadata":{"namespace":"other"},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all takes all pods":                {pod: podOf("nginx"), inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all wants a label":                 {pod: podOf(image), inject: InjectAll, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
+		"mode all wants a valid label":           {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
+		"mode all, too, respects opting out":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"mode all finds a label of just now":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"mode all leaves mirror pods alone":      {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: InjectAll, result: skipped},
+		"mode all works without any container":   {pod: `{"spec":{}}`, inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := &fakeNamespaces{cached: c.cached, live: c.live}
@@ -126,10 +129,7 @@ func TestMutate(t *testing.T) {
 				ns.live = shop(labels{hostA: "true"})
 			}
 			ns.getLive = func(context.Context) error { return c.failing }
-			m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: ns}
-			if c.inject != "" {
-				m.inject = c.inject
-			}
+			m := newMutator("pullpass", cmp.Or(c.inject, InjectMatching), ns, time.Minute)
 			review := reviewOf(c.pod)
 			if !strings.Contains(review, c.request.old) {
 				t.Fatalf("no %s in the review", c.request.old)
@@ -139,7 +139,7 @@ func TestMutate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			patch, result, err := m.Mutate(t.Context(), req, func() time.Duration { return time.Minute })
+			patch, result, err := m.Mutate(t.Context(), req)
 			if result != c.result || (err != nil) != (result == failed) || err != nil && !errors.Is(err, c.failing) {
 				t.Errorf("result %s with error %v, want %s", result, err, c.result)
 			}
@@ -167,39 +167,44 @@ func TestMutate(t *testing.T) {
 	}
 }
 
-// An API server that has hung up waits for no answer.
-func TestMutateGivesUpALookupWithItsRequest(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: &fakeNamespaces{getLive: func(ctx context.Context) error {
-		cancel()
-		<-ctx.Done()
-		return ctx.Err()
-	}}}
-	req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
-	if err != nil {
-		t.Fatal(err)
-	}
-	patch, result, err := m.Mutate(ctx, req, func() time.Duration { return time.Minute })
-	if patch != nil || result != failed || !errors.Is(err, context.Canceled) {
-		t.Errorf("%s with patch %q and error %v", result, patch, err)
-	}
-}
-
-func TestMutateGivesUpALookupAtItsBound(t *testing.T) {
-	for name, bound := range map[string]time.Duration{"a short bound": 10 * time.Millisecond, "no time left": -time.Second} {
+// A review waits for a lookup no longer than its context lasts: until its deadline,
+// or until the API server hangs up.
+func TestMutateGivesUpALookup(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(context.Context) (context.Context, context.CancelFunc)
+		want error
+	}{
+		"at a deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 10*time.Millisecond)
+		}, context.DeadlineExceeded},
+		"at a deadline that is over": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, -time.Second)
+		}, context.DeadlineExceeded},
+		"when its request ends": {func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(10*time.Millisecond, cancel)
+			return ctx, cancel
+		}, context.Canceled},
+	} {
 		t.Run(name, func(t *testing.T) {
-			m := mutator{secretName: "pullpass", inject: InjectMatching, namespaces: &fakeNamespaces{getLive: func(ctx context.Context) error {
-				<-ctx.Done()
-				return ctx.Err()
-			}}}
-			req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
-			if err != nil {
-				t.Fatal(err)
-			}
-			patch, result, err := m.Mutate(t.Context(), req, func() time.Duration { return bound })
-			if patch != nil || result != failed || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("%s with patch %q and error %v", result, patch, err)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				m := newMutator("pullpass", InjectMatching, &fakeNamespaces{getLive: func(ctx context.Context) error {
+					<-ctx.Done()
+					return ctx.Err()
+				}}, time.Minute)
+				req, err := decode([]byte(reviewOf(podOf(hostA + "/app"))))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := c.end(t.Context())
+				defer cancel()
+				begin := time.Now()
+				patch, result, err := m.Mutate(ctx, req)
+				if patch != nil || result != failed || !errors.Is(err, c.want) || time.Since(begin) > 10*time.Millisecond {
+					t.Errorf("%s with patch %q and error %v after %s", result, patch, err, time.Since(begin))
+				}
+				time.Sleep(time.Minute) // the lookup ends by itself
+			})
 		})
 	}
 }
@@ -216,10 +221,14 @@ func TestMatchOfImages(t *testing.T) {
 		namespace[r.LabelKey()] = "true"
 	}
 	const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	// Bytes that are no UTF-8 and control characters stand in the review as they
+	// are: an encoder would mend them.
 	decide := func(image string) result {
-		var b strings.Builder
-		_ = json.NewEncoder(&b).Encode(map[string]any{"spec": map[string]any{"containers": []any{map[string]any{"image": image}}}})
-		req, err := decode([]byte(reviewOf(b.String())))
+		review := strings.Replace(reviewOf(podOf("IMAGE")), "IMAGE", image, 1)
+		if !strings.Contains(review, image) {
+			t.Fatalf("%q is not in the review", image)
+		}
+		req, err := decode([]byte(review))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +246,12 @@ func TestMatchOfImages(t *testing.T) {
 			}
 		}
 	}
-	for _, other := range []string{"", "/", "nginx", "docker.io/library/nginx:1", "\x00", "\xff\xfe", strings.Repeat("a/", 2048), "222222222222.dkr.ecr.eu-west-1.amazonaws.com/app"} {
+	for _, image := range []string{forms[0] + "/\xff", forms[0] + "/" + strings.Repeat("a", 2*maxString)} {
+		if got := decide(image); got != injected {
+			t.Errorf("%q: %s", image, got)
+		}
+	}
+	for _, other := range []string{"", "/", "nginx", "docker.io/library/nginx:1", "\x00", "\xff\xfe", "\xff\xfe" + forms[0] + "/app", forms[0] + "\xff/app", forms[0] + "\x00/app", strings.Repeat("a/", 2048), strings.Repeat("a", 2*maxString) + forms[0] + "/app", "222222222222.dkr.ecr.eu-west-1.amazonaws.com/app"} {
 		if got := decide(other); got != unmatched {
 			t.Errorf("%q: %s", other, got)
 		}

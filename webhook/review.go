@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 )
@@ -18,9 +20,9 @@ const (
 	// is copied into the answer.
 	maxUID = 128
 
-	// maxKept bounds what is kept of a body that is one long list. No object
-	// that fits into etcd comes near it.
-	maxKept = 10_000
+	// What is kept of a body that is one long list. Pods have one or two of each.
+	maxRegistries  = 64
+	maxSecretBytes = 16 << 10 // of names of pull secrets, and 16 for each
 )
 
 // A request is what an AdmissionRequest (admission/v1) says, as far as it is
@@ -52,80 +54,37 @@ type pod struct {
 	pullSecrets []string
 
 	// registries are the ECR registries that containers, init containers and
-	// image volumes pull from, neighbours once. Ephemeral containers come
-	// after admission.
+	// image volumes pull from, each once. Ephemeral containers come after
+	// admission.
 	registries []ecr.Registry
 }
 
-// A reviewReader holds the body of a review and what was read from it. It can
-// be used again for another.
+// A reviewReader reads reviews, one after another.
 type reviewReader struct {
-	body bytes.Buffer
+	scanner scanner
 
-	decode     decodeFunc
 	apiVersion string
 	kind       string
 	hasRequest bool
 	request    request
+
+	secretBytes int // that are kept of the names of pull secrets
 }
 
-func newReviewReader() *reviewReader {
-	r := new(reviewReader)
-	req, pod := &r.request, &r.request.pod
-	image := registry(&pod.registries)
-	containers := array(object(member{"image", image}))
-	r.decode = object(
-		member{"apiVersion", text(&r.apiVersion)},
-		member{"kind", text(&r.kind)},
-		member{"request", given(&r.hasRequest, object(
-			member{"uid", text(&req.uid)},
-			member{"kind", object(
-				member{"group", text(&req.kind.group)},
-				member{"version", text(&req.kind.version)},
-				member{"kind", text(&req.kind.name)},
-			)},
-			member{"resource", object(
-				member{"group", text(&req.resource.group)},
-				member{"version", text(&req.resource.version)},
-				member{"resource", text(&req.resource.name)},
-			)},
-			member{"subResource", text(&req.subResource)},
-			member{"namespace", text(&req.namespace)},
-			member{"operation", text(&req.operation)},
-			member{"object", object(
-				member{"metadata", object(
-					member{"name", text(&pod.name)},
-					member{"generateName", text(&pod.generateName)},
-					member{"labels", object(member{injectLabel, text(&pod.inject)})},
-					member{"annotations", object(member{mirrorAnnotation, given(&pod.mirror, (*scanner).skip)})},
-				)},
-				member{"spec", given(&pod.hasSpec, object(
-					member{"imagePullSecrets", names(&pod.pullSecrets)},
-					member{"initContainers", containers},
-					member{"containers", containers},
-					member{"volumes", array(object(member{"image", object(member{"reference", image})}))},
-				))},
-			)},
-		))},
-	)
-	return r
-}
-
-// decodeReview reads the request of the AdmissionReview admission.k8s.io/v1 in
-// the body, which it uses up. The request is valid until the next call.
+// decodeReview reads the request of an AdmissionReview admission.k8s.io/v1. The
+// request is valid until the next call. The error wraps that of reading the body,
+// if there is one.
 //
 // Members that are not looked at are skipped, so pods of newer API versions
 // decode like all others; but all of the body has to be JSON in UTF-8. Names
 // are those of the API server, upper and lower case told apart. The uid and
 // the namespace are short enough to be used as they are.
-func (r *reviewReader) decodeReview() (*request, error) {
-	r.apiVersion, r.kind, r.hasRequest, r.request = "", "", false, request{}
-	s := scanner{text: r.body.Bytes()}
-	err := r.decode(&s)
-	if err == nil {
-		err = s.end()
-	}
-	if err != nil {
+func (r *reviewReader) decodeReview(body io.Reader) (*request, error) {
+	r.apiVersion, r.kind, r.hasRequest, r.request, r.secretBytes = "", "", false, request{}, 0
+	r.scanner.reset(body)
+	r.review()
+	r.scanner.end()
+	if err := r.scanner.err; err != nil {
 		return nil, fmt.Errorf("parsing review: %w", err)
 	}
 	switch req := &r.request; {
@@ -140,47 +99,156 @@ func (r *reviewReader) decodeReview() (*request, error) {
 	}
 }
 
-var errTooLong = fmt.Errorf("a list of more than %d", maxKept)
-
-// registry reads an image reference and keeps its registry if that is of ECR.
-func registry(registries *[]ecr.Registry) decodeFunc {
-	var ref string
-	decode := text(&ref)
-	return func(s *scanner) error {
-		if err := decode(s); err != nil {
-			return err
+func (r *reviewReader) review() {
+	s := &r.scanner
+	for m := s.object("apiVersion", "kind", "request"); m.next(); {
+		switch m.name {
+		case "apiVersion":
+			r.apiVersion = s.text()
+		case "kind":
+			r.kind = s.text()
+		case "request":
+			r.hasRequest = !s.null()
+			r.admissionRequest()
 		}
-		r, ok := ecr.ParseImage(ref)
-		if n := len(*registries); !ok || n > 0 && (*registries)[n-1] == r {
-			return nil
-		} else if n == maxKept {
-			return errTooLong
-		}
-		*registries = append(*registries, r)
-		return nil
 	}
 }
 
-// names reads the names of an array of local object references.
-func names(names *[]string) decodeFunc {
-	var name string
-	reference := object(member{"name", text(&name)})
-	elements := array(func(s *scanner) error {
-		name = ""
-		if err := reference(s); err != nil {
-			return err
+func (r *reviewReader) admissionRequest() {
+	s, req := &r.scanner, &r.request
+	for m := s.object("uid", "kind", "resource", "subResource", "namespace", "operation", "object"); m.next(); {
+		switch m.name {
+		case "uid":
+			req.uid = s.text()
+		case "kind":
+			req.kind = r.groupVersion("kind")
+		case "resource":
+			req.resource = r.groupVersion("resource")
+		case "subResource":
+			req.subResource = s.text()
+		case "namespace":
+			req.namespace = s.text()
+		case "operation":
+			req.operation = s.text()
+		case "object":
+			r.pod()
 		}
-		if len(*names) == maxKept {
-			return errTooLong
+	}
+}
+
+func (r *reviewReader) groupVersion(last string) (g groupVersion) {
+	s := &r.scanner
+	for m := s.object("group", "version", last); m.next(); {
+		switch m.name {
+		case "group":
+			g.group = s.text()
+		case "version":
+			g.version = s.text()
+		case last:
+			g.name = s.text()
 		}
-		*names = append(*names, name)
-		return nil
-	})
-	return func(s *scanner) error {
-		if s.peek() == '[' {
-			*names = []string{}
+	}
+	return g
+}
+
+func (r *reviewReader) pod() {
+	s, pod := &r.scanner, &r.request.pod
+	for m := s.object("metadata", "spec"); m.next(); {
+		switch m.name {
+		case "metadata":
+			r.podMetadata()
+		case "spec":
+			pod.hasSpec = !s.null()
+			r.podSpec()
 		}
-		return elements(s)
+	}
+}
+
+func (r *reviewReader) podMetadata() {
+	s, pod := &r.scanner, &r.request.pod
+	for m := s.object("name", "generateName", "labels", "annotations"); m.next(); {
+		switch m.name {
+		case "name":
+			pod.name = s.text()
+		case "generateName":
+			pod.generateName = s.text()
+		case "labels":
+			for m := s.object(injectLabel); m.next(); {
+				pod.inject = s.text()
+			}
+		case "annotations":
+			for m := s.object(mirrorAnnotation); m.next(); {
+				pod.mirror = !s.null()
+				s.skip()
+			}
+		}
+	}
+}
+
+func (r *reviewReader) podSpec() {
+	s := &r.scanner
+	for m := s.object("imagePullSecrets", "initContainers", "containers", "volumes"); m.next(); {
+		switch m.name {
+		case "imagePullSecrets":
+			r.pullSecrets()
+		case "initContainers", "containers":
+			for a := s.array(); a.next(); {
+				for m := s.object("image"); m.next(); {
+					r.image()
+				}
+			}
+		case "volumes":
+			for a := s.array(); a.next(); {
+				for m := s.object("image"); m.next(); {
+					for m := s.object("reference"); m.next(); {
+						r.image()
+					}
+				}
+			}
+		}
+	}
+}
+
+// image reads an image reference and keeps its registry if that is of ECR.
+func (r *reviewReader) image() {
+	s, registries := &r.scanner, &r.request.pod.registries
+	if s.null() {
+		s.skip()
+		return
+	}
+	ref, _ := s.string() // the host is at the beginning
+	slash := bytes.IndexByte(ref, '/')
+	if slash < 0 {
+		return
+	}
+	// No more of the repository is kept than that there is one.
+	registry, ok := ecr.ParseImage(string(ref[:min(len(ref), slash+2)]))
+	if !ok || slices.Contains(*registries, registry) {
+		return
+	}
+	if len(*registries) == maxRegistries {
+		s.fail(fmt.Errorf("images of more than %d registries", maxRegistries))
+		return
+	}
+	*registries = append(*registries, registry)
+}
+
+// pullSecrets reads the names of local object references.
+func (r *reviewReader) pullSecrets() {
+	s, names := &r.scanner, &r.request.pod.pullSecrets
+	if !s.null() {
+		*names = []string{}
+	}
+	for a := s.array(); a.next(); {
+		var secret string
+		for m := s.object("name"); m.next(); {
+			secret = s.text()
+		}
+		if r.secretBytes += 16 + len(secret); r.secretBytes > maxSecretBytes {
+			s.fail(fmt.Errorf("pull secrets whose names take more than %d bytes", maxSecretBytes))
+			return
+		}
+		*names = append(*names, secret)
 	}
 }
 

@@ -43,9 +43,7 @@ func podOf(image string, more ...string) string {
 }
 
 func decode(body []byte) (*request, error) {
-	r := newReviewReader()
-	r.body.Write(body)
-	return r.decodeReview()
+	return new(reviewReader).decodeReview(bytes.NewReader(body))
 }
 
 func registries(t testing.TB, hosts ...string) (registries []ecr.Registry) {
@@ -82,19 +80,15 @@ func TestDecodeReviewOfAnAPIServer(t *testing.T) {
 }
 
 func TestReaderKeepsNothingOfTheReviewBefore(t *testing.T) {
-	r := newReviewReader()
-	r.body.WriteString(reviewOf(`{"metadata":{"name":"p","labels":{"pullpass.dev/inject":"false"},"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"imagePullSecrets":[{"name":"a"}],"containers":[{"image":"` + hostA + `/app"}]}}`))
-	if _, err := r.decodeReview(); err != nil {
+	r := new(reviewReader)
+	decode := func(body string) (*request, error) { return r.decodeReview(strings.NewReader(body)) }
+	if _, err := decode(reviewOf(`{"metadata":{"name":"p","labels":{"pullpass.dev/inject":"false"},"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"imagePullSecrets":[{"name":"a"}],"containers":[{"image":"` + hostA + `/app"}]}}`)); err != nil {
 		t.Fatal(err)
 	}
-	r.body.Reset()
-	r.body.WriteString(`{"request":{"uid":"u-2"}}`)
-	if req, err := r.decodeReview(); err == nil {
+	if req, err := decode(`{"request":{"uid":"u-2"}}`); err == nil {
 		t.Errorf("decoded %+v of a review without a kind and a version", *req)
 	}
-	r.body.Reset()
-	r.body.WriteString(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2","object":{"spec":{"containers":[{"image":null}]}}}}`)
-	req, err := r.decodeReview()
+	req, err := decode(`{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u-2","object":{"spec":{"containers":[{"image":null}]}}}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,8 +107,8 @@ func TestDecodeReviewOfPods(t *testing.T) {
 		"null for everything":                        {`{"metadata":{"labels":null,"annotations":null},"spec":{"imagePullSecrets":null,"containers":null,"initContainers":null,"volumes":null}}`, pod{hasSpec: true}},
 		"an empty list is a list":                    {`{"spec":{"imagePullSecrets":[]}}`, pod{hasSpec: true, pullSecrets: []string{}}},
 		"entries without a name are kept":            {`{"spec":{"imagePullSecrets":[{"name":"a"},{},{"name":""},null,{"name":"a"}]}}`, pod{hasSpec: true, pullSecrets: []string{"a", "", "", "", "a"}}},
-		"images of every kind, neighbours once": {
-			`{"spec":{"volumes":[{"name":"v","image":{"reference":"` + hostA + `/v"}},{"emptyDir":{}}],"initContainers":[{"image":"` + hostA + `/i"},{"image":"nginx"},{"restartPolicy":"Always","image":"` + hostA + `/s"}],"containers":[{"image":"` + hostB + `/c"}],"ephemeralContainers":[{"image":"` + hostA + `/e"}]}}`,
+		"images of every kind, each registry once": {
+			`{"spec":{"volumes":[{"name":"v","image":{"reference":"` + hostA + `/v"}},{"emptyDir":{}}],"initContainers":[{"image":"` + hostA + `/i"},{"image":"nginx"},{"restartPolicy":"Always","image":"` + hostA + `/s"}],"containers":[{"image":"` + hostB + `/c"},{"image":"` + hostA + `/d"}],"ephemeralContainers":[{"image":"` + hostA + `/e"}]}}`,
 			pod{hasSpec: true, registries: registries(t, hostA, hostB)},
 		},
 		"names that differ in case are others":         {`{"Spec":{},"spec":{"ImagePullSecrets":[{"name":"a"}],"Containers":[{"image":"` + hostA + `/c"}]}}`, pod{hasSpec: true}},
@@ -141,9 +135,9 @@ func TestDecodeReviewOfPods(t *testing.T) {
 }
 
 func TestDecodeReviewRefuses(t *testing.T) {
-	long := func(element string) string { return "[" + strings.Repeat(element+",", maxKept) + element + "]" }
+	list := func(n int, element string) string { return "[" + strings.Repeat(element+",", n-1) + element + "]" }
 	var many []string
-	for i := range maxKept + 1 {
+	for i := range maxRegistries + 1 {
 		many = append(many, fmt.Sprintf(`{"image":"%012d.dkr.ecr.eu-west-1.amazonaws.com/a"}`, i))
 	}
 	good := reviewOf(podOf("nginx"))
@@ -169,8 +163,10 @@ func TestDecodeReviewRefuses(t *testing.T) {
 		"a spec that is a list":           {reviewOf(`{"spec":[]}`), `unexpected '['`},
 		"the spec twice":                  {reviewOf(`{"spec":{},"spec":{"imagePullSecrets":[]}}`), `a second "spec"`},
 		"pull secrets twice":              {reviewOf(`{"spec":{"imagePullSecrets":[],"imagePullSecret\u0073":null}}`), `a second "imagePullSecrets"`},
-		"too many pull secrets":           {reviewOf(`{"spec":{"imagePullSecrets":` + long(`{}`) + `}}`), "more than 10000"},
-		"too many registries":             {reviewOf(`{"spec":{"containers":[` + strings.Join(many, ",") + `]}}`), "more than 10000"},
+		"too many pull secrets":           {reviewOf(`{"spec":{"imagePullSecrets":` + list(maxSecretBytes/16+1, `{}`) + `}}`), "more than 16384 bytes"},
+		"pull secrets of long names":      {reviewOf(`{"spec":{"imagePullSecrets":` + list(32, `{"name":"`+strings.Repeat("a", 500)+`"}`) + `}}`), "more than 16384 bytes"},
+		"a name of a kilobyte":            {reviewOf(`{"metadata":{"name":"` + strings.Repeat("a", maxString) + `"}}`), "a string of more than 1024 bytes"},
+		"too many registries":             {reviewOf(`{"spec":{"containers":[` + strings.Join(many, ",") + `]}}`), "more than 64 registries"},
 		"a missing comma":                 {reviewOf(`{"spec":{"containers":[{} {}]}}`), "unexpected '{'"},
 		"a missing colon":                 {reviewOf(`{"spec" {}}`), "unexpected '{'"},
 		"an open string":                  {reviewOf(`{"spec":{}, "a":"b}`), "unexpected end"},
@@ -249,13 +245,13 @@ func FuzzReview(f *testing.F) {
 	} {
 		f.Add([]byte(reviewOf(pod)))
 	}
-	m := mutator{secretName: "pullpass", inject: InjectLabelled, namespaces: &fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}}}
+	m := newMutator("pullpass", InjectAll, &fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}}, time.Second)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, err := decode(body)
 		if err != nil {
 			return
 		}
-		patch, result, err := m.Mutate(t.Context(), req, func() time.Duration { return time.Second })
+		patch, result, err := m.Mutate(t.Context(), req)
 		if err != nil && result != failed || (patch != nil) != (result == injected) {
 			t.Fatalf("result %s with patch %q and error %v", result, patch, err)
 		}
@@ -276,7 +272,7 @@ func FuzzReview(f *testing.F) {
 		if req, err = decode(mustJSON(t, review)); err != nil {
 			t.Fatal(err)
 		}
-		if patch, result, _ := m.Mutate(t.Context(), req, nil); patch != nil || result != present {
+		if patch, result, _ := m.Mutate(t.Context(), req); patch != nil || result != present {
 			t.Errorf("the second time: %s with patch %q", result, patch)
 		}
 	})

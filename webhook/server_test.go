@@ -56,6 +56,7 @@ type running struct {
 	reg     *prometheus.Registry
 	log     *logBuffer
 	address string
+	query   string // of the requests
 	client  *http.Client
 	stop    context.CancelFunc // as SIGTERM would
 	done    chan struct{}      // closed when Serve has returned
@@ -76,7 +77,7 @@ func start(t testing.TB, v volume, ns namespaceGetter, configure func(*Config)) 
 	if _, ok := t.(*testing.B); ok {
 		level = slog.LevelInfo
 	}
-	r := &running{reg: prometheus.NewRegistry(), log: new(logBuffer), done: make(chan struct{})}
+	r := &running{reg: prometheus.NewRegistry(), log: new(logBuffer), query: "?timeout=2s", done: make(chan struct{})}
 	var err error
 	if r.Server, err = New(cfg, ns, r.reg, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))); err != nil {
 		t.Fatal(err)
@@ -129,7 +130,7 @@ func (r *running) post(t testing.TB, body io.Reader, header ...string) (*http.Re
 
 // send is post for goroutines, which must not end the test.
 func (r *running) send(body io.Reader, header ...string) (*http.Response, string, error) {
-	req, err := http.NewRequest(http.MethodPost, "https://"+r.address+"/mutate?timeout=2s", body)
+	req, err := http.NewRequest(http.MethodPost, "https://"+r.address+"/mutate"+r.query, body)
 	if err != nil {
 		return nil, "", err
 	}
@@ -227,7 +228,7 @@ func TestAnswersOverHTTPS(t *testing.T) {
 		"7 MiB and one byte":             {body: pad(maxBody + 1), status: 413, result: invalid},
 		"7 MiB in chunks":                {body: pad(maxBody), reader: chunked, status: 200, result: injected},
 		"7 MiB and one byte in chunks":   {body: pad(maxBody + 1), reader: chunked, status: 413, result: invalid},
-		"the most that every client may": {body: pad(smallBody), status: 200, result: injected},
+		"the most that every client may": {body: pad(ordinaryBody), status: 200, result: injected},
 		"gzip":                           {body: zipped.String(), header: []string{"Content-Encoding", "gzip"}, status: 415, result: invalid, text: "Content-Encoding"},
 		"another type":                   {body: good, header: []string{"Content-Type", "application/yaml"}, status: 415, result: invalid, text: `"application/yaml"`},
 		"no type":                        {body: good, header: []string{"Content-Type", ""}, status: 415, result: invalid},
@@ -306,7 +307,7 @@ func TestProtocols(t *testing.T) {
 		t.Errorf("HTTP/1.0: %.100s, %v", answer, err)
 	}
 	long := r.dial(t)
-	fmt.Fprintf(long, "POST /mutate HTTP/1.1\r\nHost: x\r\nX-Long: %s\r\n\r\n", strings.Repeat("a", 2*maxHeaderBytes))
+	fmt.Fprintf(long, "POST /mutate HTTP/1.1\r\nHost: x\r\nX-Long: %s\r\n\r\n", strings.Repeat("a", 8*maxHeaderBytes))
 	if answer, _ := io.ReadAll(long); !strings.HasPrefix(string(answer), "HTTP/1.1 431") {
 		t.Errorf("long headers: %.100s", answer)
 	}
@@ -349,20 +350,21 @@ func TestSlowBodiesAreCutOff(t *testing.T) {
 	r := startDefault(t, nil, func(c *Config) {
 		c.HeaderTimeout, c.ReadTimeout, c.IdleTimeout = time.Hour, 2*time.Second, 200*time.Millisecond
 	})
-	var slow []net.Conn
-	for range 2 * maxLarge {
+	const slow = 8
+	var connections []net.Conn
+	for range slow {
 		body := r.dial(t)
 		fmt.Fprintf(body, "POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n{", maxBody)
 		idle := r.dial(t)
 		fmt.Fprint(idle, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-		slow = append(slow, body, idle)
+		connections = append(connections, body, idle)
 	}
 	large := reviewOf(podOf(hostA+"/app")) + strings.Repeat(" ", 1<<20)
 	if res, text := r.post(t, strings.NewReader(large)); res.StatusCode != 200 {
 		t.Errorf("others get %s: %s", res.Status, text)
 	}
-	cutOff(t, slow...)
-	if n := r.count(t, invalid); n != 2*maxLarge {
+	cutOff(t, connections...)
+	if n := r.count(t, invalid); n != slow {
 		t.Errorf("%f invalid, want the slow bodies", n)
 	}
 }
@@ -378,50 +380,69 @@ func cutOff(t *testing.T, connections ...net.Conn) {
 	}
 }
 
+// Of what large bodies share, one too many is shed, and smaller ones need none of it.
 func TestTooMuchAtOnceIsShed(t *testing.T) {
 	small := reviewOf(podOf(hostA + "/app"))
-	large := small + strings.Repeat(" ", smallBody)
-	expect := func(t *testing.T, r *running, body string, status int) {
+	pad := func(size int) string { return small + strings.Repeat(" ", size-len(small)) }
+	r := startDefault(t, nil, nil)
+	expect := func(body io.Reader, status int) {
 		t.Helper()
-		res, text, err := r.send(strings.NewReader(body))
-		if err != nil {
-			t.Error(err)
-		} else if res.StatusCode != status || (res.Header.Get("Retry-After") == "1") != (status == 503) {
+		res, text := r.post(t, body)
+		if res.StatusCode != status || (res.Header.Get("Retry-After") == "1") != (status == 503) {
 			t.Errorf("answer %s, Retry-After %q: %s", res.Status, res.Header.Get("Retry-After"), text)
 		}
 	}
-	t.Run("large bodies", func(t *testing.T) {
-		r := startDefault(t, nil, nil)
-		for range maxLarge {
-			r.large <- struct{}{}
-		}
-		expect(t, r, large, 503)
-		expect(t, r, small, 200)
-		<-r.large
-		for range 3 {
-			expect(t, r, large, 200)
-		}
-		if n := r.count(t, shed); n != 1 {
-			t.Errorf("%f counted as shed", n)
-		}
-	})
-	t.Run("requests at work", func(t *testing.T) {
-		release := make(chan struct{})
-		ns := &fakeNamespaces{live: map[string]labels{"shop": {hostA: "true"}}, getLive: func(context.Context) error { <-release; return nil }}
-		r := startDefault(t, ns, nil)
-		var wg sync.WaitGroup
-		for range maxWork {
-			wg.Go(func() { expect(t, r, small, 200) })
-		}
-		full := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, time.Minute, true, func(context.Context) (bool, error) { return len(r.work) == maxWork, nil })
-		expect(t, r, small, 503)
-		close(release)
-		wg.Wait()
-		if full != nil {
-			t.Fatalf("%d requests never were at work at once", maxWork)
-		}
-		expect(t, r, small, 200)
-	})
+	if !r.limits.large.TryAcquire(largeBytes - 1<<20) {
+		t.Fatal("something is taken")
+	}
+	expect(strings.NewReader(pad(ordinaryBody)), 200)
+	expect(chunked(pad(ordinaryBody-1)), 200)
+	expect(strings.NewReader(pad(1<<20)), 200)
+	expect(strings.NewReader(pad(2<<20)), 503)
+	expect(chunked(pad(1<<20)), 503) // could be the largest
+	r.limits.large.Release(largeBytes - 1<<20)
+	for range 3 {
+		expect(strings.NewReader(pad(maxBody)), 200)
+		expect(chunked(pad(maxBody)), 200)
+	}
+	if n := r.count(t, shed); n != 2 {
+		t.Errorf("%f counted as shed", n)
+	}
+	if !r.limits.large.TryAcquire(largeBytes) {
+		t.Error("something was not given back")
+	}
+}
+
+// A large body waits for its turn for a part of the API server's patience.
+func TestLargeBodiesQueue(t *testing.T) {
+	large := reviewOf(podOf(hostA+"/app")) + strings.Repeat(" ", ordinaryBody)
+	for name, c := range map[string]struct {
+		query  string
+		freed  time.Duration // after which the others are done
+		answer time.Duration
+		status int
+	}{
+		"until the others are done":      {"?timeout=2s", 300 * time.Millisecond, 300 * time.Millisecond, 200},
+		"for a quarter of the timeout":   {"?timeout=2s", time.Minute, 500 * time.Millisecond, 503},
+		"for a second at most":           {"?timeout=30s", time.Minute, time.Second, 503},
+		"for a second without a timeout": {"", time.Minute, time.Second, 503},
+		"not with a timeout of nothing":  {"?timeout=0s", time.Minute, 0, 503},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, _, _ := unstarted(t, &fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}})
+				if !s.limits.large.TryAcquire(largeBytes) {
+					t.Fatal("something is taken")
+				}
+				time.AfterFunc(c.freed, func() { s.limits.large.Release(largeBytes) })
+				begin := time.Now()
+				res := ask(s, c.query, strings.NewReader(large))
+				if took := time.Since(begin); res.Code != c.status || took != c.answer {
+					t.Errorf("answer %d after %s, want %d after %s", res.Code, took, c.status, c.answer)
+				}
+			})
+		})
+	}
 }
 
 type panicking struct{ fakeNamespaces }
@@ -445,9 +466,6 @@ func TestPanicEndsOneRequestOnly(t *testing.T) {
 	}
 	if log := r.log.take(); !strings.Contains(log, "a bug") || !strings.Contains(log, "mutate.go") {
 		t.Errorf("logged %s", log)
-	}
-	if len(r.work) != 0 {
-		t.Errorf("%d still at work", len(r.work))
 	}
 }
 
@@ -488,6 +506,7 @@ func TestLookupBound(t *testing.T) {
 				if log := log.take(); !strings.Contains(log, `level=WARN msg="pod not decided on" result=error error="reading namespace \"shop\": context deadline exceeded"`) {
 					t.Errorf("logged %s", log)
 				}
+				time.Sleep(time.Minute) // the lookup ends by itself
 			})
 		})
 	}
@@ -593,7 +612,7 @@ func TestEveryResultIsCounted(t *testing.T) {
 		"skipped":   reviewOf(`null`),
 		"error":     in("gone"),
 		"invalid":   "x",
-		"shed":      in("shop") + strings.Repeat(" ", smallBody),
+		"shed":      in("shop") + strings.Repeat(" ", ordinaryBody),
 		"panic":     in("bug"),
 	}
 	for result := range requests {
@@ -602,8 +621,8 @@ func TestEveryResultIsCounted(t *testing.T) {
 	if got := counts(); !maps.Equal(got, want) {
 		t.Fatalf("at the start %v, want %v", got, want)
 	}
-	for range maxLarge {
-		r.large <- struct{}{}
+	if !r.limits.large.TryAcquire(largeBytes) {
+		t.Fatal("something is taken")
 	}
 	for result, body := range requests {
 		r.post(t, strings.NewReader(body))
@@ -622,6 +641,58 @@ func (u *unreadable) GetLive(ctx context.Context, name string) (*nsMeta, error) 
 		panic("a bug")
 	}
 	return u.fakeNamespaces.GetLive(ctx, name)
+}
+
+// The histogram is of reviews alone, from when they had come to their answers.
+func TestLatencyIsThatOfReviews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ns := &fakeNamespaces{getLive: func(context.Context) error { time.Sleep(20 * time.Millisecond); return nil }, live: map[string]labels{"shop": nil}}
+		s, reg, _ := unstarted(t, ns)
+		review := reviewOf(podOf(hostA + "/app"))
+		if !s.limits.large.TryAcquire(largeBytes) {
+			t.Fatal("something is taken")
+		}
+		ask(s, "", strings.NewReader("x"))
+		ask(s, "", strings.NewReader(review+strings.Repeat(" ", ordinaryBody)))
+		ask(s, "", io.MultiReader(strings.NewReader(review), slowly(5*time.Second)))
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			if f.GetName() != "pullpass_admission_duration_seconds" {
+				continue
+			}
+			if h := f.GetMetric()[0].GetHistogram(); h.GetSampleCount() != 1 || h.GetSampleSum() != .02 {
+				t.Errorf("%d observed that took %f s, want one that took the lookup's 0.02 s", h.GetSampleCount(), h.GetSampleSum())
+			}
+		}
+		time.Sleep(time.Minute)
+	})
+}
+
+// A client whose request was refused has to connect again.
+func TestRefusalsCloseTheirConnection(t *testing.T) {
+	r := startDefault(t, nil, nil)
+	for request, keeps := range map[string]bool{
+		"GET / HTTP/1.1\r\nHost: x\r\n\r\n":                               false,
+		"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}": false,
+		"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n" +
+			"Content-Length: 2\r\n\r\n{}": false,
+		fmt.Sprintf("POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"+
+			"Content-Length: %d\r\n\r\n%s", len(reviewOf(`null`)), reviewOf(`null`)): true,
+	} {
+		c := r.dial(t)
+		fmt.Fprint(c, request)
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.Close == keeps {
+			t.Errorf("%q: %s, and the connection is kept: %t", request, res.Status, !res.Close)
+		}
+	}
 }
 
 func TestMetricsAreThereFromTheStart(t *testing.T) {
@@ -653,7 +724,7 @@ func TestIdleConnectionsAreTheAPIServersToDrop(t *testing.T) {
 	if srv.WriteTimeout != cfg.WriteTimeout || cfg.WriteTimeout <= 0 {
 		t.Errorf("answers are written for %s at most, want %s", srv.WriteTimeout, cfg.WriteTimeout)
 	}
-	if ours := srv.IdleTimeout; theirs < time.Minute || ours < theirs+30*time.Second {
+	if ours := srv.IdleTimeout; theirs < time.Minute || ours < theirs+2*time.Second || ours > theirs+10*time.Second {
 		t.Errorf("idle connections are dropped after %s, and by API servers after %s", ours, theirs)
 	}
 }
@@ -677,7 +748,8 @@ func TestDrain(t *testing.T) {
 		<-release
 		return nil
 	}}
-	r := startDefault(t, ns, func(c *Config) { c.ShutdownDelay = 2 * time.Second })
+	r := startDefault(t, ns, func(c *Config) { c.ShutdownDelay, c.LookupTimeout = 2*time.Second, time.Minute })
+	r.query = "?timeout=1m"
 	if reasons := r.ready(); reasons != "" {
 		t.Fatalf("not ready: %s", reasons)
 	}

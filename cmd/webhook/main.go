@@ -31,9 +31,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.StringVar(&cfg.AdminAddress, "admin-address", cfg.AdminAddress, "`HOST:PORT` that /metrics, /livez and /readyz are served on")
 	flags.StringVar(&cfg.TLSCertFile, "tls-cert-file", cfg.TLSCertFile, "`FILE` with the certificate, PEM; read again when it changes")
 	flags.StringVar(&cfg.TLSPrivateKeyFile, "tls-private-key-file", cfg.TLSPrivateKeyFile, "`FILE` with the certificate's key, PEM")
+	flags.StringVar(&cfg.ServerName, "server-name", cfg.ServerName, "`HOST` that API servers call, such as NAME.NAMESPACE.svc; the webhook is ready only with a certificate for it")
+	flags.StringVar(&cfg.Configuration, "webhook-configuration", cfg.Configuration, "`NAME` of the MutatingWebhookConfiguration; the webhook is ready only with a certificate that its CA bundle trusts, if it can be read")
 	flags.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "`FILE` that says how to reach the cluster; not needed in a pod")
 	flags.StringVar(&cfg.SecretName, "secret-name", cfg.SecretName, "`NAME` of the pull secret, as the renewer has it")
-	flags.StringVar(&cfg.Inject, "inject", cfg.Inject, "`WHICH` pods of a labelled namespace get the secret: matching (those with an image of the registry) or labelled (all)")
+	flags.StringVar(&cfg.Inject, "inject", cfg.Inject, "`WHICH` pods of a labelled namespace get the secret: matching (those with an image of the registry) or all")
 	flags.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", cfg.ShutdownDelay, "how long requests are still served after SIGTERM, until API servers know")
 	return cli.Server{
 		Name:    "webhook",
@@ -56,6 +58,12 @@ func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error,
 	namespaces, err := kube.NewNamespaces(kubeCfg, webhook.Matters, nil)
 	if err != nil {
 		return nil, err
+	}
+	var readBundles func(context.Context) ([][]byte, error)
+	if cfg.Configuration != "" {
+		if readBundles, err = kube.CABundles(kubeCfg, cfg.Configuration); err != nil {
+			return nil, err
+		}
 	}
 	listener, err := net.Listen("tcp", cfg.ListenAddress)
 	if err != nil {
@@ -91,8 +99,11 @@ func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error,
 			return server.Serve(ctx, listener)
 		})
 		g.Go(func() error { return admin.Serve(serving, adminListener, adminHandler, log) })
-		g.Go(func() error { namespaces.Informer.RunWithContext(serving); return nil })
+		g.Go(func() error { kube.Run(serving, namespaces.Informer); return nil })
 		g.Go(func() error { server.WatchCertificate(serving); return nil })
+		if readBundles != nil {
+			g.Go(func() error { server.WatchCABundles(serving, readBundles); return nil })
+		}
 		return g.Wait()
 	}, nil
 }

@@ -27,8 +27,10 @@ type Check struct {
 // pullpass_ready to reg, because alerts cannot ask probes.
 func Handler(reg *prometheus.Registry, live, ready []Check) http.Handler {
 	reg.MustRegister(readiness(ready))
+	// A compressor takes a megabyte, and anybody may scrape.
+	scrapes := promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 4}
 	r := chi.NewRouter()
-	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, scrapes))
 	r.Get("/livez", probe(live))
 	r.Get("/readyz", probe(ready))
 	return r

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -177,6 +178,36 @@ func TestServeRefusesLongHeaders(t *testing.T) {
 	response.Body.Close()
 	if response.StatusCode != http.StatusRequestHeaderFieldsTooLarge {
 		t.Errorf("status %d", response.StatusCode)
+	}
+	stop()
+	if err := receive(t, ended); err != nil {
+		t.Error(err)
+	}
+}
+
+// However many connections are opened, and to say nothing, probes get in.
+func TestServeIsNotShutByConnections(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	l, ended := serving(ctx, t, Handler(NewRegistry(), nil, nil))
+	var silent []net.Conn
+	for range 10 * maxConnections {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		silent = append(silent, c)
+	}
+	response, err := http.Get("http://" + l.Addr().String() + "/livez")
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	for _, c := range silent[:9*maxConnections] { // those of before were closed for it
+		_ = c.SetReadDeadline(time.Now().Add(patience))
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatalf("a connection is still open: %v", err)
+		}
 	}
 	stop()
 	if err := receive(t, ended); err != nil {

@@ -8,10 +8,16 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/listen"
 )
+
+// maxConnections is more than probes and scrapes need.
+const maxConnections = 32
 
 // Serve answers requests on the listener until the context ends, then waits a
 // moment for those under way. It returns early only when the listener fails.
+// Nobody can keep others out by opening connections: see internal/listen.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
@@ -19,12 +25,13 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    4 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	log.Debug("admin server listening", "address", l.Addr().String()) // for who gave port 0
+	bounded := listen.Bound(srv, l, maxConnections)
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(l) }()
+	go func() { failed <- srv.Serve(bounded) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)

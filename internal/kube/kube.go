@@ -62,7 +62,7 @@ func load(kubeconfig string) (*rest.Config, error) {
 // Namespaces is a cache of every namespace's name, UID, labels that matter and
 // whether it is being deleted, kept up to date by a watch of metadata only.
 type Namespaces struct {
-	// Informer holds *metav1.PartialObjectMetadata. Run it to fill the cache.
+	// Informer holds *metav1.PartialObjectMetadata. [Run] it to fill the cache.
 	Informer cache.SharedIndexInformer
 
 	client metadata.Getter
@@ -82,6 +82,23 @@ func NewNamespaces(cfg *rest.Config, matters func(labelKey string) bool, indexer
 		return nil, fmt.Errorf("preparing the namespace informer: %w", err)
 	}
 	return &Namespaces{Informer: informer, client: client.Resource(namespaceResource)}, nil
+}
+
+// Run runs an informer until the context ends. It does not wait for the informer
+// itself: while connections to the API server are refused, client-go sleeps up to
+// a minute between two attempts to watch and is deaf to its context, which is
+// longer than a pod has to end (Reflector.watchList, client-go 0.37). What is left
+// behind reads nothing any more and ends by itself.
+func Run(ctx context.Context, informer cache.SharedIndexInformer) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		informer.RunWithContext(ctx)
+	}()
+	select {
+	case <-ctx.Done():
+	case <-ended:
+	}
 }
 
 // trim drops what nobody reads, and shares the text of labels, so that ten

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -21,25 +22,17 @@ const (
 	keyFile         = "tls.key"
 )
 
-// makeCertificate writes a certificate for the webhook's address, and its key, into the release's folder. It returns the authority that signed it, as a
-// caBundle holds it.
+// makeCertificate writes a certificate for the webhook's address and its Service,
+// and its key, into the release's folder. It returns the authority that signed it,
+// as a caBundle holds it.
 func (r *Release) makeCertificate() (authority string, err error) {
-	caKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", err
-	}
 	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return "", err
 	}
-	ca := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "pullpass test CA"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-		KeyUsage:              x509.KeyUsageCertSign,
+	ca, caKey, err := newAuthority()
+	if err != nil {
+		return "", err
 	}
 	host, _, err := net.SplitHostPort(r.webhook)
 	if err != nil {
@@ -53,9 +46,10 @@ func (r *Release) makeCertificate() (authority string, err error) {
 		IPAddresses:  []net.IP{net.ParseIP(host)},
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	caDER, err := x509.CreateCertificate(rand.Reader, ca, ca, caKey.Public(), caKey)
-	if err != nil {
-		return "", err
+	for _, object := range r.Objects {
+		if object.GetKind() == "Service" && strings.HasSuffix(object.GetName(), "-webhook") {
+			leaf.DNSNames = append(leaf.DNSNames, object.GetName()+"."+object.GetNamespace()+".svc")
+		}
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), caKey)
 	if err != nil {
@@ -65,12 +59,44 @@ func (r *Release) makeCertificate() (authority string, err error) {
 	if err != nil {
 		return "", err
 	}
-	encode := func(kind string, der []byte) []byte {
-		return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-	}
 	err = errors.Join(
 		os.WriteFile(filepath.Join(r.Dir, certificateFile), encode("CERTIFICATE", leafDER), 0o600),
 		os.WriteFile(filepath.Join(r.Dir, keyFile), encode("PRIVATE KEY", keyDER), 0o600),
 	)
-	return base64.StdEncoding.EncodeToString(encode("CERTIFICATE", caDER)), err
+	return base64.StdEncoding.EncodeToString(encode("CERTIFICATE", ca.Raw)), err
+}
+
+// NewAuthority makes a certificate authority that has signed nothing, PEM.
+func NewAuthority() ([]byte, error) {
+	ca, _, err := newAuthority()
+	if err != nil {
+		return nil, err
+	}
+	return encode("CERTIFICATE", ca.Raw), nil
+}
+
+func newAuthority() (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "pullpass test CA"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		KeyUsage:              x509.KeyUsageCertSign,
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, nil, err
+	}
+	ca, err := x509.ParseCertificate(der)
+	return ca, key, err
+}
+
+func encode(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
 }

@@ -36,12 +36,23 @@ func (r *Release) StartRenewer(ctx context.Context, env []string, args ...string
 
 // StartWebhook starts the webhook.
 func (r *Release) StartWebhook(ctx context.Context, args ...string) (*Program, error) {
+	return r.StartWebhookIn(ctx, nil, args...)
+}
+
+// WebhookAddress is where the webhook answers API servers, host:port.
+func (r *Release) WebhookAddress() string { return r.webhook }
+
+// Admin is where the program serves metrics and probes, host:port.
+func (p *Program) Admin() string { return p.admin }
+
+// StartWebhookIn is StartWebhook with more environment.
+func (r *Release) StartWebhookIn(ctx context.Context, env []string, args ...string) (*Program, error) {
 	tls := []string{
 		"--listen-address=" + r.webhook,
 		"--tls-cert-file=" + filepath.Join(r.Dir, certificateFile),
 		"--tls-private-key-file=" + filepath.Join(r.Dir, keyFile),
 	}
-	return r.start(ctx, "webhook", nil, append(tls, args...))
+	return r.start(ctx, "webhook", env, append(tls, args...))
 }
 
 // AccountConfig returns the client configuration of a component's

@@ -131,6 +131,9 @@ func (p *Process) Ended() bool {
 // it.
 func (p *Process) EndedByItself() bool { return p.byItself.Load() }
 
+// PID is the child's process id.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // ExitCode is the child's exit code, or -1 when a signal ended it. It waits for
 // the end.
 func (p *Process) ExitCode() int {

@@ -370,7 +370,7 @@ func testCertificateRenewed(t *testing.T) {
 }
 
 // testDebug adds a debug container with an image of the registry to a pod that
-// was created without one, which takes --inject=labelled.
+// was created without one, which takes --inject=all.
 func testDebug(t *testing.T) {
 	helm(t, binary.Helm, values(current, map[string]any{"injection": map[string]any{"pods": "all"}}),
 		"upgrade", release, chart(current), "--wait", "--timeout", "3m")

@@ -7,13 +7,17 @@ import (
 	"os"
 	"testing"
 
+	"github.com/pullpass/pullpass/test/harness/attack"
 	"github.com/pullpass/pullpass/test/harness/corpus"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 )
 
 var suite = fixture.Suite{Programs: []string{"webhook"}}
 
-func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
+func TestMain(m *testing.M) {
+	attack.Main()
+	os.Exit(suite.Run(m))
+}
 
 const (
 	host  = corpus.Host

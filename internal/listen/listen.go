@@ -1,0 +1,210 @@
+// Package listen bounds the connections of an HTTP server without ever keeping
+// the next one out.
+//
+// A bound that makes new connections wait lets anybody close a port: it is
+// enough to open as many connections as there may be and to say nothing. Here a
+// new connection is accepted within a moment, and one that has kept the server
+// waiting pays for it.
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A connection may be closed for another when the server has waited for its client
+// for clientTime: for the next request, the rest of one, or the handshake. One
+// whose request the server is at work on has longer, requestTime. Both are short
+// enough for the next connection not to notice.
+const (
+	clientTime  = 25 * time.Millisecond
+	requestTime = 100 * time.Millisecond
+	poll        = 5 * time.Millisecond
+)
+
+// Bound returns the listener that the server is to serve on, with or without
+// TLS, and sets the server's hooks and wraps its handler for it. At most limit
+// connections are open at once. A further one closes another. Connections are of
+// two kinds, those that have had an answer and were kept open after it, and those
+// that have not, which may be anybody's. The kind that has more of them pays: the
+// one among them whose client has kept the server waiting longest, divided by the
+// answers that it has had. Where none has, it is the one whose request has taken
+// longest.
+//
+// So a flood of new connections closes none that API servers or probes hold, idle
+// connections that somebody hoards make way for new ones, and whatever others do,
+// half of the limit is there for connections that are new and half for those that
+// work. An answer of 400 to 499 closes its connection: only what the server is for
+// earns a place in the second half.
+//
+// The context of a request ends with its connection, even before the body was
+// read. What a closed connection still holds counts until its request has
+// returned: beyond a quarter of the limit accepting waits for that.
+func Bound(srv *http.Server, l net.Listener, limit int) net.Listener {
+	b := &listener{Listener: l, limit: limit, open: make(map[*conn]struct{}, limit), held: make(chan struct{}, limit+(limit+3)/4)}
+	srv.ConnState = b.changed
+	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		ctx, own(c).cancel = context.WithCancel(ctx)
+		return context.WithValue(ctx, connKey{}, own(c))
+	}
+	srv.Handler = closeAfterRefusal(srv.Handler)
+	return b
+}
+
+type connKey struct{}
+
+// Received says that the request of the context has been read as far as it will be,
+// so that it is not the client whom its connection waits for.
+func Received(ctx context.Context) {
+	if c, ok := ctx.Value(connKey{}).(*conn); ok {
+		c.received.Store(true)
+	}
+}
+
+type listener struct {
+	net.Listener
+	limit int
+	held  chan struct{} // one for each connection whose goroutine has not ended
+
+	mu       sync.Mutex
+	open     map[*conn]struct{} // guarded by mu
+	answered int                // of open, guarded by mu
+}
+
+// A conn is an accepted connection.
+type conn struct {
+	net.Conn
+	cancel context.CancelFunc // of the context that its requests have
+
+	reading  atomic.Int64 // since when the server reads from it, of [time.Time.UnixNano], or 0
+	received atomic.Bool  // and only to see whether it is still there
+
+	// Guarded by the listener's mu.
+	since   time.Time // of the connection's beginning, or after an answer of the last request's
+	answers int
+}
+
+// Read notes whether it is the client that the server waits for.
+func (c *conn) Read(p []byte) (int, error) {
+	c.reading.Store(time.Now().UnixNano())
+	defer c.reading.Store(0)
+	return c.Conn.Read(p)
+}
+
+// own returns our connection below TLS.
+func own(c net.Conn) *conn {
+	if t, ok := c.(*tls.Conn); ok {
+		c = t.NetConn()
+	}
+	return c.(*conn)
+}
+
+// Accept waits for the next connection and makes room for it.
+func (l *listener) Accept() (net.Conn, error) {
+	l.held <- struct{}{}
+	accepted, err := l.Listener.Accept()
+	if err != nil {
+		<-l.held
+		return nil, err
+	}
+	c := &conn{Conn: accepted, since: time.Now()}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.open) >= l.limit {
+		payer := l.payerLocked(time.Now())
+		if payer == nil { // it takes time to become one
+			l.mu.Unlock()
+			time.Sleep(poll)
+			l.mu.Lock()
+			continue
+		}
+		l.removeLocked(payer)
+		payer.Close()
+		payer.cancel()
+	}
+	l.open[c] = struct{}{}
+	return c, nil
+}
+
+// payerLocked returns the connection that is to make room, or nil when all that
+// should pay are being worked on.
+func (l *listener) payerLocked(now time.Time) (payer *conn) {
+	answered := l.answered >= len(l.open)-l.answered
+	waited, took := time.Duration(0), requestTime
+	var slow *conn
+	for c := range l.open {
+		if (c.answers > 0) != answered {
+			continue
+		}
+		if since := c.reading.Load(); since != 0 && !c.received.Load() {
+			d := now.Sub(time.Unix(0, since))
+			if d < clientTime {
+				continue
+			}
+			if d /= time.Duration(max(c.answers, 1)); d >= waited {
+				payer, waited = c, d
+			}
+		}
+		if d := now.Sub(c.since); d >= took {
+			slow, took = c, d
+		}
+	}
+	if payer == nil {
+		return slow
+	}
+	return payer
+}
+
+func (l *listener) removeLocked(c *conn) {
+	if _, ok := l.open[c]; ok && c.answers > 0 {
+		l.answered--
+	}
+	delete(l.open, c)
+}
+
+// changed is for [http.Server.ConnState].
+func (l *listener) changed(of net.Conn, state http.ConnState) {
+	c := own(of)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch state {
+	case http.StateIdle:
+		if _, ok := l.open[c]; ok && c.answers == 0 {
+			l.answered++
+		}
+		c.answers++
+		c.received.Store(false)
+	case http.StateActive:
+		if c.answers > 0 {
+			c.since = time.Now()
+		}
+	case http.StateClosed, http.StateHijacked:
+		l.removeLocked(c)
+		c.cancel()
+		<-l.held
+	}
+}
+
+// closeAfterRefusal has answers of 400 to 499 close their connection.
+func closeAfterRefusal(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		next.ServeHTTP(refusalCloser{w}, r)
+	})
+}
+
+type refusalCloser struct{ http.ResponseWriter }
+
+func (w refusalCloser) WriteHeader(status int) {
+	if status >= 400 && status < 500 {
+		w.Header().Set("Connection", "close")
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for [http.ResponseController].
+func (w refusalCloser) Unwrap() http.ResponseWriter { return w.ResponseWriter }
