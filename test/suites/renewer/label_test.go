@@ -136,7 +136,7 @@ func TestMalformedLabelIsReported(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	renewer := w.Renewer()
 	namespace := w.Namespace("11111111111.dkr.ecr.us-east-1.amazonaws.com")
-	w.WaitEvent(namespace, "InvalidRegistryLabel", `"11111111111" is not an account of 12 digits`)
+	w.WaitEvent(namespace, "InvalidRegistryLabel", `"11111111111" is neither an account of 12 digits`)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
 	w.label(namespace, map[string]string{hostA: "yes"})
 	w.WaitEvent(namespace, "InvalidRegistryLabel", `has the value "yes"`)
