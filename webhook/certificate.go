@@ -169,6 +169,7 @@ func (c *certificate) load() error {
 	}
 	c.pair.Store(&pair)
 	c.certPEM, c.keyPEM = certPEM, keyPEM
+	c.metrics.certificateBegin.Set(float64(pair.Leaf.NotBefore.Unix()))
 	c.metrics.certificateExpiry.Set(float64(pair.Leaf.NotAfter.Unix()))
 	c.log.Info("certificate loaded", "serial", pair.Leaf.SerialNumber, "names", pair.Leaf.DNSNames, "expires", pair.Leaf.NotAfter)
 	return nil

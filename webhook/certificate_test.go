@@ -200,9 +200,12 @@ func TestCertificateStories(t *testing.T) {
 				s.do(v)
 				c.poll()
 				var serial int64
-				var expires float64
+				var begins, expires float64
 				if pair, err := c.GetCertificate(nil); err == nil {
-					serial, expires = pair.Leaf.SerialNumber.Int64(), float64(pair.Leaf.NotAfter.Unix())
+					serial, begins, expires = pair.Leaf.SerialNumber.Int64(), float64(pair.Leaf.NotBefore.Unix()), float64(pair.Leaf.NotAfter.Unix())
+				}
+				if begin := metric(t, reg, "pullpass_certificate_not_before_timestamp_seconds"); begin != begins {
+					t.Errorf("step %d: beginning metric %f, want %f", i, begin, begins)
 				}
 				if expiry := metric(t, reg, "pullpass_certificate_expiry_timestamp_seconds"); expiry != expires {
 					t.Errorf("step %d: expiry metric %f, want %f", i, expiry, expires)

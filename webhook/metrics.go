@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	admissions         map[result]prometheus.Counter // complete; read only
 	duration           prometheus.Histogram
+	certificateBegin   prometheus.Gauge
 	certificateExpiry  prometheus.Gauge
 	certificateProblem prometheus.Gauge
 }
@@ -26,6 +27,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "Time from the arrival of the last part of a review to its answer. Requests that are no review, or shed, are not in it.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}),
+		certificateBegin: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "pullpass_certificate_not_before_timestamp_seconds",
+			Help: "When the validity of the served certificate begins, in seconds since 1970; 0 while there is none.",
+		}),
 		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_expiry_timestamp_seconds",
 			Help: "When the served certificate expires, in seconds since 1970; 0 while there is none.",
@@ -38,7 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range results {
 		m.admissions[r] = admissions.WithLabelValues(string(r))
 	}
-	reg.MustRegister(admissions, m.duration, m.certificateExpiry, m.certificateProblem)
+	reg.MustRegister(admissions, m.duration, m.certificateBegin, m.certificateExpiry, m.certificateProblem)
 	return m
 }
 

@@ -705,7 +705,7 @@ func TestMetricsAreThereFromTheStart(t *testing.T) {
 	for _, f := range families {
 		names = append(names, f.GetName())
 	}
-	want := "pullpass_admission_duration_seconds pullpass_admissions_total pullpass_certificate_expiry_timestamp_seconds pullpass_certificate_problem"
+	want := "pullpass_admission_duration_seconds pullpass_admissions_total pullpass_certificate_expiry_timestamp_seconds pullpass_certificate_not_before_timestamp_seconds pullpass_certificate_problem"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("metrics %s", got)
 	}
