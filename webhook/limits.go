@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"runtime"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -44,7 +45,7 @@ const (
 	// may be under way at once, so that large bodies leave most of the processors
 	// to small ones. Of pods nearly all are far below.
 	ordinaryBody = 256 << 10
-	largeBytes   = 2 * maxBody
+	largeBytes   = maxBody
 	// largeTime is how long a large body may take to come from there.
 	largeTime = 2 * time.Second
 
@@ -101,6 +102,8 @@ func (b *body) Read(p []byte) (n int, err error) {
 	}
 	if b.paid == 0 {
 		p = p[:min(len(p), b.left)]
+	} else {
+		runtime.Gosched() // smaller ones go first
 	}
 	n, err = b.from.Read(p)
 	b.left = max(0, b.left-n)
