@@ -22,10 +22,11 @@ import (
 //	+ a quarter of that                     connections that were closed and have not ended
 //	+ 2 × maxLookups × 24 KiB               lookups of namespaces, under way or waiting
 //
-// That is 62 MiB at the very worst, and 5 MiB with as many ordinary reviews. Bodies
-// are in none of it: a review is decided about while it is read, through a window.
-// HTTP/2 is off, so that a connection is one request. The admin server's few
-// connections come on top.
+// That is some 61 MiB at the very worst, and 25 MiB with as many ordinary reviews.
+// What a connection takes is estimated; the attack in test/suites/webhook measures
+// the whole. Bodies are in none of it: a review is decided about while it is read,
+// through a window. HTTP/2 is off, so that a connection is one request. The admin
+// server's few connections come on top.
 //
 // The rest of the memory limit is for the cache of namespaces and for what the
 // garbage collector has not collected yet: see memlimit in internal/cli.
