@@ -128,6 +128,7 @@ func answered(c net.Conn) bool {
 	if err != nil {
 		return false
 	}
+	defer res.Body.Close()
 	_, err = io.Copy(io.Discard, res.Body)
 	return err == nil && !res.Close
 }
