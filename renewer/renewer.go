@@ -136,7 +136,7 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	})
 	for _, i := range work.informers() {
 		group.Go(func() error {
-			i.RunWithContext(background)
+			kube.Run(background, i)
 			return nil
 		})
 	}
