@@ -11,4 +11,5 @@ cd "$(dirname "$0")" || exit
 set -- env -i PATH="$PATH" HOME="$PWD" TMPDIR="$PWD" "./bin/$name" "$@"
 [ "$(uname)" = Linux ] || exec "$@"
 # The parent may have ended before setpriv asked to be told of it.
+# shellcheck disable=SC2016 # the inner shell expands them
 exec setpriv --pdeathsig KILL sh -c '[ "$PPID" = "$(cat parent)" ] && exec "$@"' sh "$@"
