@@ -885,7 +885,7 @@ func TestTroubleWithAnEndpointIsItsOwn(t *testing.T) {
 
 				// When the endpoint is there, one call does for both again.
 				r.answers(tokenFunc(goodToken))
-				time.Sleep(time.Minute)
+				time.Sleep(requestTimeout + time.Minute) // a call may be under way
 				if token, err := r.token(registryOf(hostAFIPS)); token.Auth == "" || err != nil {
 					t.Errorf("the FIPS host afterwards: %+v, %v", token, err)
 				}

@@ -89,6 +89,31 @@ func TestLateWriteBringsNothingBack(t *testing.T) {
 	}
 }
 
+// TestAWriteThatIsPutOff has the API server ask for patience with one namespace
+// again and again. The renewer's one worker is another's before long, and the
+// renewer goes on leading.
+func TestAWriteThatIsPutOff(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555554.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	g := w.gate()
+	renewer := w.Renewer("--workers=1", "--kubeconfig="+g.kubeconfig)
+	w.WaitMetric(renewer, 1, "pullpass_leader")
+	holder := w.holder()
+	namespace := w.Namespace()
+	g.putOffWrites(namespace)
+	w.label(namespace, fixture.True(hostA))
+	w.WaitEvent(namespace, "ApplyFailed", "the API server did not take it within 30s")
+	w.WaitSecret(w.Namespace(hostA), hostA)
+	if got := w.holder(); got != holder {
+		t.Errorf("%s holds the lease, was %s", got, holder)
+	}
+	if status, body, err := renewer.Get(t.Context(), "/livez"); err != nil || status != http.StatusOK {
+		t.Errorf("/livez: %d, %s%v", status, body, err)
+	}
+}
+
 // TestForeignSecretThatComesFirst has somebody take the pull secret's name while
 // the renewer's first write is on its way.
 func TestForeignSecretThatComesFirst(t *testing.T) {
@@ -153,8 +178,9 @@ type gate struct {
 	kubeconfig string
 	name       string // of the pull secrets
 
-	mu   sync.Mutex
-	held map[string]*heldWrite // guarded by mu: by namespace, those that have not come yet
+	mu     sync.Mutex            // guards what follows
+	held   map[string]*heldWrite // by namespace, those that have not come yet
+	putOff map[string]bool       // by namespace, those that are asked for patience
 }
 
 // heldWrite is a write that waits at a gate.
@@ -176,8 +202,13 @@ func (w *World) gate() *gate {
 		Transport:     transport,
 		FlushInterval: -1, // watches
 	}
-	g := &gate{kubeconfig: filepath.Join(w.TempDir(), "kubeconfig"), name: w.SecretName, held: map[string]*heldWrite{}}
+	g := &gate{kubeconfig: filepath.Join(w.TempDir(), "kubeconfig"), name: w.SecretName, held: map[string]*heldWrite{}, putOff: map[string]bool{}}
 	front := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if g.isPutOff(r) {
+			rw.Header().Set("Retry-After", "60")
+			rw.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
 		write := g.take(r)
 		if write == nil {
 			proxy.ServeHTTP(rw, r)
@@ -213,8 +244,27 @@ func (g *gate) hold(namespace string) *heldWrite {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	write := &heldWrite{came: make(chan struct{}), open: make(chan struct{}), status: make(chan int, 1)}
-	g.held[fmt.Sprintf("/api/v1/namespaces/%s/secrets/%s", namespace, g.name)] = write
+	g.held[g.path(namespace)] = write
 	return write
+}
+
+// putOffWrites has the API server ask for a minute's patience with writes of a
+// namespace's pull secret, whenever one comes.
+func (g *gate) putOffWrites(namespace string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.putOff[g.path(namespace)] = true
+}
+
+func (g *gate) isPutOff(r *http.Request) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return r.Method == http.MethodPatch && g.putOff[r.URL.Path]
+}
+
+// path returns the path of a namespace's pull secret.
+func (g *gate) path(namespace string) string {
+	return fmt.Sprintf("/api/v1/namespaces/%s/secrets/%s", namespace, g.name)
 }
 
 // take returns the held write that a request is, if it is one.
