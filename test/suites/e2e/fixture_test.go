@@ -398,7 +398,7 @@ func checkNothingShown(t *testing.T) {
 		text, err := client().CoreV1().Pods(release).GetLogs(p.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
 		must(t, err)
 		seen["the log of "+p.Name] = string(text)
-		text, err = client().CoreV1().Pods(release).ProxyGet("http", p.Name, "8081", "metrics", nil).DoRaw(t.Context())
+		text, err = client().CoreV1().Pods(release).ProxyGet("http", p.Name, "8080", "metrics", nil).DoRaw(t.Context())
 		must(t, err)
 		seen["the metrics of "+p.Name] = string(text)
 	}

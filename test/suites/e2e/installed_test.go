@@ -242,6 +242,7 @@ func testLeaderDeleted(t *testing.T) {
 	if after == before {
 		t.Errorf("%s still leads", after)
 	}
+	l.more(t)
 	l.check(t)
 }
 
