@@ -114,7 +114,7 @@ fuzz: ## Run each fuzz test for FUZZTIME
 # Each version takes some 6 minutes on 2 cores to compile the first time. With
 # COMPAT=1.30 one version only.
 .PHONY: test-compat
-test-compat: ## Test the chart and the programs on all supported Kubernetes versions
+test-compat: ## Test on all supported Kubernetes versions; a row of docs/compatibility.md each
 	@test/tools/compat $(COMPAT)
 
 # On 2 cores some 3 minutes the first time, most of them to compile golangci-lint.
