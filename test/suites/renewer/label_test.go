@@ -27,7 +27,8 @@ func TestLabelBringsSecret(t *testing.T) {
 // exists, with one identity for all of a region.
 func TestEveryHostForm(t *testing.T) {
 	w := world(t, nil)
-	regions, labels, all := map[string]int{}, map[string]string{}, []string{}
+	type endpoints struct{ fips, dualStack, both bool }
+	regions, labels, all := map[string]endpoints{}, map[string]string{}, []string{}
 	for _, h := range ecrtest.Hosts() {
 		if h.Hypothetical {
 			continue
@@ -42,7 +43,9 @@ func TestEveryHostForm(t *testing.T) {
 		labels[corpus.LabelKey(h.Name)] = "true"
 		all = append(all, h.Name)
 		if !h.Public { // which have an API of their own
-			regions[h.Region]++
+			e := regions[h.Region]
+			e.fips, e.dualStack, e.both = e.fips || h.FIPS, e.dualStack || h.DualStack, e.both || h.FIPS && h.DualStack
+			regions[h.Region] = e
 		}
 	}
 	w.Renewer()
@@ -50,9 +53,13 @@ func TestEveryHostForm(t *testing.T) {
 	w.label(namespace, labels)
 	w.WaitSecret(namespace, all...)
 	w.Settle()
-	for region, hosts := range regions {
-		if n := w.TokenCalls("", region); n != 1 {
-			t.Errorf("region %s: AWS was asked for %d tokens, want 1 for all %d hosts", region, n, hosts)
+	for region, e := range regions {
+		want := 1
+		if e.fips && e.dualStack && !e.both { // neither endpoint covers the other
+			want = 2
+		}
+		if n := w.TokenCalls("", region); n != want {
+			t.Errorf("region %s: AWS was asked for %d tokens, want %d", region, n, want)
 		}
 	}
 }
