@@ -372,7 +372,7 @@ func (p Process) keep(r *request, entry *store.Entry, now time.Time) error {
 
 // refreshed says what came of a refresh.
 func (p Process) refreshed(err error) int {
-	if err == nil || p.Renewal {
+	if err == nil || p.Renewal || !p.Refresh {
 		return ExitOK
 	}
 	return p.fail(fmt.Errorf("nothing was stored: %w", err))

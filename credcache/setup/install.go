@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pmezard/go-difflib/difflib"
@@ -268,9 +269,20 @@ func (o Options) oneFile(path string, work func(string, []byte) (change, error))
 // printDiff shows what changes in a file, as diff -u does.
 func (o Options) printDiff(path string, before, after []byte) error {
 	return difflib.WriteUnifiedDiff(o.Out, difflib.UnifiedDiff{
-		A: difflib.SplitLines(string(before)), B: difflib.SplitLines(string(after)),
-		FromFile: path, ToFile: path, Context: 3,
+		A: diffLines(before), B: diffLines(after), FromFile: path, ToFile: path, Context: 3,
 	})
+}
+
+// diffLines are a file's lines as a diff shows them.
+func diffLines(content []byte) []string {
+	var lines []string
+	for line := range strings.Lines(string(content)) {
+		if !strings.HasSuffix(line, "\n") {
+			line += "\n\\ No newline at end of file\n"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // kubeconfigs are the files to work on. Files of $KUBECONFIG need not exist.
