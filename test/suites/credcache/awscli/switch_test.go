@@ -4,6 +4,7 @@ package awscli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -108,7 +109,7 @@ var dials = []dial{
 	{"~/other-config", []string{"process", "plain"}},
 	{"~/other-credentials", []string{"bobby", "alice"}},
 	{"SSO login", []string{"alice", "bob", ""}},
-	{"web identity", []string{"alice", "bob"}},
+	{"web identity", []string{"alice", "bobby"}},
 	{"process", []string{"AKIAPROCESSA", "AKIAPROCESSB"}},
 	{"container", []string{"AKIACONTAINERA", "AKIACONTAINERB"}},
 	{"shim's profile", []string{"dev", "role"}},
@@ -118,6 +119,32 @@ var dials = []dial{
 	{"--role-arn", []string{"", "--role-arn arn:aws:iam::111111111111:role/x", "--role arn:aws:iam::111111111111:role/y"}},
 	{"--region", []string{"", "--region sa-east-1"}},
 	{"--cluster-name", []string{"shop", "other"}},
+}
+
+// A theme is a world to begin with, in which some dials matter more than others.
+type theme struct {
+	start map[string]string
+	dials []string
+}
+
+var themes = []theme{
+	{map[string]string{}, []string{"~/.aws/credentials", "AWS_PROFILE", "--profile"}},
+	{map[string]string{"AWS_ACCESS_KEY_ID": "AKIAONE"}, []string{"AWS_ACCESS_KEY_ID", "--profile", "AWS_DEFAULT_PROFILE", "--role-arn", "before it"}},
+	{map[string]string{"program": "shim"}, []string{"shim's profile", "program"}},
+	{map[string]string{"program": "script"}, []string{"shim's profile", "program"}},
+	{map[string]string{"~/.aws/config": "process", "~/.aws/credentials": "empty"}, []string{"process", "~/.aws/config", "~/.aws/credentials"}},
+	{map[string]string{"~/.aws/config": "spelled", "~/.aws/credentials": "empty"}, []string{"process", "~/.aws/config"}},
+	{map[string]string{"AWS_PROFILE": "processed"}, []string{"process", "AWS_PROFILE"}},
+	{map[string]string{"AWS_CONTAINER_CREDENTIALS_FULL_URI": "AMAZON/container", "~/.aws/config": "none", "~/.aws/credentials": "empty"}, []string{"container", "AWS_ACCESS_KEY_ID"}},
+	{map[string]string{"AWS_PROFILE": "sso"}, []string{"SSO login", "AWS_PROFILE"}},
+	{map[string]string{"AWS_PROFILE": "both"}, []string{"SSO login", "--profile"}},
+	{map[string]string{"AWS_PROFILE": "chain of two"}, []string{"~/.aws/credentials", "AWS_PROFILE", "--role-arn"}},
+	{map[string]string{"AWS_WEB_IDENTITY_TOKEN_FILE": "HOME/web"}, []string{"web identity", "AWS_PROFILE", "AWS_ACCESS_KEY_ID"}},
+	{map[string]string{"AWS_PROFILE": "web"}, []string{"web identity", "AWS_PROFILE"}},
+	{map[string]string{"AWS_PROFILE": "dev", "AWS_DEFAULT_PROFILE": "role"}, []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ACCESS_KEY_ID"}},
+	{map[string]string{"AWS_CONFIG_FILE": "~/other-config", "AWS_SHARED_CREDENTIALS_FILE": "HOME/other-credentials"},
+		[]string{"~/other-config", "~/other-credentials", "process", "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"}},
+	{map[string]string{"AWS_CREDENTIAL_EXPIRATION": "2001-01-01T00:00:00Z", "AWS_ACCESS_KEY_ID": "AKIAONE", "--profile": "--profile dev"}, []string{"--profile", "~/.aws/credentials"}},
 }
 
 func newWorld(t *testing.T, a *amazon) *world {
@@ -295,12 +322,12 @@ type tally struct {
 	signers                          map[string]bool
 }
 
-// TestWhoseTokenIsServed turns dials at random, and compares after each turn who
+// TestWhoseTokenIsServed turns dials at random, in every theme, and compares after each turn who
 // signed the token that credcache gives with who signs for the AWS CLI itself. The
 // signer that credcache token has is compared too, where it has any.
 func TestWhoseTokenIsServed(t *testing.T) {
 	needAWSCLI(t)
-	const walks, steps = 4, 150
+	const walks, steps = 2, 20 // in each theme
 	sum := tally{signers: map[string]bool{}}
 	t.Run("walks", func(t *testing.T) {
 		for seed := range uint64(walks) {
@@ -329,15 +356,26 @@ func walk(t *testing.T, seed uint64, steps int, sum *tally) {
 		back string
 	}
 	var turned []turn // what can be turned back, which leads to what is in the cache
-	for range steps {
+	for n := range steps * len(themes) {
+		theme := themes[n/steps]
+		if n%steps == 0 {
+			trail, turned = nil, nil
+			for _, d := range dials {
+				w.turn(d, cmp.Or(theme.start[d.name], d.settings[0]))
+			}
+		}
 		switch n := len(turned); {
-		case n > 0 && random.IntN(5) < 2, n > 10:
+		case n > 0 && random.IntN(4) == 0, n > 6:
 			last := turned[n-1]
 			turned = turned[:n-1]
 			w.turn(last.d, last.back)
 			trail = append(trail, fmt.Sprintf("%s = %q, as before", last.d.name, last.back))
 		default:
 			d := dials[random.IntN(len(dials))]
+			if random.IntN(2) == 0 {
+				name := theme.dials[random.IntN(len(theme.dials))]
+				d = dials[slices.IndexFunc(dials, func(d dial) bool { return d.name == name })]
+			}
 			setting := d.settings[random.IntN(len(d.settings))]
 			turned = append(turned, turn{d, w.state[d.name]})
 			w.turn(d, setting)
@@ -351,7 +389,7 @@ func walk(t *testing.T, seed uint64, steps int, sum *tally) {
 		signed := w.native(env, args)
 		if got != want || signed != "" && signed != strings.Fields(want)[0] {
 			t.Fatalf("the AWS CLI: %s\ncredcache: %s (aws ran %d times)\ncredcache token: %s\n%q\n%q\nafter\n%s",
-				want, got, ran, signed, args, env, strings.Join(trail, "\n"))
+				want, got, ran, signed, args, env, fmt.Sprint(theme.start)+"\n"+strings.Join(trail, "\n"))
 		}
 		sum.mu.Lock()
 		sum.switches++
