@@ -91,6 +91,9 @@ func parseFlat(content []byte) (sections, error) {
 		if option = strings.ToLower(strings.TrimRightFunc(trimmed[:at], isSpace)); option == "" {
 			return nil, fmt.Errorf("line %d names no option", number+1)
 		}
+		if strings.ContainsAny(trimmed[:at], "İΣ") { // Python makes them small in its own way
+			return nil, fmt.Errorf("line %d names an option with a letter that is not understood here", number+1)
+		}
 		_, twice := lines[option]
 		if _, before := section[option]; twice || before { // before: [DEFAULT] may come twice
 			return nil, fmt.Errorf("line %d sets an option for the second time", number+1)
