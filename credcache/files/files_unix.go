@@ -19,7 +19,7 @@ const nonBlocking = syscall.O_NONBLOCK
 func IdentityOf(info fs.FileInfo) Identity {
 	id := Identity{Size: info.Size(), Times: [2]int64{info.ModTime().UnixNano(), 0}}
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
-		id.Times[1], id.Device, id.Inode = changeTime(stat), uint64(stat.Dev), stat.Ino //nolint:gosec,unconvert // a number that is compared, of another type on macOS
+		id.Times[1], id.Device, id.Inode = changeTime(stat), uint64(stat.Dev), stat.Ino //nolint:unconvert // a number that is compared, of another type on macOS
 	}
 	return id
 }
