@@ -568,3 +568,23 @@ func TestRefreshedLogins(t *testing.T) {
 		}
 	}
 }
+
+// TestTheEffectiveUser becomes another user, as a program with the setuid bit
+// does. Only root can.
+func TestTheEffectiveUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root becomes another user")
+	}
+	const nobody = 65534
+	c := command.ForHelper("/nonexistent", nil, environ.List{"HOME=/nonexistent", "AWS_ACCESS_KEY_ID=AKIA"}, userconfig.Load)
+	if err := syscall.Setreuid(-1, nobody); err != nil {
+		t.Fatal(err)
+	}
+	inputs := Of(c, execcredential.Info{}).Inputs
+	if err := syscall.Setreuid(-1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if want := (Input{Name: "effective user", Value: strconv.Itoa(nobody)}); !slices.Contains(inputs, want) {
+		t.Errorf("there is no %+v in %+v", want, inputs)
+	}
+}
