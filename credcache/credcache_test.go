@@ -242,7 +242,7 @@ func TestRefresh(t *testing.T) {
 	}
 	// What is there already is made anew.
 	m := newMaker(t)
-	m.run(printing(tokentest.Token("AKIA", noon)), refresh)
+	m.run(printing(tokentest.Token("AKIA", noon)), func(p *Process) { p.Refresh, p.Renewal = true, true }) // for nobody
 	before := m.ran()
 	m.run("", refresh)
 	if before != 1 || m.ran() != 1 {

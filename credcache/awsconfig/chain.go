@@ -62,11 +62,12 @@ func (c *Config) Chain(profile string, named bool, env environ.List) Chain {
 		s := c.Profiles[next]
 		_, key := s["aws_access_key_id"]
 		_, secret := s["aws_secret_access_key"]
-		chain.Profile = next
-		switch {
-		case s == nil:
+		if s == nil {
 			chain.Source = Broken
 			return chain
+		}
+		chain.Profile = next
+		switch {
 		case key || secret || !assumesRole(s):
 			if chain.Source, chain.TokenFile = c.source(next, false, env); chain.Source == None {
 				chain.Source = Broken

@@ -116,11 +116,12 @@ func TestPrograms(t *testing.T) {
 		"a script with a line more":      {content: ownScript + "os.environ['AWS_PROFILE'] = 'bob'\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
 		"a script that calls nothing":    {content: "#!/usr/bin/python3\nimport sys\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
 		"a script that looks for Python": {content: strings.Replace(ownScript, "/usr/bin/python3", "/usr/bin/env python3", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/home/.pyenv/shims", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/opt/.pyenv/shims", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
 		"a long script":                  {content: ownScript + strings.Repeat("#", maxScript), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
 		"pyenv's shim":                   {path: ".pyenv/shims/aws", content: "#!/usr/bin/env bash\n", reason: "DIR/.pyenv/shims/aws is a shim, which finds out each time what it runs", shim: true},
 		"mise's shim":                    {path: "mise/shims/aws", content: binary, link: "bin/mise", reason: "DIR/mise/shims/aws is a shim, which finds out each time what it runs", shim: true},
 		"snap's":                         {path: "snap/bin/aws", content: binary, link: "usr/bin/snap", reason: "DIR/snap/bin/aws leads to DIR/usr/bin/snap, which finds out each time what it runs", shim: true},
+		"a program that begins like it":  {content: binary, link: "bin/aws-wrapper", data: "bin/awscli/data/cli.json", reason: "DIR/bin/aws leads to DIR/bin/aws-wrapper, which finds out each time what it runs", shim: true},
 		"a folder like a shim's":         {path: "myshims/aws", content: ownScript, python: "/usr/bin/python3"},
 		"a link that leads nowhere":      {link: "x/aws", content: "-", reason: "DIR/bin/aws leads nowhere"},
 

@@ -353,6 +353,11 @@ func TestOpaque(t *testing.T) {
 		"a profile's source is the machine": {config: "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n",
 			reason: "the AWS profile default takes its credentials from the machine (Ec2InstanceMetadata); use a profile with credentials of its own"},
 		"a profile's source is the environment": {config: "[profile dev]\nrole_arn = r\ncredential_source = Environment\n", args: "aws eks get-token --profile dev", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
+		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
 		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
 
 		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
