@@ -25,6 +25,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -113,6 +114,7 @@ func startCLI(t *testing.T, home, aws string) cli {
 	cmd := exec.CommandContext(t.Context(), python, filepath.Join(repo.Root(), "test", "suites", "credcache", "awscli", "server.py"), c.socket, aws)
 	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")} // the CLI asks for HOME when it is imported
 	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // or it outlives a test that is killed
 	out, err := cmd.StdoutPipe()
 	must(t, err)
 	must(t, cmd.Start())
