@@ -1,18 +1,27 @@
 // Package credcache is a kubeconfig's exec command that caches EKS tokens.
 //
-//	credcache COMMAND [ARG…]   Run: key → Cache.Get → lock, Get again → run the command → Put → serve
-//	credcache token …          Token: signs an EKS token by itself
+//	credcache COMMAND [ARG…]   Run: identity → cache → wait for another's run, or run → keep → print
+//	credcache token …          Token: the same, with the AWS SDK in a second program as the maker
 //
-// A [Command] is a token maker that credcache knows or that the user's own
-// configuration allows. Its [Inputs] are all that could change whose token it
-// prints; their hash is the [Key] under which a [Cache] keeps the [Entry].
+// The rooms below, in the order in which a run goes through them:
 //
-// The package uses the standard library only (and x/sys where that lacks a
-// system call), and neither net/http nor crypto/tls: what they do before main
-// costs a third of a cache hit. What needs the network or YAML is in the
-// packages below this one and in a second program, credcache-helper.
+//   - execcredential: what the client asks for, and what it is given
+//   - command: which program makes the token, and whether it is what its name says
+//   - userconfig: what the user's own configuration allows
+//   - identity: everything that decides whose token is printed, and what of it
+//     cannot be seen; with awsconfig, which reads the AWS configuration as the AWS
+//     CLI does
+//   - store: the cache's folder, the lock over a run, and what is remembered
+//   - caller and child: the process that asked, and the one that is run
+//   - environ and files: variables, and files that hold no surprises
+//   - setup and sdktoken: what the second program, credcache-helper, does
 //
-// It never serves a token that it cannot tie to the present inputs, never
-// stores AWS keys, and never prints anything but the ExecCredential on stdout.
-// Any trouble with the cache means that the command runs as if there were none.
+// A token is cached only if everything that decides whose it is can be seen.
+// Where something cannot, the command runs as if there were no cache, and the
+// same goes for any trouble with the cache. Nothing but the ExecCredential is
+// ever printed on stdout, and AWS keys are never stored.
+//
+// All but setup and sdktoken use the standard library only (and x/sys where that
+// lacks a system call), and neither net/http nor crypto/tls: what they do before
+// main costs a third of a cache hit.
 package credcache

@@ -1,10 +1,19 @@
 package credcache
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+
+	"github.com/pullpass/pullpass/credcache/child"
+	"github.com/pullpass/pullpass/credcache/command"
 )
+
+// commands are the words that are no token maker.
+var commands = []string{"install", "uninstall", "status", "explain", "clear", "token", "refresh", "help", "version"}
 
 // Main is the program credcache: it takes the arguments and returns the exit
 // code.
@@ -12,38 +21,88 @@ func (p Process) Main(args []string) int {
 	if len(args) == 0 {
 		return p.usage("say what to do")
 	}
-	p.Again = args
-	switch first, rest := args[0], args[1:]; first {
+	first, rest := args[0], args[1:]
+	if len(rest) == 1 && (rest[0] == "--help" || rest[0] == "-h") && isCommand(first) {
+		return p.print([]byte(Usage))
+	}
+	switch first {
 	case "token":
 		return p.Token(rest)
 	case "refresh":
+		if len(rest) > 0 && rest[0] == inBackground {
+			p.Renewal, rest = true, rest[1:]
+		}
 		if len(rest) == 0 || rest[0] == "refresh" {
 			return p.usage("credcache refresh needs the command that makes the token")
 		}
-		p.Renewal = true
-		return p.Main(rest)
+		p.Refresh = true
+		if rest[0] == "token" {
+			return p.Token(rest[1:])
+		}
+		return p.Run(rest)
 	case "install", "uninstall", "explain", "--install": // --install is how kubecredcache had it
 		return p.helper(args)
 	case "status":
 		return p.without(rest, p.Status)
 	case "clear":
 		return p.without(rest, p.Clear)
-	case "completion":
-		script, ok := completion(strings.Join(rest, " "))
-		if !ok {
-			return p.usage("credcache completion needs the shell: bash, zsh or fish")
-		}
-		return p.print([]byte(script))
 	case "help", "--help", "-h":
 		return p.print([]byte(Usage))
 	case "version", "--version":
 		return p.print([]byte("credcache " + p.Version() + "\n"))
-	default:
-		if strings.HasPrefix(first, "-") || first == "" {
-			return p.usage(fmt.Sprintf("there is no argument %q", first))
-		}
-		return p.Run(args)
 	}
+	if strings.HasPrefix(first, "-") || first == "" {
+		return p.usage(fmt.Sprintf("there is no argument %q", first))
+	}
+	p.Again = append([]string{"refresh", inBackground}, args...)
+	return p.Run(args)
+}
+
+// inBackground makes a refresh one that nobody waits for.
+const inBackground = "--in-background"
+
+func isCommand(word string) bool {
+	for _, c := range commands {
+		if word == c {
+			return true
+		}
+	}
+	return false
+}
+
+// mistyped returns the command of credcache's own that a refused one is likely to
+// be meant for, or nothing: one word of its own, which differs in a letter or two.
+func mistyped(err error, args []string) string {
+	var refused *command.RefusalError
+	if !errors.As(err, &refused) || args[0] != filepath.Base(args[0]) {
+		return ""
+	}
+	for _, c := range commands {
+		if distance(args[0], c) <= 2 {
+			return c
+		}
+	}
+	return ""
+}
+
+// distance is how many letters have to be added, left out or replaced.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		last := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := last
+			if a[i] != b[j] {
+				cost = 1 + min(last, row[j], row[j+1])
+			}
+			last, row[j+1] = row[j+1], cost
+		}
+	}
+	return row[len(b)]
 }
 
 func (p Process) usage(problem string) int {
@@ -64,9 +123,33 @@ func (p Process) helper(args []string) int {
 	if err != nil {
 		return p.fail(err)
 	}
-	cmd := &exec.Cmd{Path: path, Args: append([]string{helperName}, args...), Env: p.Env, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr}
-	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+	end, err := child.Run(child.Command{
+		Path: path, Args: append([]string{helperName}, args...), Env: p.Env, Stdin: p.Stdin, Stdout: p.Stdout, Stderr: p.Stderr,
+	})
+	if err != nil {
 		return p.fail(fmt.Errorf("running %s: %w", path, err))
 	}
-	return exitCode(cmd.ProcessState)
+	return end.Code
+}
+
+// helperName is the second program, which has what would slow this one down.
+const helperName = "credcache-helper"
+
+// HelperPath finds the second program: beside this one, or else in $PATH.
+func HelperPath() (string, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return "", fmt.Errorf("finding %s: %w", helperName, err)
+	}
+	dir := filepath.Dir(self)
+	if path, err := exec.LookPath(filepath.Join(dir, helperName)); err == nil {
+		return path, nil
+	}
+	if path, err := exec.LookPath(helperName); err == nil {
+		return path, nil
+	}
+	return "", fmt.Errorf("finding %s: it is neither in %s nor in $PATH; it comes with credcache, so put it there", helperName, dir)
 }

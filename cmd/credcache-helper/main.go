@@ -18,8 +18,10 @@ import (
 	"time"
 
 	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/environ"
 	"github.com/pullpass/pullpass/credcache/sdktoken"
 	"github.com/pullpass/pullpass/credcache/setup"
+	"github.com/pullpass/pullpass/credcache/userconfig"
 )
 
 func main() {
@@ -28,7 +30,7 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-func run(ctx context.Context, args []string, env credcache.Environment, stdout, stderr io.Writer) int {
+func run(ctx context.Context, args []string, env environ.List, stdout, stderr io.Writer) int {
 	err := dispatch(ctx, args, env, stdout)
 	if err == nil {
 		return credcache.ExitOK
@@ -43,23 +45,23 @@ func run(ctx context.Context, args []string, env credcache.Environment, stdout, 
 	return credcache.ExitError
 }
 
-func dispatch(ctx context.Context, args []string, env credcache.Environment, stdout io.Writer) error {
+func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Writer) error {
 	if len(args) == 0 {
 		return &credcache.UsageError{Reason: "this program is run by credcache; see credcache --help"}
 	}
 	command, args := args[0], args[1:]
 	switch command {
 	case "token":
-		output, err := sdktoken.Token(ctx, args, env, time.Now())
+		output, err := sdktoken.Token(ctx, args, env)
 		if err == nil {
 			_, err = stdout.Write(output)
 		}
 		return err
 	case "explain":
-		if len(args) != 1 {
-			return &credcache.UsageError{Reason: "credcache explain needs one context; kubectl config get-contexts lists them"}
+		if len(args) > 1 {
+			return &credcache.UsageError{Reason: "credcache explain takes one context, or none for the current one; kubectl config get-contexts lists them"}
 		}
-		return setup.Explain(args[0], env, time.Now(), stdout)
+		return setup.Explain(strings.Join(args, ""), env, userconfig.Load, time.Now(), stdout)
 	case "--install":
 		if len(args) != 1 {
 			return &credcache.UsageError{Reason: "credcache --install needs one kubeconfig"}

@@ -4,9 +4,12 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"time"
 
 	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/userconfig"
 	"github.com/pullpass/pullpass/internal/version"
 )
 
@@ -18,7 +21,21 @@ func main() {
 		Stderr:  os.Stderr,
 		Now:     time.Now,
 		Version: version.String,
+		Config:  userconfig.Load,
 
-		StartRenewal: credcache.StartRenewal,
+		StartRenewal: startRenewal,
 	}.Main(os.Args[1:]))
+}
+
+// startRenewal runs this program once more, in a session of its own and with
+// nothing of this process's open: clients wait until stdout is closed, and a
+// renewal must not ask anybody anything. It is here, and not in the package, so
+// that no test can start its own binary.
+func startRenewal(args []string, env environ.List) {
+	self, err := os.Executable()
+	if err != nil {
+		return
+	}
+	cmd := &exec.Cmd{Path: self, Args: append([]string{self}, args...), Env: env, SysProcAttr: detached()}
+	_ = cmd.Start() // or the next caller waits for a new token
 }

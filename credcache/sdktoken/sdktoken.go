@@ -1,95 +1,132 @@
-// Package sdktoken makes EKS tokens with credentials that AWS has to be asked
-// for: roles, web identity, AWS SSO and whatever else the AWS SDK knows. It is
-// for the second program, because the SDK takes ten times as long to start as a
-// cache hit does.
+// Package sdktoken makes EKS tokens with the AWS SDK, which signs them and asks
+// AWS for the credentials of roles, web identity and AWS SSO. It is for the second
+// program, because the SDK takes ten times as long to start as a cache hit does.
+//
+//	Token: flags → profile → chain → credentials → presigned request → ExecCredential
+//
+// Whose credentials sign is decided as the AWS CLI decides it. Where the SDK would
+// decide otherwise, or versions of the AWS CLI differ, there is no token but an
+// error that says so.
 package sdktoken
 
 import (
+	"cmp"
 	"context"
-	"errors"
+	"encoding/base64"
 	"fmt"
+	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/config"
-	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/awsconfig"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/execcredential"
 )
 
 // timeout bounds the requests to AWS together.
 const timeout = 30 * time.Second
 
-// sessionName is what a role's session is called, as by aws eks get-token.
-const sessionName = "EKSGetTokenAuth"
+// maxToken is the longest token that a cluster takes, in bytes.
+const maxToken = 4096
 
 // Token returns an ExecCredential. The error names a command that may succeed.
-func Token(ctx context.Context, args []string, env credcache.Environment, now time.Time) ([]byte, error) {
+func Token(ctx context.Context, args []string, env environ.List) ([]byte, error) {
 	flags, err := credcache.ParseTokenFlags(args)
 	if err != nil {
 		return nil, err
 	}
-	output, err := token(ctx, flags, env, now)
+	output, err := token(ctx, flags, env)
 	if err != nil {
 		return nil, fmt.Errorf("making a token: %w; this may do it: %s", err, flags.Alternative())
 	}
 	return output, nil
 }
 
-func token(ctx context.Context, flags credcache.TokenFlags, env credcache.Environment, now time.Time) ([]byte, error) {
+func token(ctx context.Context, flags credcache.TokenFlags, env environ.List) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	endpoint, err := flags.Endpoint(env)
+	config, err := readConfig(env)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := retrieve(ctx, flags, endpoint.Region, env)
-	if err != nil {
-		var noCode config.AssumeRoleTokenProviderNotSetError
-		if errors.As(err, &noCode) {
-			return nil, errors.New("the profile wants an MFA code, which credcache does not ask for")
-		}
-		return nil, err
-	}
-	signed, expires, err := flags.Sign(keys, endpoint, now)
+	profile, err := profileInForce(flags, env)
 	if err != nil {
 		return nil, err
 	}
-	info := credcache.ParseExecInfo(env.Get("KUBERNETES_EXEC_INFO"))
-	if info.APIVersion == "" {
-		info = credcache.ParseExecInfo("")
+	region := Region(flags, config.parsed.Profiles[profile], env)
+	if region == "" {
+		return nil, fmt.Errorf("no region is set: add --region, or set AWS_REGION")
 	}
-	return credcache.ExecCredential(info, signed, expires)
+	f := finder{flags: flags, env: env, region: region, configFiles: config}
+	keys, err := f.find(ctx, profile)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := sign(ctx, keys, region, flags.Cluster, endpointOptions(config.parsed.Profiles[profile], env))
+	if err != nil {
+		return nil, err
+	}
+	request, err := signed.Request()
+	if err != nil {
+		return nil, err
+	}
+	credential, err := execcredential.New(signed, request.Date.Add(execcredential.TokenLife))
+	if err != nil {
+		return nil, err
+	}
+	if keys.CanExpire {
+		credential.ExpireBy(keys.Expires)
+	}
+	status, err := credential.StatusJSON()
+	if err != nil {
+		return nil, err
+	}
+	info := execcredential.ParseInfo(env.Get(execcredential.Variable))
+	return execcredential.Encode(cmp.Or(info.APIVersion, execcredential.ParseInfo("").APIVersion), status), nil
 }
 
-// retrieve gets the credentials that sign the token.
-func retrieve(ctx context.Context, flags credcache.TokenFlags, region string, env credcache.Environment) (credcache.Credentials, error) {
-	options := []func(*config.LoadOptions) error{config.WithRegion(region)}
-	profile := flags.Profile
-	if profile == "" && env.Get("AWS_PROFILE") == "" {
-		// The SDK for Go does not read it, and the AWS CLI does.
-		profile = env.Get("AWS_DEFAULT_PROFILE")
+// Region is the region of a token, or nothing where none is set.
+func Region(flags credcache.TokenFlags, profile awsconfig.Profile, env environ.List) string {
+	return cmp.Or(flags.Region, env.Get("AWS_REGION"), env.Get("AWS_DEFAULT_REGION"), profile["region"])
+}
+
+// endpointOptions are which of STS's hosts the token is for. AWS_ENDPOINT_URL_STS
+// does not count: clusters refuse tokens for any other host than STS's own.
+func endpointOptions(profile awsconfig.Profile, env environ.List) sts.EndpointResolverOptions {
+	var o sts.EndpointResolverOptions
+	if strings.EqualFold(cmp.Or(env.Get("AWS_USE_FIPS_ENDPOINT"), profile["use_fips_endpoint"]), "true") {
+		o.UseFIPSEndpoint = aws.FIPSEndpointStateEnabled
 	}
-	if profile != "" {
-		options = append(options, config.WithSharedConfigProfile(profile))
+	if strings.EqualFold(cmp.Or(env.Get("AWS_USE_DUALSTACK_ENDPOINT"), profile["use_dualstack_endpoint"]), "true") {
+		o.UseDualStackEndpoint = aws.DualStackEndpointStateEnabled
 	}
-	cfg, err := config.LoadDefaultConfig(ctx, options...)
+	return o
+}
+
+// sign makes a token: a request to STS, signed and not sent, that tells the
+// cluster who signed it. The cluster's name is part of what is signed.
+func sign(ctx context.Context, keys aws.Credentials, region, cluster string, endpoint sts.EndpointResolverOptions) (execcredential.Token, error) {
+	client := sts.NewPresignClient(sts.New(sts.Options{
+		Region:          region,
+		EndpointOptions: endpoint,
+		Credentials:     aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return keys, nil }),
+	}))
+	presigned, err := client.PresignGetCallerIdentity(ctx, &sts.GetCallerIdentityInput{}, func(o *sts.PresignOptions) {
+		o.ClientOptions = append(o.ClientOptions, sts.WithAPIOptions(
+			smithyhttp.SetHeaderValue(execcredential.ClusterHeader, cluster),
+			smithyhttp.SetHeaderValue("X-Amz-Expires", "60"),
+		))
+	})
 	if err != nil {
-		return credcache.Credentials{}, err
+		return "", err
 	}
-	provider := cfg.Credentials
-	if flags.RoleARN != "" {
-		provider = stscreds.NewAssumeRoleProvider(sts.NewFromConfig(cfg), flags.RoleARN, func(o *stscreds.AssumeRoleOptions) {
-			o.RoleSessionName = sessionName
-		})
+	token := execcredential.TokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(presigned.URL))
+	if len(token) > maxToken {
+		return "", fmt.Errorf("the token would have %d bytes, and clusters take %d: the session token has %d", len(token), maxToken, len(keys.SessionToken))
 	}
-	keys, err := provider.Retrieve(ctx)
-	if err != nil {
-		return credcache.Credentials{}, err
-	}
-	found := credcache.Credentials{AccessKeyID: keys.AccessKeyID, SecretAccessKey: keys.SecretAccessKey, SessionToken: keys.SessionToken}
-	if keys.CanExpire {
-		found.Expires = keys.Expires
-	}
-	return found, nil
+	return execcredential.Token(token), nil
 }

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,9 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/command"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/execcredential"
 )
 
 // kubeconfig is what explain needs of one.
@@ -41,13 +45,14 @@ type execConfig struct {
 }
 
 // Explain says what a client of a context would get from credcache now, and why.
-// It runs nothing and shows no value of what decided, only names.
-func Explain(context string, env credcache.Environment, now time.Time, out io.Writer) error {
+// An empty context is the current one. It runs nothing and shows no value of what
+// decided, only names.
+func Explain(context string, env environ.List, config command.Loader, now time.Time, out io.Writer) error {
 	files, err := Kubeconfigs(env)
 	if err != nil {
 		return err
 	}
-	user, exec, err := findUser(files, context)
+	context, user, exec, err := findUser(files, context)
 	if err != nil {
 		return err
 	}
@@ -62,29 +67,22 @@ func Explain(context string, env credcache.Environment, now time.Time, out io.Wr
 	if err != nil {
 		return err
 	}
-	env = env.With("KUBERNETES_EXEC_INFO", string(info))
+	env = env.With(execcredential.Variable, string(info))
 	if len(exec.Args) == 0 {
 		return fmt.Errorf("the user %q has no command for credcache in its args", user)
 	}
 
 	var e credcache.Explanation
 	if exec.Args[0] == "token" {
-		var signed credcache.Token
-		if e, signed, err = credcache.ExplainToken(exec.Args[1:], env, now); err != nil {
-			return err
-		}
-		if signed != "" {
-			fmt.Fprintf(out, "Made anew: the keys are at hand, so that each call signs a token and nothing is cached.\nIt would be for %s.\n", signed.Holder())
-			return nil
-		}
+		e, err = credcache.ExplainToken(exec.Args[1:], env, config, now)
 	} else {
-		command, err := credcache.ParseCommand(exec.Args, env)
-		if err != nil {
-			return err
+		var c *command.Command
+		if c, err = command.Parse(exec.Args, env, config); err == nil {
+			e, err = credcache.Explain(c, env, now)
 		}
-		if e, err = credcache.Explain(command, env, now); err != nil {
-			return err
-		}
+	}
+	if err != nil {
+		return err
 	}
 	printExplanation(e, exec, now, out)
 	return nil
@@ -92,6 +90,12 @@ func Explain(context string, env credcache.Environment, now time.Time, out io.Wr
 
 func printExplanation(e credcache.Explanation, exec *execConfig, now time.Time, out io.Writer) {
 	switch {
+	case len(e.Opaque) > 0:
+		fmt.Fprintln(out, "Not cached: the command runs each time, because")
+		for _, o := range e.Opaque {
+			fmt.Fprintf(out, "  %s.\n", o)
+		}
+		return
 	case e.Miss == nil:
 		fmt.Fprintf(out, "Hit: the token would be served from the cache, for %s more.\n", e.Entry.Expires.Sub(now).Round(time.Second))
 	case e.Entry == nil:
@@ -108,25 +112,33 @@ func printExplanation(e credcache.Explanation, exec *execConfig, now time.Time, 
 		}
 	}
 	if e.Entry != nil {
-		fmt.Fprintf(out, "That token is for %s.\n", e.Entry.Holder())
+		fmt.Fprintf(out, "That token is for %s.\n", e.Entry.Token.Holder())
 	}
 }
 
 // findUser finds a context's user. As with kubectl, the first file that has
 // something of a name wins.
-func findUser(files []string, context string) (name string, exec *execConfig, err error) {
+func findUser(files []string, context string) (found, name string, exec *execConfig, err error) {
 	var contexts []string
 	var configs []kubeconfig
 	for _, path := range files {
 		source, err := os.ReadFile(path)
 		if err != nil {
-			return "", nil, err
+			return "", "", nil, err
 		}
 		var k kubeconfig
 		if err := yaml.Unmarshal(source, &k); err != nil {
-			return "", nil, fmt.Errorf("parsing %s: %w", path, err)
+			return "", "", nil, fmt.Errorf("parsing %s: %w", path, err)
 		}
 		configs = append(configs, k)
+	}
+	for _, k := range configs {
+		if context == "" {
+			context = k.CurrentContext
+		}
+	}
+	if context == "" {
+		return "", "", nil, errors.New("the kubeconfig has no current context: name one")
 	}
 	for _, k := range configs {
 		for _, c := range k.Contexts {
@@ -137,7 +149,7 @@ func findUser(files []string, context string) (name string, exec *execConfig, er
 		}
 	}
 	if name == "" {
-		return "", nil, fmt.Errorf("there is no context %q in %s; there are: %s", context,
+		return "", "", nil, fmt.Errorf("there is no context %q in %s; there are: %s", context,
 			strings.Join(files, string(filepath.ListSeparator)), strings.Join(contexts, ", "))
 	}
 	for _, k := range configs {
@@ -146,10 +158,10 @@ func findUser(files []string, context string) (name string, exec *execConfig, er
 				continue
 			}
 			if u.User.Exec == nil || u.User.Exec.Command == "" {
-				return "", nil, fmt.Errorf("the user %q of the context %q runs no command", name, context)
+				return "", "", nil, fmt.Errorf("the user %q of the context %q runs no command", name, context)
 			}
-			return name, u.User.Exec, nil
+			return context, name, u.User.Exec, nil
 		}
 	}
-	return "", nil, fmt.Errorf("the context %q names the user %q, which is not there", context, name)
+	return "", "", nil, fmt.Errorf("the context %q names the user %q, which is not there", context, name)
 }

@@ -2,8 +2,6 @@ package setup
 
 import (
 	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,7 +14,12 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pullpass/pullpass/credcache"
+	"github.com/pmezard/go-difflib/difflib"
+
+	"github.com/pullpass/pullpass/credcache/command"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/files"
+	"github.com/pullpass/pullpass/credcache/userconfig"
 )
 
 // Options say what install and uninstall do.
@@ -24,7 +27,7 @@ type Options struct {
 	Files  []string // kubeconfigs; default: $KUBECONFIG, or else ~/.kube/config
 	DryRun bool     // only show the changes
 	Native bool     // let credcache make the tokens itself where it can
-	Env    credcache.Environment
+	Env    environ.List
 	Self   string    // path of credcache
 	Out    io.Writer // what is done
 }
@@ -35,8 +38,6 @@ type change struct {
 	notes []string // one a line, for people
 	allow []string // commands that the user's configuration must allow
 	left  []error  // what could not be done
-
-	backUp bool // what was is kept, for uninstall
 }
 
 // Install makes the EKS users of kubeconfigs use credcache. The error tells of
@@ -50,8 +51,10 @@ func Install(o Options) error {
 	return err
 }
 
-// Uninstall gives kubeconfigs back as they were before install. Where a file has
-// not changed since, that is byte for byte; else only the commands are put back.
+// Uninstall takes credcache out of kubeconfigs: the edits of install the other way
+// round, which give back what was there, byte for byte. Only a command that install
+// had to write anew (with --native, or to name it by its full path) is written as
+// aws eks update-kubeconfig would.
 func Uninstall(o Options) error {
 	return o.eachFile(func(path string, source []byte) (change, error) {
 		return o.uninstall(path, source)
@@ -59,8 +62,8 @@ func Uninstall(o Options) error {
 }
 
 // install works out what becomes of one kubeconfig.
-func (o Options) install(path string, source []byte, command string) (change, error) {
-	c := change{after: source, backUp: true}
+func (o Options) install(path string, source []byte, self string) (change, error) {
+	c := change{after: source}
 	d, err := parse(source)
 	if err != nil {
 		return c, err
@@ -78,24 +81,25 @@ func (o Options) install(path string, source []byte, command string) (change, er
 		case program == "credcache":
 			c.note("%s: %s uses credcache already", path, u.name)
 			continue
-		case program == "kubecredcache" && credcache.IsTokenMaker(argv[1:]):
+		case program == "kubecredcache" && command.IsTokenMaker(argv[1:]):
 			start, end, err := d.extent(u.commandNode())
 			if err != nil {
 				c.leave(u, err)
 				continue
 			}
-			made = []edit{{start, end, quoteLike(u.commandNode(), command)}}
-			argv[0] = command
+			made = []edit{{start, end, quoteLike(u.commandNode(), self)}}
+			argv[0] = self
 			c.note("%s: %s moved from kubecredcache to credcache", path, u.name)
-		case !credcache.IsTokenMaker(argv):
+		case !command.IsTokenMaker(argv):
 			continue
 		default:
-			argv, made, err = o.wrap(&c, d, u, path, command)
+			argv, made, err = o.wrap(&c, d, u, path, self)
 			if err != nil {
 				c.leave(u, err)
 				continue
 			}
 		}
+		o.warn(&c, u, path)
 		want[u.name] = argv
 		edits = append(edits, made...)
 	}
@@ -103,17 +107,17 @@ func (o Options) install(path string, source []byte, command string) (change, er
 }
 
 // wrap makes the edits for one user that does not use credcache yet.
-func (o Options) wrap(c *change, d *document, u *execUser, path, command string) ([]string, []edit, error) {
+func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([]string, []edit, error) {
 	moved := u.argv[0]
 	if o.Native {
 		args, err := nativeArgs(u.argv, append(slices.Clone(o.Env), u.env...))
 		var made []edit
 		if err == nil {
-			made, err = d.replaceArgs(u, command, args)
+			made, err = d.replaceArgs(u, self, args)
 		}
 		if err == nil {
 			c.note("%s: %s now uses credcache, which makes the token itself", path, u.name)
-			return append([]string{command}, args...), made, nil
+			return append([]string{self}, args...), made, nil
 		}
 		c.note("%s: %s keeps %s behind credcache: %v", path, u.name, moved, err)
 	}
@@ -125,30 +129,24 @@ func (o Options) wrap(c *change, d *document, u *execUser, path, command string)
 		}
 		moved = full
 	}
-	if credcache.NeedsAllowing(moved) {
+	if real := behindShim(moved, o.Env); real != "" {
+		c.note("%s: %s names %s instead of the shim, whose choice credcache cannot see", path, u.name, real)
+		moved = real
+	}
+	if command.NeedsAllowing(moved) {
 		c.allow = append(c.allow, moved)
 	}
-	made, err := d.wrap(u, command, moved)
+	made, err := d.wrap(u, self, moved)
 	if err != nil {
 		return nil, nil, err
 	}
 	c.note("%s: %s now uses credcache", path, u.name)
-	return append([]string{command, moved}, u.argv[1:]...), made, nil
+	return append([]string{self, moved}, u.argv[1:]...), made, nil
 }
 
 // uninstall works out what a kubeconfig was.
 func (o Options) uninstall(path string, source []byte) (change, error) {
 	c := change{after: source}
-	for range 100 { // several installs leave several backups
-		before, err := os.ReadFile(backupName(path, c.after)) //nolint:gosec // the user names the kubeconfig
-		if err != nil {
-			break
-		}
-		c.after = before
-	}
-	if !bytes.Equal(c.after, source) {
-		c.note("%s: as it was before credcache", path)
-	}
 	d, err := parse(c.after)
 	if err != nil {
 		return c, err
@@ -235,35 +233,56 @@ func (o Options) oneFile(path string, work func(string, []byte) (change, error))
 		return err
 	}
 	if o.DryRun {
-		for _, command := range c.allow {
-			fmt.Fprintf(o.Out, "# would allow %s in credcache's configuration\n", command)
+		for _, program := range c.allow {
+			fmt.Fprintf(o.Out, "# would allow %s in credcache's configuration\n", program)
 		}
 		if !bytes.Equal(source, c.after) {
-			fmt.Fprint(o.Out, diff(path, source, c.after))
+			if err := o.printDiff(path, source, c.after); err != nil {
+				return err
+			}
 		}
 		return errors.Join(c.left...)
 	}
-	for _, command := range c.allow {
-		where, err := credcache.Allow(command, o.Env)
+	for _, program := range c.allow {
+		where, err := userconfig.Allow(program)
 		if err != nil {
 			return err
 		}
 		if where != "" {
-			fmt.Fprintf(o.Out, "%s now allows %s, because it is not what its name leads to in $PATH\n", where, command)
+			fmt.Fprintf(o.Out, "%s now allows %s, because it is not what its name leads to in $PATH\n", where, program)
 		}
 	}
 	if !bytes.Equal(source, c.after) {
-		if err := replace(path, source, c.after, c.backUp); err != nil {
+		if err := replace(path, c.after); err != nil {
 			return err
 		}
 	}
 	for _, note := range c.notes {
 		fmt.Fprintln(o.Out, note)
 	}
-	if len(c.notes) == 0 {
+	if len(c.notes) == 0 && len(c.left) == 0 {
 		fmt.Fprintf(o.Out, "%s: nothing to do\n", path)
 	}
 	return errors.Join(c.left...)
+}
+
+// printDiff shows what changes in a file, as diff -u does.
+func (o Options) printDiff(path string, before, after []byte) error {
+	return difflib.WriteUnifiedDiff(o.Out, difflib.UnifiedDiff{
+		A: diffLines(before), B: diffLines(after), FromFile: path, ToFile: path, Context: 3,
+	})
+}
+
+// diffLines are a file's lines as a diff shows them.
+func diffLines(content []byte) []string {
+	var lines []string
+	for line := range strings.Lines(string(content)) {
+		if !strings.HasSuffix(line, "\n") {
+			line += "\n\\ No newline at end of file\n"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // kubeconfigs are the files to work on. Files of $KUBECONFIG need not exist.
@@ -276,7 +295,7 @@ func (o Options) kubeconfigs() ([]string, error) {
 
 // Kubeconfigs returns the files that kubectl reads: those of $KUBECONFIG, or
 // else ~/.kube/config.
-func Kubeconfigs(env credcache.Environment) ([]string, error) {
+func Kubeconfigs(env environ.List) ([]string, error) {
 	list := env.Get("KUBECONFIG")
 	if list == "" {
 		home := env.Get("HOME")
@@ -324,19 +343,9 @@ func lock(path string) (unlock func(), err error) {
 	}
 }
 
-// backupName is where a file's earlier contents are kept. It names what they
-// became, so that uninstall knows whether the file has changed since.
-func backupName(path string, became []byte) string {
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real
-	}
-	hash := sha256.Sum256(became)
-	return path + ".before-credcache-" + hex.EncodeToString(hash[:8])
-}
-
-// replace writes a kubeconfig, and before that its backup. A symlink stays one,
-// and the file keeps its mode and owner.
-func replace(path string, before, after []byte, backUp bool) error {
+// replace writes a kubeconfig. A symlink stays one, and the file keeps its mode and
+// owner.
+func replace(path string, after []byte) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return err
@@ -345,55 +354,16 @@ func replace(path string, before, after []byte, backUp bool) error {
 	if err != nil {
 		return err
 	}
-	if backUp {
-		if err := writeLike(backupName(real, after), before, info); err != nil {
-			return fmt.Errorf("backing up: %w", err)
-		}
-	}
 	if err := writeLike(real, after, info); err != nil {
 		return fmt.Errorf("writing: %w", err)
 	}
-	return removeOtherBackups(real, after)
-}
-
-// removeOtherBackups removes the backups of states that the file did not come
-// from.
-func removeOtherBackups(path string, now []byte) error {
-	var keep []string
-	for {
-		name := backupName(path, now)
-		earlier, err := os.ReadFile(name) //nolint:gosec // the user names the kubeconfig
-		if err != nil || slices.Contains(keep, name) {
-			break
-		}
-		keep, now = append(keep, name), earlier
-	}
-	all, err := filepath.Glob(escapeGlob(path) + ".before-credcache-*")
-	if err != nil {
-		return err
-	}
-	for _, name := range all {
-		if !slices.Contains(keep, name) {
-			if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("removing an old backup: %w", err)
-			}
-		}
-	}
 	return nil
-}
-
-// escapeGlob makes a path a pattern that matches it alone.
-func escapeGlob(path string) string {
-	if runtime.GOOS == "windows" {
-		return path // where \ is no escape
-	}
-	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
 // writeLike writes a file with the mode and, as far as the system lets it, the
 // owner of another.
 func writeLike(path string, content []byte, like fs.FileInfo) error {
-	if err := credcache.WriteFile(path, content, like.Mode().Perm()); err != nil {
+	if err := files.Write(path, content, like.Mode().Perm()); err != nil {
 		return err
 	}
 	return keepOwner(path, like)

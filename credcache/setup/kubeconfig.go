@@ -2,7 +2,7 @@
 // credcache would do for a context. It is for the second program: what YAML
 // needs before main would cost every cache hit.
 //
-//	Install: read → users → edits → apply → check → lock, back up, write
+//	Install: lock → read → users → edits → apply → check → write
 //
 // A kubeconfig is never written anew from what it means: the edits replace a few
 // bytes of it, so that comments, order, quoting and line ends stay. Nothing but
@@ -34,12 +34,13 @@ type document struct {
 
 // An execUser is a user of a kubeconfig that runs a command.
 type execUser struct {
-	name    string
-	command *yaml.Node
-	args    *yaml.Node // a sequence, or nil
-	argv    []string   // the command and its arguments
-	env     []string   // NAME=VALUE
-	alias   *yaml.Node // what stands in the command's place if that is an alias, or nil
+	name       string
+	command    *yaml.Node
+	args       *yaml.Node // a sequence, or nil
+	argv       []string   // the command and its arguments
+	env        []string   // NAME=VALUE
+	apiVersion string
+	alias      *yaml.Node // what stands in the command's place if that is an alias, or nil
 }
 
 func parse(source []byte) (*document, error) {
@@ -197,7 +198,7 @@ func (d *document) users() []*execUser {
 		if text(command) == "" {
 			continue
 		}
-		u := &execUser{name: text(field(item, "name")), command: resolve(command), argv: []string{text(command)}}
+		u := &execUser{name: text(field(item, "name")), command: resolve(command), argv: []string{text(command)}, apiVersion: text(field(exec, "apiVersion"))}
 		if command.Kind == yaml.AliasNode {
 			u.alias = command
 		}

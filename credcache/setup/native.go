@@ -6,11 +6,13 @@ import (
 	"strings"
 
 	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/sdktoken"
 )
 
 // nativeArgs returns the arguments of credcache token that make the same token
 // as a command. The error says why there are none.
-func nativeArgs(argv []string, env credcache.Environment) ([]string, error) {
+func nativeArgs(argv []string, env environ.List) ([]string, error) {
 	var flags credcache.TokenFlags
 	var words []string
 	id := "--cluster-name"
@@ -51,8 +53,8 @@ func nativeArgs(argv []string, env credcache.Environment) ([]string, error) {
 	if flags.Cluster == "" {
 		return nil, errors.New("it names no cluster")
 	}
-	if _, err := flags.Endpoint(env); err != nil {
-		return nil, err
+	if sdktoken.Region(flags, profileOf(env, flags.Profile), env) == "" {
+		return nil, errors.New("no region is set: add --region, or set AWS_REGION")
 	}
 	args := []string{"token", id, flags.Cluster}
 	for _, f := range []struct{ name, value string }{{"--region", flags.Region}, {"--role-arn", flags.RoleARN}, {"--profile", flags.Profile}} {

@@ -36,8 +36,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"github.com/pullpass/pullpass/credcache"
 )
 
 func main() {
@@ -109,12 +107,7 @@ func main() {
 	if has("refused") {
 		secret = "wrong"
 	}
-	token, err := credcache.Sign(credcache.Credentials{AccessKeyID: who.key, SecretAccessKey: secret}, credcache.Endpoint{Region: who.region}, who.cluster, now)
-	check(err)
-	text := string(token)
-	if who.host != "" {
-		text = rewriteHost(text, who.host)
-	}
+	text := sign(who, secret, now)
 	if has("token") {
 		text = fake["token"]
 	}

@@ -30,7 +30,7 @@ import (
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"sigs.k8s.io/aws-iam-authenticator/pkg/token"
 
-	"github.com/pullpass/pullpass/credcache"
+	"github.com/pullpass/pullpass/credcache/files"
 )
 
 func main() {
@@ -45,7 +45,7 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := credcache.WriteFile(*address, []byte(listener.Addr().String()), 0o600); err != nil {
+	if err := files.Write(*address, []byte(listener.Addr().String()), 0o600); err != nil {
 		log.Fatal(err)
 	}
 	log.Fatal(http.Serve(listener, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { review(verifier, w, r) })))

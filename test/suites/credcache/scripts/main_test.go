@@ -27,6 +27,9 @@ import (
 // bin holds the programs: those of the product and those of cmd.
 var bin string
 
+// user is the home folder of the effective user, by the programs' password file.
+var user string
+
 func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
@@ -41,13 +44,11 @@ func run(m *testing.M) int {
 	// The alarm of go test -timeout is not set yet.
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
-	if err := errors.Join(install.BuildPrograms(ctx, bin, install.RaceDetector(), "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
+	if err := ownUser(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	// As far as credcache knows it: the AWS CLI with credentials from elsewhere.
-	vault := "#!/bin/sh\nwhile [ \"$1\" != -- ]; do shift; done; shift; exec \"$@\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "aws-vault"), []byte(vault), 0o755); err != nil {
+	if err := errors.Join(install.BuildPrograms(ctx, bin, install.RaceDetector(), "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -56,6 +57,16 @@ func run(m *testing.M) int {
 		return 1
 	}
 	return m.Run()
+}
+
+// ownUser gives the programs that are built next a password file of their own, so
+// that their user's configuration is not that of whoever runs the tests.
+func ownUser() error {
+	user = filepath.Join(bin, "user")
+	passwd := filepath.Join(bin, "passwd")
+	line := fmt.Sprintf("me:x:%d:0::%s:/bin/sh\n", os.Geteuid(), user)
+	return errors.Join(os.Mkdir(user, 0o700), os.WriteFile(passwd, []byte(line), 0o600),
+		os.Setenv("GOFLAGS", "-ldflags=-X=github.com/pullpass/pullpass/credcache/userconfig.passwd="+passwd))
 }
 
 // environment is that of a user with keys in the environment.
@@ -78,7 +89,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
 			e.Vars = append(e.Vars, environment(home)...)
-			e.Vars = append(e.Vars, "BIN="+bin, "CACHE="+filepath.Join(home, ".kube", "cache", "credcache"))
+			e.Vars = append(e.Vars, "BIN="+bin, "PASSWDHOME="+user, "CACHE="+filepath.Join(home, ".kube", "cache", "credcache"))
 			e.Defer(func() { killAll(home, "") }) // what a script leaves, whether or not it passes
 			return os.MkdirAll(home, 0o755)
 		},

@@ -1,0 +1,90 @@
+package awsconfig
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestParse(t *testing.T) {
+	for name, c := range map[string]struct {
+		config, credentials string
+		profile             string
+		want                Profile
+		reason              string // of the error
+	}{
+		"as people write it":             {config: "[default]\nregion = a\n[profile dev]\nregion=b\n", profile: "dev", want: Profile{"region": "b"}},
+		"any case, = and :":              {config: "[profile dev]\nCredential_Process : x = y\nREGION=b: c\n", profile: "dev", want: Profile{"credential_process": "x = y", "region": "b: c"}},
+		"a quoted name":                  {config: "[profile \"a b\"]\nregion = b\n", profile: "a b", want: Profile{"region": "b"}},
+		"a quoted name, with backslash":  {config: "[profile 'a'\\ b]\nregion = b\n", profile: "a b", want: Profile{"region": "b"}},
+		"names like it":                  {config: "[profiles dev]\nregion = b\n", profile: "dev", want: Profile{"region": "b"}},
+		"three words":                    {config: "[profile dev x]\nregion = b\n", profile: "dev"},
+		"space in the brackets":          {config: "[ profile dev ]\nregion = b\n", profile: "dev"},
+		"a comment is a line":            {config: "[profile dev]\n# a = b\n ; c\nregion = b # no comment\n", profile: "dev", want: Profile{"region": "b # no comment"}},
+		"a comment before it":            {config: "# credential_process = x\n[profile dev]\nregion = b\n", profile: "dev", want: Profile{"region": "b"}},
+		"an indented block":              {config: "[profile dev]\ns3 =\n  credential_process = x\nregion = b\n", profile: "dev", want: Profile{"s3": "\ncredential_process = x", "region": "b"}},
+		"a value that goes on":           {config: "[profile dev]\nregion = b\n  c\n\n  d\n\n", profile: "dev", want: Profile{"region": "b\nc\n\nd"}},
+		"an indented option is one":      {config: "[profile dev]\n  region = b\n  output = c\n", profile: "dev", want: Profile{"region": "b", "output": "c"}},
+		"DEFAULT holds everywhere":       {config: "[DEFAULT]\nregion = z\noutput = c\n[profile dev]\nregion = b\n", profile: "dev", want: Profile{"region": "b", "output": "c"}},
+		"line ends of all kinds":         {config: "[profile dev]\rregion = b\r\noutput = c\n", profile: "dev", want: Profile{"region": "b", "output": "c"}},
+		"what follows a bracket":         {config: "[profile dev] x = y\nregion = b\n", profile: "dev", want: Profile{"region": "b"}},
+		"an empty value":                 {config: "[profile dev]\nregion =\noutput:\n", profile: "dev", want: Profile{"region": "", "output": ""}},
+		"stored wins":                    {config: "[profile dev]\nregion = b\noutput = c\n", credentials: "[dev]\nregion = d\n", profile: "dev", want: Profile{"region": "d", "output": "c"}},
+		"stored under its own name only": {credentials: "[profile dev]\nregion = d\n", profile: "dev"},
+		"nothing":                        {profile: "dev"},
+
+		"an option twice":        {config: "[a]\nb = c\nB : d\n", reason: "parsing the AWS configuration: line 3 sets an option for the second time"},
+		"a section twice":        {config: "[a]\n[a]\n", reason: "parsing the AWS configuration: line 2 begins a section for the second time"},
+		"a profile twice":        {config: "[profile a]\n[profile 'a']\n", reason: `parsing the AWS configuration: two sections are of "a"`},
+		"no section":             {config: "a = b\n", reason: "parsing the AWS configuration: line 1 stands before any section"},
+		"a byte order mark":      {config: "\ufeff[a]\n", reason: "parsing the AWS configuration: line 1 stands before any section"},
+		"a line of one word":     {config: "[a]\nb\n", reason: "parsing the AWS configuration: line 2 has neither = nor : in it"},
+		"a line without a name":  {config: "[a]\n= b\n", reason: "parsing the AWS configuration: line 2 names no option"},
+		"a bracket in a name":    {config: "[a]b]\n", reason: "parsing the AWS configuration: line 1 has ] in the name of a section"},
+		"no UTF-8":               {config: "[a]\nb = \xff\n", reason: "parsing the AWS configuration: it is not UTF-8"},
+		"a block that is none":   {config: "[a]\nb =\n  c\n", reason: "parsing the AWS configuration: the block of b has a line without ="},
+		"the credentials' error": {credentials: "a", reason: "parsing the AWS credentials file: line 1 stands before any section"},
+	} {
+		got, err := Parse([]byte(c.config), []byte(c.credentials))
+		if err != nil {
+			if err.Error() != c.reason {
+				t.Errorf("%s: %v, want %q", name, err, c.reason)
+			}
+			continue
+		}
+		if c.reason != "" {
+			t.Errorf("%s: no error, want %q", name, c.reason)
+		}
+		if profile := got.Profiles[c.profile]; !reflect.DeepEqual(profile, c.want) {
+			t.Errorf("%s: %q, want %q", name, profile, c.want)
+		}
+	}
+}
+
+func TestSectionsThatAreNoProfiles(t *testing.T) {
+	c, err := Parse([]byte("[sso-session a]\nsso_region = r\n[plugins]\nx = y\n[preview]\nz = 1\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(c.Profiles) != 0 || !reflect.DeepEqual(c.SSOSessions, map[string]Profile{"a": {"sso_region": "r"}}) || c.Plugins["x"] != "y" {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAliases(t *testing.T) {
+	for content, want := range map[string]bool{
+		"":                                 false,
+		"[toplevel]\nwhoami = sts x\n":     false,
+		"[toplevel]\nEKS = !sh -c x\n":     true,
+		"[command ec2]\neks = x\n":         false,
+		"[command eks]\nget-token = !x\n":  true,
+		"[command eks wait]\nx = y\n":      true,
+		"[toplevel]\nx =\n  !f() { eks; }": false,
+	} {
+		if got, err := Alias([]byte(content), "eks"); err != nil || got != want {
+			t.Errorf("%q: %v, %v", content, got, err)
+		}
+	}
+	if _, err := Alias([]byte("x"), "eks"); err == nil {
+		t.Error("no error for what is no alias file")
+	}
+}

@@ -1,0 +1,32 @@
+//go:build unix
+
+package child
+
+import (
+	"os"
+	"syscall"
+)
+
+// ownSignals are those that would end this process before the command.
+var ownSignals = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP}
+
+// fromTerminal reports whether a terminal sends the signal to every process in
+// its foreground.
+func fromTerminal(s os.Signal) bool { return s == syscall.SIGINT || s == syscall.SIGQUIT }
+
+func endOf(state *os.ProcessState) End {
+	if status, ok := state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return End{Code: 128 + int(status.Signal()), Signaled: true}
+	}
+	return End{Code: state.ExitCode()}
+}
+
+// controlled reports whether this process belongs to a terminal.
+func controlled() bool {
+	f, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	f.Close()
+	return true
+}

@@ -1,0 +1,238 @@
+//go:build unix
+
+package command
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/pullpass/pullpass/credcache/userconfig"
+)
+
+func TestTokenMakersAreRecognised(t *testing.T) {
+	for command, want := range map[string]bool{
+		"aws eks get-token --cluster-name x":                                   true,
+		"aws --region r eks get-token":                                         true,
+		"aws --region=r --debug eks --output json get-token":                   true,
+		"aws --no-cli-p eks get-token":                                         true,
+		"/usr/bin/aws eks get-token":                                           true,
+		"aws eks --profile get-token list-clusters":                            false,
+		"aws eks list-clusters":                                                false,
+		"aws s3 eks get-token":                                                 false,
+		"aws":                                                                  false,
+		"aws-iam-authenticator token -i x":                                     true,
+		"aws-iam-authenticator -i x --config=c token":                          true,
+		"aws-iam-authenticator -i token server":                                false,
+		"heptio-authenticator-aws token -i x":                                  true,
+		"aws-vault exec p -- aws eks get-token":                                true,
+		"aws-vault --debug exec -d 1h p --no-session -- aws eks get-token":     true,
+		"aws-vault exec p sh -- aws eks get-token":                             false,
+		"aws-vault exec p aws eks get-token":                                   false,
+		"aws-vault list -- aws eks get-token":                                  false,
+		"aws-vault exec p --":                                                  false,
+		"aws eks get-token -- x":                                               false,
+		"aws eks -- get-token":                                                 false,
+		"env A=b C=d aws eks get-token":                                        true,
+		"env aws eks get-token":                                                true,
+		"env -u A aws eks get-token":                                           false,
+		"env PATH=/x aws eks get-token":                                        false,
+		"env A=b":                                                              false,
+		"env A=b aws-vault exec p -- env C=d aws-iam-authenticator token -i x": true,
+		"op run -- aws eks get-token":                                          true,
+		"op plugin run -- aws eks get-token":                                   true,
+		"op read -- aws eks get-token":                                         false,
+		"aws-sso exec -p x -- aws eks get-token":                               true,
+		"saml2aws exec --exec-profile=x -- aws eks get-token":                  true,
+		"aws-okta exec p -- aws eks get-token":                                 true,
+		"sh -c aws eks get-token":                                              false,
+		"credcache aws eks get-token":                                          false,
+	} {
+		if got := IsTokenMaker(strings.Fields(command)); got != want {
+			t.Errorf("%s: %v, want %v", command, got, want)
+		}
+	}
+	if IsTokenMaker(nil) || IsTokenMaker([]string{""}) {
+		t.Error("nothing makes a token")
+	}
+}
+
+// The AWS CLI's own script, as Debian has it, and what pip writes.
+const (
+	ownScript = `#!/usr/bin/python3
+# Copyright 2012 Amazon.com, Inc. or its affiliates. All Rights Reserved.
+import sys
+import os
+
+if os.environ.get('LC_CTYPE', '') == 'UTF-8':
+    os.environ['LC_CTYPE'] = 'en_US.UTF-8'
+import awscli.clidriver
+
+
+def main():
+    return awscli.clidriver.main()
+
+
+if __name__ == '__main__':
+    sys.exit(main())
+`
+	pipScript = `#!/opt/venv/bin/python3.12
+# -*- coding: utf-8 -*-
+import re
+import sys
+from awscli.clidriver import main
+if __name__ == '__main__':
+    sys.argv[0] = re.sub(r'(-script\.pyw|\.exe)?$', '', sys.argv[0])
+    sys.exit(main())
+`
+)
+
+// TestPrograms looks at programs as installers leave them, and at what else has
+// their name.
+func TestPrograms(t *testing.T) {
+	const binary = "\x7fELF"
+	for name, c := range map[string]struct {
+		program string // aws
+		path    string // below the folder; default: bin/PROGRAM
+		content string
+		link    string // where the path leads to; the content is there
+		data    string // where the AWS CLI's data is
+		python  string
+		reason  string // with DIR
+		shim    bool
+	}{
+		"Debian's":             {content: ownScript, python: "/usr/bin/python3"},
+		"pip's":                {content: pipScript, python: "/opt/venv/bin/python3.12"},
+		"AWS's installer's":    {content: binary, link: "aws-cli/v2/2.9.19/dist/aws", data: "aws-cli/v2/2.9.19/dist/awscli/data/cli.json"},
+		"AWS's on macOS":       {content: binary, link: "aws-cli/aws", data: "aws-cli/awscli/data/cli.json"},
+		"with its data inside": {content: binary, link: "dist/aws", data: "dist/_internal/awscli/data/cli.json"},
+
+		"a binary alone":                 {content: binary, reason: "DIR/bin/aws is a program without the AWS CLI's data beside it"},
+		"a shell's script":               {content: "#!/bin/sh\nexec aws.real \"$@\"\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a script with a line more":      {content: ownScript + "os.environ['AWS_PROFILE'] = 'bob'\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a script that calls nothing":    {content: "#!/usr/bin/python3\nimport sys\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a script that looks for Python": {content: strings.Replace(ownScript, "/usr/bin/python3", "/usr/bin/env python3", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/opt/.pyenv/shims", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"a long script":                  {content: ownScript + strings.Repeat("#", maxScript), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
+		"pyenv's shim":                   {path: ".pyenv/shims/aws", content: "#!/usr/bin/env bash\n", reason: "DIR/.pyenv/shims/aws is a shim, which finds out each time what it runs", shim: true},
+		"mise's shim":                    {path: "mise/shims/aws", content: binary, link: "bin/mise", reason: "DIR/mise/shims/aws is a shim, which finds out each time what it runs", shim: true},
+		"snap's":                         {path: "snap/bin/aws", content: binary, link: "usr/bin/snap", reason: "DIR/snap/bin/aws leads to DIR/usr/bin/snap, which finds out each time what it runs", shim: true},
+		"a program that begins like it":  {content: binary, link: "bin/aws-wrapper", data: "bin/awscli/data/cli.json", reason: "DIR/bin/aws leads to DIR/bin/aws-wrapper, which finds out each time what it runs", shim: true},
+		"a folder like a shim's":         {path: "myshims/aws", content: ownScript, python: "/usr/bin/python3"},
+		"a link that leads nowhere":      {link: "x/aws", content: "-", reason: "DIR/bin/aws leads nowhere"},
+
+		"aws-vault":                      {program: "aws-vault", content: binary},
+		"aws-vault, with its version":    {program: "aws-vault", content: binary, link: "opt/aws-vault-7.2"},
+		"a script called aws-vault":      {program: "aws-vault", content: "#!/bin/sh\n", reason: "DIR/bin/aws-vault is a script, which may do anything"},
+		"a shim called aws-vault":        {program: "aws-vault", content: binary, link: "bin/mise", reason: "DIR/bin/aws-vault leads to DIR/bin/mise, which finds out each time what it runs", shim: true},
+		"env of busybox":                 {program: "env", content: binary, link: "bin/busybox"},
+		"env that is a script":           {program: "env", content: "#!/bin/sh\n", reason: "DIR/bin/env is a script, which may do anything"},
+		"an empty file called aws-vault": {program: "aws-vault"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, err := filepath.EvalSymlinks(t.TempDir())
+			if err != nil {
+				t.Fatal(err)
+			}
+			program := cmp.Or(c.program, "aws")
+			path := filepath.Join(dir, cmp.Or(c.path, "bin/"+program))
+			write := func(path, content string) {
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o700)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.link == "" {
+				write(path, c.content)
+			} else {
+				if c.content != "-" {
+					write(filepath.Join(dir, c.link), c.content)
+				}
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.Symlink(filepath.Join(dir, c.link), path)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.data != "" {
+				write(filepath.Join(dir, c.data), "{}")
+			}
+			want := sight{opaque: strings.ReplaceAll(c.reason, "DIR", dir), shim: c.shim, interpreter: c.python}
+			if got := look(program, path); got != want {
+				t.Errorf("%+v\nwant %+v", got, want)
+			}
+		})
+	}
+}
+
+// TestRefusals gives commands that are not run, with the reason, and those that
+// the user's configuration allows.
+func TestRefusals(t *testing.T) {
+	const notThePath = "it is not the aws of $PATH; to allow it, add the line `allow HOME/aws` to CONFIG"
+	for name, c := range map[string]struct {
+		command string
+		allow   string
+		broken  error // of the configuration
+		reason  string
+		opaque  bool
+		vouched bool
+	}{
+		"a known one":                        {command: "aws eks get-token"},
+		"by its full path":                   {command: "BIN/aws eks get-token"},
+		"by a relative path":                 {command: "./aws eks get-token", allow: "./aws", reason: `refusing to run "./aws": a relative path means something else in every folder; name the program alone, or its full path`},
+		"of another folder":                  {command: "HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"of another folder, allowed":         {command: "HOME/aws eks get-token", allow: "HOME/aws"},
+		"of another folder, another allowed": {command: "HOME/aws eks get-token", allow: "HOME/aws2", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"of another folder, nobody knows":    {command: "HOME/aws eks get-token", broken: errors.New("broken"), reason: `refusing to run "HOME/aws": broken`},
+		"behind a known one":                 {command: "aws-vault exec x -- HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
+		"an allowed one":                     {command: "other x", allow: "other", vouched: true},
+		"one that nobody knows of":           {command: "other x", broken: errors.New("broken"), reason: `refusing to run "other x": broken`},
+		"an option before a wrapper's --":    {command: "aws-vault exec --pass-cmd=x dev -- aws eks get-token", reason: "refusing to run \"aws-vault exec --pass-cmd=x\": it is not `aws eks get-token`, `aws-iam-authenticator token`, nor one of these behind aws-vault, aws-okta, aws-sso, saml2aws, op or env, as in `aws-vault exec PROFILE -- aws eks get-token …`; to allow it, add the line `allow aws-vault` to CONFIG"},
+		"one's own script":                   {command: "SCRIPTS/aws eks get-token", allow: "", reason: "refusing to run \"SCRIPTS/aws\": it is not the aws of $PATH; to allow it, add the line `allow SCRIPTS/aws` to CONFIG"},
+		"one's own script, allowed":          {command: "SCRIPTS/aws eks get-token", allow: "SCRIPTS/aws", vouched: true},
+		"a script of $PATH":                  {command: "aws-sso exec -p x -- aws eks get-token", opaque: true},
+		"a script of $PATH, allowed":         {command: "aws-sso exec -p x -- aws eks get-token", allow: "aws-sso", vouched: true},
+		"one that is not there":              {command: "heptio-authenticator-aws token", reason: `finding "heptio-authenticator-aws": executable file not found in $PATH; install it, or let credcache make the token itself: see credcache install --native`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			home, bin, scripts := t.TempDir(), t.TempDir(), t.TempDir()
+			for path, content := range map[string]string{
+				bin + "/aws": ownScript, home + "/aws": ownScript, scripts + "/aws": "#!/bin/sh\n",
+				bin + "/aws-vault": "binary", bin + "/aws-sso": "#!/bin/sh\n", bin + "/other": "#!/bin/sh\n",
+			} {
+				if err := os.WriteFile(path, []byte(content), 0o700); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Setenv("PATH", bin)
+			replace := strings.NewReplacer("HOME", home, "BIN", bin, "SCRIPTS", scripts).Replace
+			got, err := Parse(strings.Fields(replace(c.command)), nil, func() (userconfig.Config, error) {
+				return userconfig.Config{Where: "CONFIG", Commands: []string{replace(c.allow)}}, c.broken
+			})
+			if text := fmt.Sprint(err); c.reason == "" && err != nil || c.reason != "" && text != replace(c.reason) {
+				t.Fatalf("the error is %q, want %q", text, replace(c.reason))
+			}
+			if err == nil && (got.Allowed != c.vouched || (len(got.Opaque) > 0) != c.opaque) {
+				t.Errorf("allowed %v, opaque %v", got.Allowed, got.Opaque)
+			}
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for args, want := range map[string][3]string{ // profile, region, output
+		"aws eks get-token": {},
+		"aws --profile a --region=b eks get-token --output c": {"a", "b", "c"},
+		"aws --pr a eks get-token --reg b --o c":              {"a", "b", "c"},
+		"aws eks get-token --profile a --profile=b":           {"b", "", ""},
+		"aws eks get-token --profile":                         {},
+		"aws-iam-authenticator token --pro x -i y":            {},
+		"env AWS_PROFILE=z aws eks get-token --p a":           {"a", "", ""},
+	} {
+		c, _ := recognise(strings.Fields(args), nil)
+		if got := [3]string{c.Profile(), c.Region(), c.Output()}; got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package command
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// A sight is what a look at a program shows.
+type sight struct {
+	opaque      string // why it is not what its name says, for all that can be seen; or nothing
+	shim        bool   // it stands for another program, which can be named instead
+	interpreter string // what runs it, for a script
+}
+
+// maxScript bounds the scripts that are looked at, in bytes. The AWS CLI's own
+// has less than one kilobyte.
+const maxScript = 4096
+
+// look tells whether a program is what its name says.
+//
+// The AWS CLI is a Python script of a few known lines, as pip, Debian, Homebrew
+// and conda install it, or a binary with its data beside it, as AWS's own
+// installers leave it. Everything else with that name is somebody's own, or a
+// shim. The other programs are binaries, and scripts in their place are not they.
+func look(name, path string) sight {
+	if slices.Contains(strings.Split(filepath.ToSlash(filepath.Dir(path)), "/"), "shims") {
+		return sight{opaque: path + " is a shim, which finds out each time what it runs", shim: true}
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return sight{opaque: path + " leads nowhere"}
+	}
+	if base := BaseName(real); name == "aws" && base != name || name != "env" && !strings.HasPrefix(base, name) {
+		return sight{opaque: path + " leads to " + real + ", which finds out each time what it runs", shim: true}
+	}
+	head, err := readHead(real)
+	if err != nil {
+		return sight{opaque: path + " cannot be read"}
+	}
+	script := bytes.HasPrefix(head, []byte("#!"))
+	if ext := strings.ToLower(filepath.Ext(real)); runtime.GOOS == "windows" && (ext == ".cmd" || ext == ".bat") {
+		script = true
+	}
+	switch {
+	case name != "aws" && script:
+		return sight{opaque: path + " is a script, which may do anything"}
+	case name != "aws":
+		return sight{}
+	case script:
+		if interpreter := entryPoint(head); interpreter != "" {
+			return sight{interpreter: interpreter}
+		}
+		return sight{opaque: path + " is a script and not that of the AWS CLI"}
+	case !hasData(filepath.Dir(real)):
+		return sight{opaque: path + " is a program without the AWS CLI's data beside it"}
+	}
+	return sight{}
+}
+
+// readHead reads the beginning of a file.
+func readHead(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	head := make([]byte, 2, maxScript+1)
+	if n, err := io.ReadFull(f, head); err != nil || string(head) != "#!" {
+		return head[:n], nil
+	}
+	n, err := io.ReadFull(f, head[2:cap(head)])
+	if err != io.EOF && err != io.ErrUnexpectedEOF && err != nil { //nolint:errorlint // io.ReadFull returns these as they are
+		return nil, err
+	}
+	return head[:2+n], nil
+}
+
+// entryLines are the lines of the AWS CLI's own script and of those that
+// installers of Python packages write, without indentation.
+var entryLines = []string{
+	"import sys", "import os", "import re",
+	"if os.environ.get('LC_CTYPE', '') == 'UTF-8':", "os.environ['LC_CTYPE'] = 'en_US.UTF-8'",
+	"import awscli.clidriver", "from awscli.clidriver import main",
+	"def main():", "return awscli.clidriver.main()",
+	"if __name__ == '__main__':", `if __name__ == "__main__":`,
+	"sys.exit(main())",
+	`sys.argv[0] = re.sub(r'(-script\.pyw|\.exe)?$', '', sys.argv[0])`,
+	`sys.argv[0] = re.sub(r"(-script\.pyw|\.exe)?$", "", sys.argv[0])`,
+	`sys.argv[0] = re.sub(r'(-script\.pyw?|\.exe)?$', '', sys.argv[0])`,
+	`if sys.argv[0].endswith("-script.pyw"):`, "sys.argv[0] = sys.argv[0][:-11]",
+	`elif sys.argv[0].endswith(".exe"):`, `if sys.argv[0].endswith('.exe'):`, "sys.argv[0] = sys.argv[0][:-4]",
+	"sys.argv[0] = sys.argv[0].removesuffix('.exe')",
+}
+
+// entryPoint returns the Python of a script that is the AWS CLI's, or nothing. A
+// Python that is looked up in $PATH may be a shim.
+func entryPoint(script []byte) string {
+	if len(script) > maxScript {
+		return ""
+	}
+	first, rest, _ := strings.Cut(string(script), "\n")
+	interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(first, "#!")), " ")
+	if !filepath.IsAbs(interpreter) || !strings.HasPrefix(filepath.Base(interpreter), "python") ||
+		slices.Contains(strings.Split(interpreter, "/"), "shims") {
+		return ""
+	}
+	calls := false
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		if !slices.Contains(entryLines, line) {
+			return ""
+		}
+		calls = calls || strings.Contains(line, "awscli.clidriver")
+	}
+	if !calls {
+		return ""
+	}
+	return interpreter
+}
+
+// hasData reports whether the AWS CLI's data is in a folder, or where newer
+// versions of its packager put it.
+func hasData(dir string) bool {
+	for _, at := range []string{"", "_internal"} {
+		if info, err := os.Stat(filepath.Join(dir, at, "awscli", "data", "cli.json")); err == nil && info.Mode().IsRegular() {
+			return true
+		}
+	}
+	return false
+}

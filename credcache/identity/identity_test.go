@@ -1,0 +1,595 @@
+//go:build unix
+
+package identity
+
+import (
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pullpass/pullpass/credcache/command"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/execcredential"
+	"github.com/pullpass/pullpass/credcache/execcredential/tokentest"
+	"github.com/pullpass/pullpass/credcache/store"
+	"github.com/pullpass/pullpass/credcache/userconfig"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+// A place is where a command is looked up: a home folder, programs, and what
+// the client gives.
+type place struct {
+	t    *testing.T
+	home string
+	bin  string // the one folder of $PATH
+	env  environ.List
+	user userconfig.Config // what the user allows
+	args []string
+	info execcredential.Info
+}
+
+var programTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func newPlace(t *testing.T) *place {
+	p := &place{t: t, home: t.TempDir(), bin: t.TempDir(), args: []string{"aws", "eks", "get-token"}}
+	for _, name := range []string{"aws", "aws-iam-authenticator", "aws-vault", "aws-sso", "saml2aws", "env", "other"} {
+		p.program(p.bin, name)
+	}
+	data := filepath.Join(p.bin, "awscli", "data")
+	p.must(os.MkdirAll(data, 0o700))
+	p.must(os.WriteFile(filepath.Join(data, "cli.json"), nil, 0o600))
+	t.Setenv("PATH", p.bin)
+	p.env = environ.List{"HOME=" + p.home, "AWS_REGION=eu-west-1", "AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}
+	return p
+}
+
+func (p *place) program(dir, name string) {
+	p.must(os.MkdirAll(dir, 0o700))
+	path := filepath.Join(dir, name)
+	p.must(os.WriteFile(path, []byte("a binary"), 0o700))
+	p.must(os.Chtimes(path, programTime, programTime))
+}
+
+// write writes a file below the home folder.
+func (p *place) write(path, content string) {
+	path = filepath.Join(p.home, path)
+	p.must(os.MkdirAll(filepath.Dir(path), 0o700))
+	p.must(os.WriteFile(path, []byte(content), 0o600))
+}
+
+func (p *place) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *place) inputs() Inputs {
+	p.t.Helper()
+	id := p.identity()
+	if len(id.Opaque) > 0 {
+		p.t.Fatalf("opaque: %v", id.Opaque)
+	}
+	return id.Inputs
+}
+
+func (p *place) identity() Identity {
+	p.t.Helper()
+	c, err := command.Parse(p.args, p.env, func() (userconfig.Config, error) { return p.user, nil })
+	p.must(err)
+	return Of(c, p.info)
+}
+
+// keys, as people have them.
+const (
+	staticKeys = "aws_access_key_id = AKIA\naws_secret_access_key = x\n"
+	ssoProfile = "sso_session = corp\nsso_account_id = 1\nsso_role_name = reader\n[sso-session corp]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-1\n"
+)
+
+func loginFile(name string) string {
+	sum := sha1.Sum([]byte(name))
+	return ".aws/sso/cache/" + hex.EncodeToString(sum[:]) + ".json"
+}
+
+// TestWhatChangesTheKey changes one thing, and compares the names of the inputs
+// that are others then. All other inputs are the same.
+func TestWhatChangesTheKey(t *testing.T) {
+	type change func(p *place)
+	run := func(line string) change {
+		return func(p *place) { p.args = strings.Fields(strings.ReplaceAll(line, "HOME", p.home)) }
+	}
+	set := func(name, value string) change {
+		return func(p *place) { p.env = p.env.With(name, strings.ReplaceAll(value, "HOME", p.home)) }
+	}
+	file := func(path, content string) change {
+		return func(p *place) { p.write(path, strings.ReplaceAll(content, "HOME", p.home)) }
+	}
+	remove := func(path string) change { return func(p *place) { p.must(os.Remove(filepath.Join(p.home, path))) } }
+	touch := func(program string) change {
+		return func(p *place) {
+			p.must(os.Chtimes(filepath.Join(p.bin, program), programTime, programTime.Add(time.Nanosecond)))
+		}
+	}
+	elsewhere := func(p *place) { p.t.Chdir(p.home) }
+	noKeys := func(p *place) { p.env = environ.List{"HOME=" + p.home, "AWS_REGION=eu-west-1"} }
+	allow := func(p *place) {
+		p.user.Commands = []string{"other"}
+		p.args = []string{"other"}
+	}
+	ownScript := func(p *place) {
+		p.user.Commands = []string{"aws"}
+		p.must(os.WriteFile(filepath.Join(p.bin, "aws"), []byte("#!/bin/sh\n"), 0o700))
+	}
+	allowedProcess := func(p *place) {
+		noKeys(p)
+		p.user.Profiles = []string{"default"}
+		p.write(".aws/config", "[default]\ncredential_process = x\n")
+	}
+	cluster := func(text string) change {
+		return func(p *place) { p.info.Cluster = json.RawMessage(text) }
+	}
+	const vault = "aws-vault exec dev -- aws eks get-token"
+	sso := []change{noKeys, file(".aws/config", "[default]\n"+ssoProfile)}
+	login := []change{noKeys, file(".aws/config", "[default]\nlogin_session = me\n")}
+	sum := sha256.Sum256([]byte("me"))
+	loginName := hex.EncodeToString(sum[:]) + ".json"
+
+	for name, c := range map[string]struct {
+		before []change
+		change change
+		want   string // names of inputs, sorted
+	}{
+		"nothing":                           {change: func(*place) {}},
+		"the order of variables":            {change: func(p *place) { slices.Reverse(p.env) }},
+		"a variable of the AWS CLI's looks": {change: set("AWS_PAGER", "less")},
+		"a variable of another program":     {change: set("EDITOR", "vi")},
+		"the working directory":             {change: elsewhere},
+		"the version that is asked for":     {change: func(p *place) { p.info.APIVersion = execcredential.APIGroup + "v1" }},
+		"the cluster that the client names": {change: cluster(`{}`)},
+		"the time of a file":                {before: []change{file(".aws/config", "")}, change: func(p *place) { p.must(os.Chtimes(filepath.Join(p.home, ".aws/config"), noon, noon)) }},
+		"an authenticator's file for aws":   {change: file(".kube/cache/aws-iam-authenticator/credentials.yaml", "x")},
+
+		"an argument more":  {change: run("aws eks get-token x"), want: "argument 3"},
+		"another argument":  {before: []change{run("aws eks get-token x")}, change: run("aws eks get-token y"), want: "argument 3"},
+		"arguments turned":  {before: []change{run("aws eks get-token x y")}, change: run("aws eks get-token y x"), want: "argument 3, argument 4"},
+		"an empty argument": {change: func(p *place) { p.args = append(p.args, "") }, want: "argument 3"},
+		"the program's size": {change: func(p *place) {
+			p.must(os.WriteFile(filepath.Join(p.bin, "aws"), []byte("a binary too"), 0o700))
+			p.must(os.Chtimes(filepath.Join(p.bin, "aws"), programTime, programTime))
+		}, want: "change of aws, size of aws"},
+		"the program, with the same size and time": {change: func(p *place) {
+			p.must(os.WriteFile(filepath.Join(p.bin, "aws"), []byte("B binary"), 0o700))
+			p.must(os.Chtimes(filepath.Join(p.bin, "aws"), programTime, programTime))
+		}, want: "change of aws"},
+		"the program's time": {change: touch("aws"), want: "change of aws, time of aws"},
+		"the program's inode": {change: func(p *place) {
+			p.program(p.home, "aws")
+			p.must(os.Rename(filepath.Join(p.home, "aws"), filepath.Join(p.bin, "aws")))
+		}, want: "change of aws, inode of aws"},
+		"another program": {change: touch("other")},
+		"the program's name": {change: func(p *place) {
+			p.args = append([]string{filepath.Join(p.bin, "aws")}, p.args[1:]...)
+		}, want: "argument 0, change of BIN/aws, change of aws, inode of BIN/aws, inode of aws, path of BIN/aws, path of aws, program, size of BIN/aws, size of aws, time of BIN/aws, time of aws"},
+
+		"a program before it, its time":      {before: []change{run(vault)}, change: touch("aws-vault"), want: "change of aws-vault, time of aws-vault"},
+		"the program behind that":            {before: []change{run(vault)}, change: touch("aws"), want: "change of aws, time of aws"},
+		"a variable behind aws-vault":        {before: []change{run(vault)}, change: set("EDITOR", "vi")},
+		"a terminal behind aws-vault":        {before: []change{run(vault)}, change: set("ATUIN_HISTORY_ID", "1")},
+		"the store of aws-vault's passwords": {before: []change{run(vault)}, change: set("PASSWORD_STORE_DIR", "x"), want: "PASSWORD_STORE_DIR"},
+		"saml2aws' configuration":            {before: []change{run("saml2aws exec -a x -- aws eks get-token")}, change: file(".saml2aws", "x"), want: "file ~/.saml2aws"},
+		"saml2aws' variables":                {before: []change{run("saml2aws exec -a x -- aws eks get-token")}, change: set("SAML2AWS_ROLE", "x"), want: "SAML2AWS_ROLE"},
+		"aws-sso's configuration":            {before: []change{run("aws-sso exec -p x -- aws eks get-token")}, change: file(".aws-sso/config.yaml", "x"), want: "file ~/.aws-sso/config.yaml"},
+		"aws-sso's other configuration":      {before: []change{run("aws-sso exec -p x -- aws eks get-token")}, change: file(".config/aws-sso/config.yaml", "x"), want: "file ~/.config/aws-sso/config.yaml"},
+		"the configuration that env names":   {before: []change{run("env AWS_CONFIG_FILE=HOME/c aws eks get-token")}, change: file("c", "[default]\n"), want: "file in AWS_CONFIG_FILE"},
+
+		"an AWS variable":             {change: set("AWS_PROFILE", "dev"), want: "AWS_PROFILE"},
+		"another value of one":        {change: set("AWS_REGION", "eu-west-2"), want: "AWS_REGION"},
+		"an empty one":                {change: set("AWS_ROLE_ARN", ""), want: "AWS_ROLE_ARN"},
+		"an authenticator's cluster":  {change: set("KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID", "x"), want: "KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID"},
+		"an authenticator's role":     {change: set("DEFAULT_ROLE", "x"), want: "DEFAULT_ROLE"},
+		"the home folder, as empty":   {change: func(p *place) { p.home = p.t.TempDir(); p.env = p.env.With("HOME", p.home) }, want: "HOME"},
+		"the configuration":           {before: []change{file(".aws/config", "[a]\n")}, change: file(".aws/config", "[b]\n"), want: "file ~/.aws/config"},
+		"an empty configuration":      {before: []change{file(".aws/config", "")}, change: remove(".aws/config"), want: "file ~/.aws/config"},
+		"the credentials":             {change: file(".aws/credentials", "[a]\n"), want: "file ~/.aws/credentials"},
+		"the AWS CLI's aliases":       {change: file(".aws/cli/alias", "[toplevel]\nwhoami = sts get-caller-identity\n"), want: "file ~/.aws/cli/alias"},
+		"a named configuration":       {before: []change{set("AWS_CONFIG_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "file in AWS_CONFIG_FILE"},
+		"with a ~ in its name":        {before: []change{set("AWS_CONFIG_FILE", "~/f")}, change: file("f", "[a]\n"), want: "file in AWS_CONFIG_FILE"},
+		"with a variable in its name": {before: []change{set("D", "HOME"), set("AWS_CONFIG_FILE", "${D}/f")}, change: file("f", "[a]\n"), want: "file in AWS_CONFIG_FILE"},
+		"named credentials":           {before: []change{set("AWS_SHARED_CREDENTIALS_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "file in AWS_SHARED_CREDENTIALS_FILE"},
+		"instead of the usual":        {before: []change{set("AWS_CONFIG_FILE", "HOME/f")}, change: file(".aws/config", "[a]\n")},
+
+		"an AWS SSO login":                  {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"another AWS SSO login":             {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
+		"that of another session":           {before: sso, change: file(loginFile("other"), "x")},
+		"any file beside it":                {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
+		"an AWS SSO login with other keys":  {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
+		"an AWS SSO login of a start page":  {before: []change{noKeys, file(".aws/config", "[default]\nsso_start_url = u\nsso_account_id = 1\nsso_role_name = r\nsso_region = x\n")}, change: file(loginFile("u"), "x"), want: "AWS SSO login u"},
+		"that of a role's source":           {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+ssoProfile)}, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"aws login":                         {before: login, change: file(".aws/login/cache/"+loginName, "x"), want: "aws login me"},
+		"aws login of another session":      {before: login, change: file(".aws/login/cache/a.json", "x")},
+		"aws login elsewhere":               {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
+		"a web identity":                    {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity not in force":       {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
+		"a web identity of a profile":       {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"boto's credentials":                {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
+		"boto's named configuration":        {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
+		"boto's configuration":              {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
+		"boto's configuration not in force": {change: file(".boto", "x")},
+
+		"an authenticator's -c":          {before: []change{run("aws-iam-authenticator token -c HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
+		"an authenticator's -c, joined":  {before: []change{run("aws-iam-authenticator token -cHOME/f")}, change: file("f", "x"), want: "file HOME/f"},
+		"an authenticator's -c=":         {before: []change{run("aws-iam-authenticator token -c=HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
+		"an authenticator's --config":    {before: []change{run("aws-iam-authenticator token --config HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
+		"an authenticator's --config=":   {before: []change{run("aws-iam-authenticator token --config=HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
+		"an authenticator's own cache":   {before: []change{run("aws-iam-authenticator token")}, change: file(".kube/cache/aws-iam-authenticator/credentials.yaml", "x"), want: "aws-iam-authenticator's cache"},
+		"an authenticator's named cache": {before: []change{run("aws-iam-authenticator token"), set("AWS_IAM_AUTHENTICATOR_CACHE_FILE", "HOME/f")}, change: file("f", "x"), want: "file in AWS_IAM_AUTHENTICATOR_CACHE_FILE"},
+
+		"a variable of another maker":         {before: []change{allow}, change: set("EDITOR", "vi"), want: "EDITOR"},
+		"one that is said not to matter":      {before: []change{allow, func(p *place) { p.user.Ignored = []string{"EDITOR"} }}, change: set("EDITOR", "vi")},
+		"another maker's working directory":   {before: []change{allow}, change: elsewhere, want: "working directory"},
+		"another maker's cluster":             {before: []change{allow, cluster(`{"a":1}`)}, change: cluster(`{"a":2}`), want: "spec.cluster"},
+		"no cluster for another maker":        {before: []change{allow, cluster("")}, change: func(p *place) { p.info.Cluster = nil }, want: "spec.cluster"},
+		"another maker's AWS configuration":   {before: []change{allow}, change: file(".aws/config", "x"), want: "file ~/.aws/config"},
+		"the program of another maker, again": {before: []change{allow}, change: touch("other"), want: "change of other, time of other"},
+		"a variable of one's own script":      {before: []change{ownScript}, change: set("EDITOR", "vi"), want: "EDITOR"},
+		"one's own script's folder":           {before: []change{ownScript}, change: elsewhere, want: "working directory"},
+		"an allowed process' variable":        {before: []change{allowedProcess}, change: set("EDITOR", "vi"), want: "EDITOR"},
+		"an allowed process' folder":          {before: []change{allowedProcess}, change: elsewhere, want: "working directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			for _, before := range c.before {
+				before(p)
+			}
+			old := p.inputs()
+			home := p.home
+			c.change(p)
+			now := p.inputs()
+			secret := []byte("secret")
+			changed := store.Differences(now.Digests(secret), old.Digests(secret))
+			slices.Sort(changed)
+			want := strings.NewReplacer("HOME/f", home+"/f", "BIN", p.bin).Replace(c.want)
+			if got := strings.Join(changed, ", "); got != want && !sameWords(got, want) {
+				t.Errorf("other inputs: %s\nwant: %s", got, want)
+			}
+			if same := now.Key(secret) == old.Key(secret); same != (c.want == "") {
+				t.Errorf("the same key: %v", same)
+			}
+		})
+	}
+}
+
+// sameWords compares lists, whose order depends on the names of folders.
+func sameWords(a, b string) bool {
+	one, two := strings.Split(a, ", "), strings.Split(b, ", ")
+	slices.Sort(one)
+	slices.Sort(two)
+	return slices.Equal(one, two)
+}
+
+// TestVariablesOfSessions are those that made every call a miss where the whole
+// environment counts.
+func TestVariablesOfSessions(t *testing.T) {
+	for _, name := range []string{
+		"ATUIN_HISTORY_ID", "PLUGIN_CLIENT_CERT", "KITTY_WINDOW_ID", "WEZTERM_PANE", "ZELLIJ_PANE_ID", "STARSHIP_SESSION_KEY",
+		"DIRENV_DIR", "__MISE_SESSION", "VSCODE_GIT_IPC_HANDLE", "FNM_MULTISHELL_PATH", "KUBECONFIG", "SSH_AUTH_SOCK", "MAKEFLAGS",
+		"GITHUB_OUTPUT", "INVOCATION_ID", "TERM", "SHLVL", "PWD",
+	} {
+		p := newPlace(t)
+		p.user.Commands, p.args = []string{"other"}, []string{"other"}
+		before := p.inputs()
+		p.env = p.env.With(name, "x")
+		if !slices.Equal(before, p.inputs()) {
+			t.Errorf("%s makes another key", name)
+		}
+	}
+}
+
+// TestEveryKeyHas what no change of a file or a variable can show.
+func TestEveryKeyHas(t *testing.T) {
+	inputs := newPlace(t).inputs()
+	for _, want := range []Input{
+		{Name: "format", Value: "2"},
+		{Name: "effective user", Value: strconv.Itoa(os.Geteuid())},
+		{Name: "program", Value: "aws"},
+	} {
+		if !slices.Contains(inputs, want) {
+			t.Errorf("there is no %+v in %+v", want, inputs)
+		}
+	}
+}
+
+// TestInputsThatChangeMeanwhile compares them once more, as after a run.
+func TestInputsThatChangeMeanwhile(t *testing.T) {
+	p := newPlace(t)
+	before := p.identity()
+	if !before.Same(p.identity()) {
+		t.Error("nothing changed, and it is told so")
+	}
+	p.write(".aws/credentials", "[x]\n")
+	if before.Same(p.identity()) {
+		t.Error("other credentials go unnoticed")
+	}
+}
+
+// TestOpaque gives what cannot be seen, and what is told about it. An empty reason
+// is for what can be seen.
+func TestOpaque(t *testing.T) {
+	const (
+		noKeys  = "the AWS profile default has no credentials, so that they come from the machine (a container's server or instance metadata); use a profile with credentials of its own"
+		process = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
+	)
+	for name, c := range map[string]struct {
+		config, credentials string
+		alias               string
+		env                 []string // instead of keys
+		args                string
+		user                userconfig.Config
+		reason              string
+	}{
+		"keys in the environment":              {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"no keys at all":                       {reason: noKeys},
+		"keys in the configuration":            {config: "[default]\n" + staticKeys},
+		"keys in the credentials":              {credentials: "[default]\n" + staticKeys},
+		"keys in [DEFAULT]":                    {credentials: "[DEFAULT]\n" + staticKeys + "[default]\n"},
+		"keys of another profile":              {credentials: "[dev]\n" + staticKeys, reason: noKeys},
+		"of the profile in force":              {credentials: "[dev]\n" + staticKeys, env: []string{"AWS_PROFILE=dev"}},
+		"of the profile of the arguments":      {credentials: "[dev]\n" + staticKeys, args: "aws eks get-token --prof dev"},
+		"of the last profile of the arguments": {credentials: "[dev]\n" + staticKeys, args: "aws eks get-token --profile x --profile=dev"},
+
+		"a container's server":               {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost"}, reason: noKeys},
+		"a container's server, not in force": {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost", "AWS_ACCESS_KEY_ID=AKIA"}},
+		"a profile's source is the machine": {config: "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n",
+			reason: "the AWS profile default takes its credentials from the machine (Ec2InstanceMetadata); use a profile with credentials of its own"},
+		"a profile's source is the environment": {config: "[profile dev]\nrole_arn = r\ncredential_source = Environment\n", args: "aws eks get-token --profile dev", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
+		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
+
+		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
+		"a process, spelled otherwise":   {config: "[default]\nCredential_Process : x\n", reason: process},
+		"a process in the credentials":   {credentials: "[default]\ncredential_process = x\n", reason: process},
+		"a process before keys":          {config: "[default]\ncredential_process = x\n" + staticKeys, reason: process},
+		"a process after stored keys":    {config: "[default]\ncredential_process = x\n", credentials: "[default]\n" + staticKeys},
+		"a process of a comment":         {config: "# credential_process = x\n[default]\n" + staticKeys},
+		"a process of an indented block": {config: "[default]\ns3 =\n  credential_process = x\n" + staticKeys},
+		"a process of another profile":   {config: "[profile other]\ncredential_process = x\n[default]\n" + staticKeys},
+		"a process of a role's source": {config: "[profile dev]\nrole_arn = r\nsource_profile = base\n[profile base]\ncredential_process = x\n", env: []string{"AWS_PROFILE=dev"},
+			reason: "the credential_process of the AWS profile base decides whose token it is; if it always gives the same credentials, add the line `allow-profile base` to CONFIG"},
+		"a process of the other variable": {config: "[profile dev]\ncredential_process = x\n[profile base]\n" + staticKeys, env: []string{"AWS_PROFILE=dev", "AWS_DEFAULT_PROFILE=base"},
+			reason: "the credential_process of the AWS profile dev decides whose token it is; if it always gives the same credentials, add the line `allow-profile dev` to CONFIG"},
+		"a process that is allowed":         {config: "[default]\ncredential_process = x\n", user: userconfig.Config{Profiles: []string{"default"}}},
+		"a process with other keys":         {config: "[default]\ncredential_process = x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"a process with a profile argument": {config: "[default]\ncredential_process = x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --profile default", reason: process},
+		"a process behind aws-vault": {config: "[profile dev]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
+			reason: "the credential_process of the AWS profile dev decides whose token it is; if it always gives the same credentials, add the line `allow-profile dev` to CONFIG"},
+		"a process of aws-vault's source": {config: "[profile dev]\nsource_profile = base\n[profile base]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
+			reason: "the credential_process of the AWS profile base decides whose token it is; if it always gives the same credentials, add the line `allow-profile base` to CONFIG"},
+
+		"aws-vault":                    {args: "aws-vault exec dev -- aws eks get-token"},
+		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "aws-vault chooses the credentials by what is not in its arguments; name the profile in them"},
+		"aws-vault's server":           {args: "aws-vault exec --ecs-server dev -- aws eks get-token", reason: "aws-vault --ecs-server leaves the credentials with a server, which may change them; leave out --ecs-server"},
+		"saml2aws":                     {args: "saml2aws exec --exec-profile x -- aws eks get-token"},
+		"saml2aws, no profile":         {args: "saml2aws exec -- aws eks get-token", reason: "saml2aws chooses the credentials by what is not in its arguments; name the profile in them"},
+		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run chooses the account by the folder and by its own state"},
+		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "what AWS_ACCESS_KEY_ID refers to is 1Password's, and may change there; give the command a profile of its own"},
+		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+
+		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file gives eks another meaning; rename the alias"},
+		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; take the section [plugins] out"},
+		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
+		"text of the profile":        {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
+		"text, and another argument": {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --output json"},
+		"a broken configuration":     {config: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS configuration: line 1 stands before any section; mend it; aws configure list-profiles says whether the AWS CLI takes it"},
+		"an unknown user's file":     {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=~nobody-of-that-name/x"}, reason: "where AWS_CONFIG_FILE leads is not known: the home folder of nobody-of-that-name is not known; name the file by its full path"},
+		"no file at all":             {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=" + os.DevNull}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t)
+			p.program(p.bin, "op")
+			p.env = append(environ.List{"HOME=" + p.home}, c.env...)
+			p.write(".aws/config", c.config)
+			p.write(".aws/credentials", c.credentials)
+			p.write(".aws/cli/alias", c.alias)
+			p.user = c.user
+			p.user.Where = "CONFIG"
+			if c.args != "" {
+				p.args = strings.Fields(c.args)
+			}
+			var reasons []string
+			for _, o := range p.identity().Opaque {
+				reasons = append(reasons, o.String())
+			}
+			if got := strings.Join(reasons, "\n"); got != c.reason {
+				t.Errorf("%s\nwant: %s", got, c.reason)
+			}
+		})
+	}
+}
+
+// TestFilesThatAreNone reads nothing but regular files, and not for ever.
+func TestFilesThatAreNone(t *testing.T) {
+	p := newPlace(t)
+	pipe := filepath.Join(p.home, "pipe")
+	p.must(syscall.Mkfifo(pipe, 0o600))
+	long := filepath.Join(p.home, "long")
+	p.must(os.WriteFile(long, nil, 0o600))
+	p.must(os.Truncate(long, maxFile+1))
+	for name, c := range map[string]struct {
+		set    func()
+		reason string
+	}{
+		"a pipe":         {func() { p.env = p.env.With("AWS_CONFIG_FILE", pipe) }, pipe + " cannot be read as a file: it is not a regular file"},
+		"an endless one": {func() { p.env = p.env.With("AWS_CONFIG_FILE", "/dev/zero") }, "/dev/zero cannot be read as a file: it is not a regular file"},
+		"a long one":     {func() { p.env = p.env.With("AWS_CONFIG_FILE", long) }, long + " cannot be read as a file: it is longer than 1048576 bytes"},
+		"a folder":       {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home) }, ""},
+		"none":           {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home+"/none") }, ""},
+		"no home folder": {func() { p.env = environ.List{"AWS_ACCESS_KEY_ID=AKIA"} }, "there is no home folder in the environment, so the AWS tools look for one elsewhere; set HOME"},
+	} {
+		t.Run(name, func(t *testing.T) { p.checkOpaque(t, c.set, c.reason) })
+	}
+	p.env = environ.List{"HOME=" + p.home}
+	p.write(".aws/config", "[default]\n"+ssoProfile)
+	login := filepath.Join(p.home, loginFile("corp"))
+	p.must(os.MkdirAll(filepath.Dir(login), 0o700))
+	p.must(os.Rename(pipe, login))
+	p.checkOpaque(t, func() {}, login+" cannot be read as a file: it is not a regular file")
+}
+
+func (p *place) checkOpaque(t *testing.T, set func(), reason string) {
+	t.Helper()
+	before := p.env
+	set()
+	got := ""
+	if id := p.identity(); len(id.Opaque) > 0 {
+		got = id.Opaque[0].String()
+	}
+	if got != reason {
+		t.Errorf("%q, want %q", got, reason)
+	}
+	p.env = before
+}
+
+// TestPrompts tells which commands may ask their user something.
+func TestPrompts(t *testing.T) {
+	mfa := "[profile dev]\nrole_arn = r\nmfa_serial = m\nsource_profile = base\n[profile base]\n" + staticKeys
+	for name, c := range map[string]struct {
+		config, args string
+		allowed      []string
+		want         bool
+	}{
+		"keys":            {config: "[default]\n" + staticKeys},
+		"a role with MFA": {config: mfa, args: "aws eks get-token --profile dev", want: true},
+		"not in force":    {config: mfa, args: "aws eks get-token --profile base"},
+		"aws-vault":       {args: "aws-vault exec dev -- aws eks get-token", want: true},
+		"an allowed one":  {args: "other", allowed: []string{"other"}, want: true},
+		"env before it":   {config: "[default]\n" + staticKeys, args: "env A=b aws eks get-token"},
+	} {
+		p := newPlace(t)
+		p.env = environ.List{"HOME=" + p.home}
+		p.write(".aws/config", c.config)
+		p.user.Commands = c.allowed
+		if c.args != "" {
+			p.args = strings.Fields(c.args)
+		}
+		if got := p.identity().Prompts; got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestATokenEndsWithItsCredentials asks when the credentials end that signed.
+func TestATokenEndsWithItsCredentials(t *testing.T) {
+	cached := func(key, expires string) string {
+		return fmt.Sprintf(`{"Credentials":{"AccessKeyId":%q,"Expiration":%q}}`, key, expires)
+	}
+	stored := func(expiry string) string {
+		return "[default]\n" + staticKeys + expiry + "\n[other]\nexpiration = 2026-11-23T12:01:00Z\n"
+	}
+	for name, c := range map[string]struct {
+		env         []string
+		args        string
+		credentials string
+		cached      string
+		want        string // or nobody knows
+	}{
+		"nobody knows when":                 {credentials: stored("")},
+		"the environment says when":         {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, want: "12:03"},
+		"a session's":                       {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_SESSION_EXPIRATION=2026-11-23T12:03:00Z"}, want: "12:03"},
+		"the environment is not in force":   {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, args: "aws eks get-token --profile default", credentials: stored("")},
+		"nor behind aws-vault":              {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, args: "aws-vault exec dev -- aws eks get-token"},
+		"nor are keys":                      {env: []string{"AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, credentials: stored("")},
+		"the credentials file says when":    {credentials: stored("x_security_token_expires = 2026-11-23T12:03:00Z"), want: "12:03"},
+		"in another way":                    {credentials: stored("expiration = 2026-11-23 12:03:00"), want: "12:03"},
+		"in another zone":                   {credentials: stored("aws_expiration = 2026-11-23T14:03:00+02:00"), want: "12:03"},
+		"the AWS CLI says when":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00Z"), want: "12:03"},
+		"the AWS CLI's old way":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00UTC"), want: "12:03"},
+		"the AWS CLI says it of others":     {credentials: stored(""), cached: cached("ASIATWO", "2026-11-23T12:03:00Z")},
+		"the AWS CLI says nothing of sense": {credentials: stored(""), cached: cached("ASIAONE", "soon")},
+		"the sooner counts":                 {credentials: stored("expiration = 2026-11-23 12:05:00"), cached: cached("ASIAONE", "2026-11-23T12:03:00Z"), want: "12:03"},
+	} {
+		p := newPlace(t)
+		p.env = append(environ.List{"HOME=" + p.home}, c.env...)
+		p.write(".aws/credentials", c.credentials)
+		p.write(".aws/cli/cache/a.json", c.cached)
+		if c.args != "" {
+			p.args = strings.Fields(c.args)
+		}
+		end, got := p.identity().End(tokentest.Token("ASIAONE", noon), p.env), ""
+		if !end.IsZero() {
+			got = end.UTC().Format("15:04")
+		}
+		if got != c.want {
+			t.Errorf("%s: it ends at %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+// TestRefreshedLogins replaces a login of AWS SSO, as the AWS CLI does near its end
+// and as somebody else's login does.
+func TestRefreshedLogins(t *testing.T) {
+	login := func(token, expires, client string) string {
+		return fmt.Sprintf(`{"startUrl":"u","region":"r","accessToken":%q,"expiresAt":%q,"clientId":%q,"clientSecret":"s","registrationExpiresAt":"e","refreshToken":"t"}`, token, expires, client)
+	}
+	near, far := "2026-11-23T12:10:00Z", "2026-11-23T20:00:00Z"
+	for name, c := range map[string]struct {
+		before, after string
+		more          func(p *place)
+		want          bool
+	}{
+		"refreshed near its end":    {before: login("a", near, "c"), after: login("b", near, "c"), want: true},
+		"long before its end":       {before: login("a", far, "c"), after: login("b", far, "c")},
+		"by another client":         {before: login("a", near, "c"), after: login("b", near, "d")},
+		"what cannot be refreshed":  {before: strings.Replace(login("a", near, "c"), "refreshToken", "x", 1), after: login("b", near, "c")},
+		"nothing at all":            {before: login("a", near, "c"), after: login("a", near, "c")},
+		"something else as well":    {before: login("a", near, "c"), after: login("b", near, "c"), more: func(p *place) { p.write(".aws/credentials", "[x]\n") }},
+		"what is no login any more": {before: login("a", near, "c"), after: "x"},
+	} {
+		p := newPlace(t)
+		p.env = environ.List{"HOME=" + p.home}
+		p.write(".aws/config", "[default]\n"+ssoProfile)
+		p.write(loginFile("corp"), c.before)
+		before := p.identity()
+		p.write(loginFile("corp"), c.after)
+		if c.more != nil {
+			c.more(p)
+		}
+		if got := Refreshed(before, p.identity(), noon); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestTheEffectiveUser becomes another user, as a program with the setuid bit
+// does. Only root can.
+func TestTheEffectiveUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root becomes another user")
+	}
+	const nobody = 65534
+	c := command.ForHelper("/nonexistent", nil, environ.List{"HOME=/nonexistent", "AWS_ACCESS_KEY_ID=AKIA"}, userconfig.Load)
+	if err := syscall.Setreuid(-1, nobody); err != nil {
+		t.Fatal(err)
+	}
+	inputs := Of(c, execcredential.Info{}).Inputs
+	if err := syscall.Setreuid(-1, 0); err != nil {
+		t.Fatal(err)
+	}
+	if want := (Input{Name: "effective user", Value: strconv.Itoa(nobody)}); !slices.Contains(inputs, want) {
+		t.Errorf("there is no %+v in %+v", want, inputs)
+	}
+}

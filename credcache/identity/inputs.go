@@ -1,0 +1,59 @@
+package identity
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+
+	"github.com/pullpass/pullpass/credcache/store"
+)
+
+// keyFormat is an input of every key: a change of what follows makes new ones.
+const keyFormat = "2"
+
+// An Input is one thing that could change whose token a command prints.
+type Input struct {
+	Name   string // for people, such as AWS_PROFILE or file ~/.aws/config
+	Value  string // verbatim, and perhaps secret
+	Absent bool   // not set, or not there: differs from an empty value
+}
+
+// Inputs are all that the key is made of, in a fixed order.
+type Inputs []Input
+
+// Key hashes the inputs. Every name and value stands behind its length, so that
+// no two lists of inputs look the same.
+func (in Inputs) Key(secret []byte) store.Key {
+	mac := hmac.New(sha256.New, secret)
+	buffer := make([]byte, 0, 4096)
+	for _, i := range in {
+		buffer = i.append(buffer[:0])
+		mac.Write(buffer)
+	}
+	return store.Key(mac.Sum(nil))
+}
+
+// append adds the input as tag, lengths and values.
+func (i Input) append(b []byte) []byte {
+	b = binary.BigEndian.AppendUint64(b, uint64(len(i.Name)))
+	b = append(b, i.Name...)
+	if i.Absent {
+		return append(b, 0)
+	}
+	b = append(b, 1)
+	b = binary.BigEndian.AppendUint64(b, uint64(len(i.Value)))
+	return append(b, i.Value...)
+}
+
+// Digests hashes each input by itself, so that a later run can say which one
+// changed.
+func (in Inputs) Digests(secret []byte) []store.Digest {
+	digests := make([]store.Digest, len(in))
+	for n, i := range in {
+		mac := hmac.New(sha256.New, secret)
+		mac.Write(i.append([]byte("digest")))
+		digests[n] = store.Digest{Name: i.Name, Hash: hex.EncodeToString(mac.Sum(nil)[:8])}
+	}
+	return digests
+}

@@ -1,0 +1,234 @@
+package identity
+
+import (
+	"cmp"
+	"crypto/sha1" //nolint:gosec // names of the AWS CLI's files, no protection
+	"crypto/sha256"
+	"encoding/hex"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pullpass/pullpass/credcache/awsconfig"
+	"github.com/pullpass/pullpass/credcache/command"
+)
+
+// source finds out where the credentials come from, adds the files on the way,
+// and says what cannot be seen.
+//
+// The two lines of the AWS CLI differ in which of two variables names the
+// profile, and other tools read one of them only: where they differ, both
+// profiles must be visible.
+func (o *collector) source(config *awsconfig.Config) {
+	if o.command.Kind == command.AWS && len(config.Plugins) > 0 && !o.command.Allowed {
+		o.opaque("the AWS configuration makes the AWS CLI load plugins", "take the section [plugins] out")
+	}
+	o.wrapped(config)
+	explicit := o.command.Profile()
+	var profiles []string
+	named := explicit != ""
+	if named {
+		profiles = []string{explicit}
+	} else {
+		for _, variable := range []string{"AWS_DEFAULT_PROFILE", "AWS_PROFILE"} {
+			if value, ok := o.env.Lookup(variable); ok && !slices.Contains(profiles, cmp.Or(value, awsconfig.DefaultProfile)) {
+				profiles = append(profiles, cmp.Or(value, awsconfig.DefaultProfile))
+			}
+		}
+		if len(profiles) == 0 {
+			profiles = []string{awsconfig.DefaultProfile}
+		}
+	}
+	o.output(config, profiles)
+	if !named && (len(o.command.Wrappers) > 0 || o.environmentKeys()) {
+		if len(o.command.Wrappers) > 0 { // then the keys are others by the time that they sign
+			return
+		}
+		o.identity.EnvironmentKeys = true
+		for _, variable := range []string{"AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"} {
+			o.expires(o.env.Get(variable))
+		}
+		return
+	}
+	for _, profile := range profiles {
+		o.chain(config, config.Chain(profile, named, o.env))
+	}
+}
+
+// environmentKeys reports whether the keys of the environment are in force where
+// no argument names a profile. The AWS CLI fails when half of the pair is
+// missing, and the other tools look elsewhere then.
+func (o *collector) environmentKeys() bool {
+	if o.likeAWS() {
+		return o.env.Get("AWS_ACCESS_KEY_ID") != ""
+	}
+	return cmp.Or(o.env.Get("AWS_ACCESS_KEY_ID"), o.env.Get("AWS_ACCESS_KEY")) != "" &&
+		cmp.Or(o.env.Get("AWS_SECRET_ACCESS_KEY"), o.env.Get("AWS_SECRET_KEY")) != ""
+}
+
+// wrapped looks at the profiles that programs before the maker read.
+func (o *collector) wrapped(config *awsconfig.Config) {
+	for _, w := range o.command.Wrappers {
+		seen := []string{}
+		for next := []string{w.Profile}; len(next) > 0; next = next[1:] {
+			p := config.Profiles[next[0]]
+			if p == nil || slices.Contains(seen, next[0]) {
+				continue
+			}
+			seen = append(seen, next[0])
+			if p["credential_process"] != "" {
+				o.process(next[0])
+			}
+			next = append(next, p["source_profile"], p["include_profile"], p["parent_profile"])
+		}
+	}
+}
+
+// output looks for a format that no client reads.
+func (o *collector) output(config *awsconfig.Config, profiles []string) {
+	if o.command.Kind != command.AWS {
+		return
+	}
+	for _, profile := range profiles {
+		format := cmp.Or(o.command.Output(), o.env.Get("AWS_DEFAULT_OUTPUT"), config.Profiles[profile]["output"], "json")
+		if format != "json" {
+			o.opaque("the AWS CLI is told to print "+format+", which holds no ExecCredential", "add --output json to its arguments")
+			return
+		}
+	}
+}
+
+// process is for a credential_process in force: whose keys it prints is its own
+// matter.
+func (o *collector) process(profile string) {
+	if o.command.Allowed {
+		o.vouched = true
+		return
+	}
+	config, err := o.command.Config()
+	if err == nil && slices.Contains(config.Profiles, profile) {
+		o.vouched = true
+		return
+	}
+	o.opaque("the credential_process of the AWS profile "+profile+" decides whose token it is",
+		"if it always gives the same credentials, add the line `allow-profile "+profile+"` to "+config.Where)
+}
+
+// expires lowers the credentials' end to a time in a form that tools write.
+func (o *collector) expires(text string) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02 15:04:05Z07:00", time.DateTime} {
+		if t, err := time.Parse(layout, strings.Replace(text, "UTC", "Z", 1)); err == nil {
+			if o.identity.Expires.IsZero() || t.Before(o.identity.Expires) {
+				o.identity.Expires = t
+			}
+			return
+		}
+	}
+}
+
+// chain adds what decides along the way from a profile to its credentials.
+func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
+	for _, name := range chain.Roles {
+		if config.Profiles[name]["mfa_serial"] != "" {
+			o.identity.Prompts = true
+		}
+	}
+	name := chain.Profile
+	p := config.Profiles[name]
+	if _, also := p["credential_process"]; also && chain.Source != awsconfig.Process &&
+		(chain.Source == awsconfig.Login || chain.Source == awsconfig.SSO) {
+		o.process(name) // versions of the tools differ in what comes first
+	}
+	switch chain.Source {
+	case awsconfig.Environment:
+		if !o.environmentKeys() {
+			o.machine("the AWS profile " + name + " takes its credentials from the environment, which has none")
+		}
+	case awsconfig.WebIdentity:
+		o.file("web identity "+chain.TokenFile, chain.TokenFile)
+	case awsconfig.SSO:
+		login := cmp.Or(p["sso_session"], p["sso_start_url"])
+		hash := sha1.Sum([]byte(login)) //nolint:gosec // as the AWS CLI names them
+		input := "AWS SSO login " + login
+		o.identity.logins = append(o.identity.logins, input)
+		o.file(input, filepath.Join(o.env.Home(), ".aws", "sso", "cache", hex.EncodeToString(hash[:])+".json"))
+	case awsconfig.Stored:
+		o.expiry(config.Stored[name])
+	case awsconfig.Keys:
+		o.expiry(config.Config[name])
+	case awsconfig.Login:
+		hash := sha256.Sum256([]byte(p["login_session"]))
+		o.file("aws login "+p["login_session"], filepath.Join(o.loginFolder(), hex.EncodeToString(hash[:])+".json"))
+	case awsconfig.Process:
+		o.process(name)
+	case awsconfig.Machine:
+		o.machine("the AWS profile " + name + " takes its credentials from the machine (" + p["credential_source"] + ")")
+	case awsconfig.Broken:
+		o.machine("the AWS profile " + name + " leads to no credentials")
+	case awsconfig.None:
+		if !o.boto() {
+			o.machine("the AWS profile " + name + " has no credentials, so that they come from the machine (a container's server or instance metadata)")
+		}
+	}
+}
+
+func (o *collector) machine(what string) {
+	if !o.command.Allowed {
+		o.opaque(what, "use a profile with credentials of its own")
+	}
+}
+
+// loginFolder is where aws login keeps what it got.
+func (o *collector) loginFolder() string {
+	value, ok := o.env.Lookup("AWS_LOGIN_CACHE_DIRECTORY")
+	if !ok {
+		return filepath.Join(o.env.Home(), ".aws", "login", "cache")
+	}
+	dir, err := o.env.Expand(value)
+	if err != nil {
+		o.opaque("where AWS_LOGIN_CACHE_DIRECTORY leads is not known: "+err.Error(), "name the folder by its full path")
+	}
+	return dir
+}
+
+// expiry takes the end of keys that stands beside them, as saml2aws, aws-mfa and
+// other tools write it.
+func (o *collector) expiry(p awsconfig.Profile) {
+	for name, value := range p {
+		if strings.Contains(name, "expir") {
+			o.expires(value)
+		}
+	}
+}
+
+// boto adds older tools' files, of which the AWS CLI takes the first that has
+// keys, and reports whether one has.
+func (o *collector) boto() bool {
+	if path, ok := o.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
+		for line := range strings.Lines(string(o.expandedFile("file in AWS_CREDENTIAL_FILE", path))) {
+			if name, _, ok := strings.Cut(line, "="); ok && strings.TrimSpace(name) == "AWSAccessKeyId" {
+				o.identity.Boto = true
+			}
+		}
+	}
+	names := []string{"file /etc/boto.cfg", "file ~/.boto"}
+	paths := []string{"/etc/boto.cfg", "~/.boto"}
+	if path, ok := o.env.Lookup("BOTO_CONFIG"); ok {
+		names, paths = []string{"file in BOTO_CONFIG"}, []string{path}
+	}
+	for n, path := range paths {
+		o.identity.Boto = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || o.identity.Boto
+	}
+	return o.identity.Boto
+}
+
+// expandedFile is file for a name that the AWS CLI replaces ~ in.
+func (o *collector) expandedFile(name, path string) []byte {
+	expanded, err := o.env.Expand(path)
+	if err != nil {
+		o.opaque("where "+path+" leads is not known: "+err.Error(), "name the file by its full path")
+		return nil
+	}
+	return o.file(name, expanded)
+}

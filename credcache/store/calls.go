@@ -1,0 +1,132 @@
+package store
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"github.com/pullpass/pullpass/credcache/caller"
+	"github.com/pullpass/pullpass/credcache/execcredential"
+	"github.com/pullpass/pullpass/credcache/files"
+)
+
+// A call is one process's being given a token. A second call of the same process
+// for the same token most likely means that the token was refused (a client
+// keeps a token that works), and nothing else says so.
+type call struct {
+	Token  uint64 // tells tokens apart
+	Caller caller.Caller
+	At     int64 // Unix seconds
+	Healed int64 // 1 when the call got a new token because its last one was refused
+}
+
+const (
+	callSize = 40
+	// maxCalls bounds the file, which every hit reads. After that it begins anew.
+	maxCalls = 2000
+	// maxCallsRead is more, for those that were added at once at the limit.
+	maxCallsRead = 2 * maxCalls * callSize
+)
+
+func tokenTag(t execcredential.Token) uint64 {
+	sum := sha256.Sum256([]byte(t))
+	return binary.BigEndian.Uint64(sum[:])
+}
+
+// append adds the call as the file has it: its fields, 8 bytes each. Numbers
+// below zero come back as they were.
+func (c call) append(b []byte) []byte {
+	signed := func(n int64) uint64 { return uint64(n) } //nolint:gosec // see above
+	for _, field := range []uint64{c.Token, signed(c.Caller.PID), c.Caller.Start, signed(c.At), signed(c.Healed)} {
+		b = binary.BigEndian.AppendUint64(b, field)
+	}
+	return b
+}
+
+func parseCalls(b []byte) []call {
+	calls := make([]call, len(b)/callSize)
+	for i := range calls {
+		field := func(n int) uint64 { return binary.BigEndian.Uint64(b[i*callSize+8*n:]) }
+		signed := func(n int) int64 { return int64(field(n)) } //nolint:gosec // see append
+		calls[i] = call{
+			Token:  field(0),
+			Caller: caller.Caller{PID: signed(1), Start: field(2)},
+			At:     signed(3),
+			Healed: signed(4),
+		}
+	}
+	return calls
+}
+
+// justHealed reports whether the call got a new token, less than a token's life
+// ago.
+func (c call) justHealed(now time.Time) bool {
+	age := now.Unix() - c.At
+	return c.Healed == 1 && age >= 0 && age < int64(execcredential.TokenLife/time.Second)
+}
+
+// ErrRefused says that a token was given to the same process before.
+var ErrRefused = errors.New("the same process asks again, so the token was refused")
+
+// NoteCall records that a caller is given a token, and returns ErrRefused
+// instead when it had that token already. A process is believed once in a
+// token's life: one that asks for each of its requests shall have the cache too.
+// An error means that a refused token could not be told, so that it must not be
+// served from the cache.
+func (c *Cache) NoteCall(key Key, token execcredential.Token, who caller.Caller, now time.Time) error {
+	f, err := files.OpenPrivate(c.path(key, ".calls"), os.O_CREATE|os.O_RDWR|os.O_APPEND)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content, err := io.ReadAll(io.LimitReader(f, maxCalls*callSize))
+	if err != nil {
+		return err
+	}
+	this := call{Token: tokenTag(token), Caller: who, At: now.Unix()}
+	again, believed := false, true
+	for _, earlier := range parseCalls(content) {
+		if who == (caller.Caller{}) || earlier.Caller != who {
+			continue
+		}
+		again = again || earlier.Token == this.Token
+		believed = believed && !earlier.justHealed(now)
+	}
+	if again && believed {
+		return ErrRefused
+	}
+	if again {
+		return nil
+	}
+	if len(content) >= maxCalls*callSize {
+		if err := f.Truncate(0); err != nil {
+			return err
+		}
+	}
+	_, err = f.Write(this.append(nil))
+	return err
+}
+
+// NoteNewToken records who was given a new token, and forgets the callers of
+// earlier ones but for those that must not be believed again. The caller holds
+// the key's lock.
+func (c *Cache) NoteNewToken(key Key, token execcredential.Token, who caller.Caller, healed bool, now time.Time) error {
+	content, err := files.ReadPrivate(c.path(key, ".calls"), maxCallsRead)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		content = nil
+	}
+	var kept []byte
+	for _, earlier := range parseCalls(content) {
+		if earlier.justHealed(now) {
+			kept = earlier.append(kept)
+		}
+	}
+	this := call{Token: tokenTag(token), Caller: who, At: now.Unix()}
+	if healed {
+		this.Healed = 1
+	}
+	return files.Write(c.path(key, ".calls"), this.append(kept), 0o600)
+}

@@ -1,0 +1,444 @@
+//go:build unix
+
+package store
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/pullpass/pullpass/credcache/caller"
+	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/execcredential"
+)
+
+var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func newCache(t *testing.T) *Cache {
+	t.Helper()
+	cache, err := OpenOrMake(environ.List{"KUBECACHEDIR=" + t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cache
+}
+
+func TestEntriesThatAreNotServed(t *testing.T) {
+	for name, c := range map[string]struct {
+		written, left time.Duration
+		want          error
+	}{
+		"a new one":                   {left: 14 * time.Minute},
+		"one with more than a minute": {written: -time.Hour, left: time.Minute + time.Second},
+		"one with a minute":           {written: -time.Hour, left: time.Minute, want: ErrExpired},
+		"one that has ended":          {written: -time.Hour, left: -time.Second, want: ErrExpired},
+		"one of the future":           {written: time.Second, left: time.Hour, want: ErrFuture},
+	} {
+		entry := Entry{Written: noon.Add(c.written), Expires: noon.Add(c.left), Token: "t"}
+		if err := entry.Check(noon); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
+
+// TestStore keeps an entry, and finds it by its key alone and as it was alone.
+func TestStore(t *testing.T) {
+	cache := newCache(t)
+	key, other := Key{1}, Key{2}
+	entry := &Entry{Written: time.Unix(1000, 0), Expires: time.Unix(2000, 0), Command: "aws eks get-token", Cluster: "shop", Status: json.RawMessage(`{"token":"t"}`), Token: "t"}
+	if _, err := cache.Get(key); !errors.Is(err, ErrNoEntry) {
+		t.Errorf("an empty cache: %v", err)
+	}
+	if err := cache.Put(key, entry, []Digest{{Name: "a", Hash: "1"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cache.Get(key); err != nil || !reflect.DeepEqual(got, entry) {
+		t.Fatalf("%+v, %v; want %+v", got, err, entry)
+	}
+	path := cache.path(key, ".entry")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(path string, content []byte) {
+		t.Helper()
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range content {
+		damaged := bytes.Clone(content)
+		damaged[i] ^= 1
+		put(path, damaged)
+		if _, err := cache.Get(key); !errors.Is(err, ErrDamaged) {
+			t.Errorf("with another byte at %d: %v", i, err)
+		}
+		put(path, content[:i])
+		if _, err := cache.Get(key); !errors.Is(err, ErrDamaged) {
+			t.Errorf("the first %d bytes: %v", i, err)
+		}
+	}
+	put(path, append(bytes.Clone(content), 'x'))
+	if _, err := cache.Get(key); !errors.Is(err, ErrDamaged) {
+		t.Errorf("with a byte more: %v", err)
+	}
+	put(path, append(bytes.Clone(content), bytes.Repeat([]byte("x"), maxEntry)...))
+	_, err = cache.Get(key)
+	checkReason(t, "with very many more", err, fmt.Sprintf("reading the entry: %s: it is longer than %d bytes", path, maxEntry))
+	put(path, content)
+	put(cache.path(other, ".entry"), content)
+	if _, err := cache.Get(other); !errors.Is(err, ErrDamaged) {
+		t.Errorf("another key's: %v", err)
+	}
+	stranger := &Cache{dir: cache.dir, secret: bytes.Repeat([]byte("x"), secretSize)}
+	if _, err := stranger.Get(key); !errors.Is(err, ErrDamaged) {
+		t.Errorf("under another secret: %v", err)
+	}
+	if _, err := cache.Get(key); err != nil {
+		t.Errorf("as it was: %v", err)
+	}
+	if err := errors.Join(os.Rename(path, path+"2"), os.Symlink(path+"2", path)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.Get(key); !errors.Is(err, syscall.ELOOP) {
+		t.Errorf("by a symlink: %v", err)
+	}
+}
+
+func TestFailuresAreRememberedForAMoment(t *testing.T) {
+	cache := newCache(t)
+	alice := caller.Caller{PID: 7, Start: 9}
+	for name, c := range map[string]struct {
+		code  int
+		after time.Duration
+		who   caller.Caller
+		want  bool
+	}{
+		"at once":             {code: 255, who: alice, want: true},
+		"another process":     {code: 255, who: caller.Caller{PID: 7, Start: 8}},
+		"nobody":              {code: 255},
+		"before five seconds": {code: 1, who: alice, after: 5*time.Second - 1, want: true},
+		"after five seconds":  {code: 1, who: alice, after: 5 * time.Second},
+		"the clock went back": {code: 1, who: alice, after: -1},
+		"no failure":          {code: 0, who: alice},
+	} {
+		told := alice
+		if c.who == (caller.Caller{}) {
+			told = c.who
+		}
+		cache.PutFailure(Key{}, c.code, told, noon)
+		code, ok := cache.RecentFailure(Key{}, c.who, noon.Add(c.after))
+		if ok != c.want || ok && code != c.code {
+			t.Errorf("%s: %d, %v", name, code, ok)
+		}
+	}
+	cache.PutFailure(Key{}, 255, alice, noon)
+	if code, ok := cache.RecentFailure(Key{1}, alice, noon); ok {
+		t.Errorf("another key has %d", code)
+	}
+}
+
+func TestRenewalsAreClaimedOnce(t *testing.T) {
+	cache := newCache(t)
+	for _, step := range []struct {
+		name string
+		key  Key
+		age  time.Duration // of the last claim
+		want bool
+	}{
+		{name: "the first", want: true},
+		{name: "a second at once", age: 0},
+		{name: "another key's", key: Key{1}, want: true},
+		{name: "before half a minute", age: renewalPause - time.Second},
+		{name: "after half a minute", age: 30 * time.Second, want: true},
+		{name: "when the clock went back", age: -time.Second, want: true},
+	} {
+		path := cache.path(step.key, ".renewal")
+		if _, err := os.Stat(path); err == nil {
+			if err := os.Chtimes(path, noon.Add(-step.age), noon.Add(-step.age)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := cache.ClaimRenewal(step.key, noon); got != step.want {
+			t.Errorf("%s: %v", step.name, got)
+		}
+	}
+}
+
+// TestCalls tells what a cache believes of processes that ask again.
+func TestCalls(t *testing.T) {
+	cache := newCache(t)
+	alice, bob, nobody := caller.Caller{PID: 7, Start: 1}, caller.Caller{PID: 7, Start: 2}, caller.Caller{}
+	note := func(who caller.Caller, token execcredential.Token, after time.Duration, want error) {
+		t.Helper()
+		if err := cache.NoteCall(Key{}, token, who, noon.Add(after)); !errors.Is(err, want) {
+			t.Errorf("%v, want %v", err, want)
+		}
+	}
+	renew := func(who caller.Caller, token execcredential.Token, healed bool, after time.Duration) {
+		t.Helper()
+		if err := cache.NoteNewToken(Key{}, token, who, healed, noon.Add(after)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew(alice, "one", false, 0)
+	note(bob, "one", 0, nil) // the same pid, and another process
+	note(nobody, "one", 0, nil)
+	note(nobody, "one", 0, nil)
+	note(alice, "one", 0, ErrRefused)
+	renew(alice, "two", true, 0)
+	note(alice, "two", time.Second, nil) // believed once
+	note(alice, "two", execcredential.TokenLife-time.Second, nil)
+	note(alice, "two", execcredential.TokenLife, ErrRefused)
+	note(bob, "two", 0, nil)
+	note(bob, "two", 0, ErrRefused)
+	renew(bob, "three", true, time.Second)
+	note(alice, "three", 2*time.Second, nil)
+	note(alice, "three", 2*time.Second, nil) // it was healed a moment ago
+}
+
+// TestFoldersAndFilesOfOthers opens caches that others could look into.
+func TestFoldersAndFilesOfOthers(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(dir string) error
+		reason string // of Open, with DIR
+	}{
+		"as it was made": {spoil: func(string) error { return nil }},
+		"an open folder": {spoil: func(dir string) error { return os.Chmod(dir, 0o750) },
+			reason: "opening the cache: DIR is open to others (drwxr-x---): chmod go= it"},
+		"a folder that others can write": {spoil: func(dir string) error { return os.Chmod(dir, 0o702) },
+			reason: "opening the cache: DIR is open to others (drwx----w-): chmod go= it"},
+		"a symlink to a folder": {spoil: func(dir string) error { return errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)) },
+			reason: "opening the cache: DIR is not a folder"},
+		"an open secret": {spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, secretFile), 0o604) },
+			reason: "reading the cache's secret: DIR/secret is open to others (-rw----r--): chmod go= it"},
+		"a short secret": {spoil: func(dir string) error { return os.Truncate(filepath.Join(dir, secretFile), 31) },
+			reason: "reading the cache's secret: secret has 31 bytes, not 32"},
+		"a long secret": {spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, secretFile), make([]byte, 33), 0o600) },
+			reason: "reading the cache's secret: DIR/secret: it is longer than 32 bytes"},
+	} {
+		env := environ.List{"KUBECACHEDIR=" + t.TempDir()}
+		cache, err := OpenOrMake(env)
+		if err == nil {
+			err = c.spoil(cache.dir)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Open(env)
+		checkReason(t, name, err, strings.ReplaceAll(c.reason, "DIR", cache.dir))
+	}
+}
+
+// TestHealingIsForgotten bounds what the memory of calls believes and keeps.
+func TestHealingIsForgotten(t *testing.T) {
+	for name, c := range map[string]struct {
+		call call
+		want bool
+	}{
+		"healed now":            {call{Healed: 1, At: noon.Unix()}, true},
+		"healed 14 minutes ago": {call{Healed: 1, At: noon.Add(-14 * time.Minute).Unix()}, false},
+		"healed just under it":  {call{Healed: 1, At: noon.Add(-14*time.Minute + time.Second).Unix()}, true},
+		"healed in the future":  {call{Healed: 1, At: noon.Add(time.Second).Unix()}, false},
+		"not healed":            {call{At: noon.Unix()}, false},
+		"healed more than once": {call{Healed: 2, At: noon.Unix()}, false},
+	} {
+		if got := c.call.justHealed(noon); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestCallsBeginAnew fills the memory of calls to its limit.
+func TestCallsBeginAnew(t *testing.T) {
+	cache := newCache(t)
+	full := bytes.Repeat(call{Token: 1, Caller: caller.Caller{PID: 1, Start: 1}}.append(nil), maxCalls)
+	path := cache.path(Key{}, ".calls")
+	if err := os.WriteFile(path, full, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	who := caller.Caller{PID: 2, Start: 2}
+	if err := cache.NoteCall(Key{}, "t", who, noon); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() != callSize {
+		t.Errorf("it has %d bytes (%v), want those of one call", info.Size(), err)
+	}
+	if err := cache.NoteCall(Key{}, "t", who, noon); !errors.Is(err, ErrRefused) {
+		t.Errorf("the call was not noted: %v", err)
+	}
+}
+
+// TestFlights leads one run and lets others wait for it.
+func TestFlights(t *testing.T) {
+	for name, c := range map[string]struct {
+		own  time.Duration
+		land *Outcome // or it ends without a word
+		want *Outcome // or the next one leads
+		err  error
+	}{
+		"stored":               {own: time.Minute, land: &Outcome{Kind: Stored}, want: &Outcome{Kind: Stored, Stdout: []byte{}}},
+		"failed":               {own: time.Minute, land: &Outcome{Kind: Failed, Code: 255}, want: &Outcome{Kind: Failed, Code: 255, Stdout: []byte{}}},
+		"an answer":            {own: time.Minute, land: &Outcome{Kind: Answer, Stdout: []byte("a\nb")}, want: &Outcome{Kind: Answer, Stdout: []byte("a\nb")}},
+		"nothing":              {own: time.Minute, land: &Outcome{Kind: Nothing}, want: &Outcome{Kind: Nothing, Stdout: []byte{}}},
+		"killed":               {own: time.Minute},
+		"not to be waited for": {own: 0, err: ErrBusy},
+		"nor for long":         {own: 20 * time.Millisecond, err: ErrBusy},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cache := newCache(t)
+			first, _, err := cache.Lead(Key{}, Wait{Own: c.own})
+			if err != nil || first == nil {
+				t.Fatal(first, err)
+			}
+			type result struct {
+				flight  *Flight
+				outcome *Outcome
+				err     error
+			}
+			results := make(chan result)
+			waiting := make(chan struct{})
+			for range 3 {
+				go func() {
+					f, o, err := cache.Lead(Key{}, Wait{Most: time.Minute, Own: time.Minute, Notice: func() { waiting <- struct{}{} }})
+					if f != nil {
+						f.Land(Outcome{Kind: Nothing})
+					}
+					results <- result{f, o, err}
+				}()
+			}
+			if c.err == nil {
+				for range 3 { // all of them have said that they wait
+					<-waiting
+				}
+				if c.land != nil {
+					first.Land(*c.land)
+				} else {
+					first.file.Close()
+				}
+			}
+			leaders := 0
+			for range 3 {
+				r := <-results
+				switch {
+				case !errors.Is(r.err, c.err):
+					t.Errorf("error %v, want %v", r.err, c.err)
+				case r.flight != nil:
+					leaders++
+				case c.want != nil && !reflect.DeepEqual(r.outcome, c.want):
+					t.Errorf("%+v, want %+v", r.outcome, c.want)
+				}
+			}
+			if want := c.land == nil && c.err == nil; (leaders > 0) != want {
+				t.Errorf("%d led", leaders)
+			}
+			if c.land != nil {
+				if left, err := os.ReadDir(cache.dir); err != nil || len(left) != 2 { // the secret and its lock
+					t.Errorf("left: %v, %v", left, err)
+				}
+			}
+		})
+	}
+}
+
+// TestFlightsOfTheGone come too late: they find the file without its name.
+func TestFlightsOfTheGone(t *testing.T) {
+	cache := newCache(t)
+	first, _, err := cache.Lead(Key{}, Wait{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := cache.Lead(Key{}, Wait{Most: 20 * time.Millisecond}); !errors.Is(err, ErrBusy) {
+		t.Errorf("a lock that is held: %v", err)
+	}
+	if err := os.Remove(first.path); err != nil {
+		t.Fatal(err)
+	}
+	second, _, err := cache.Lead(Key{}, Wait{})
+	if err != nil || second == nil {
+		t.Fatalf("the name is free: %v", err)
+	}
+	first.file.Close()
+	second.Land(Outcome{Kind: Nothing})
+	third, _, err := cache.Lead(Key{}, Wait{})
+	if err != nil || third == nil {
+		t.Fatal(err)
+	}
+	third.Land(Outcome{Kind: Nothing})
+}
+
+func TestWhatCannotBeKeptIsRemembered(t *testing.T) {
+	cache := newCache(t)
+	now := time.Now()
+	if cache.Uncached(Key{}, now) {
+		t.Error("nothing was said yet")
+	}
+	cache.MarkUncached(Key{})
+	if !cache.Uncached(Key{}, now) || cache.Uncached(Key{1}, now) || cache.Uncached(Key{}, now.Add(11*time.Minute)) {
+		t.Error("it is not remembered for ten minutes, for its key")
+	}
+	if err := cache.Put(Key{}, &Entry{Token: "t", Status: json.RawMessage("{}")}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if cache.Uncached(Key{}, now) {
+		t.Error("now there is an entry")
+	}
+}
+
+func TestNotes(t *testing.T) {
+	cache := newCache(t)
+	note := OpaqueNote{Command: "aws eks get-token", Cluster: "shop", Reasons: []string{"it is a shim"}}
+	for range 2 {
+		cache.NoteOpaque(note, time.Now())
+	}
+	if got := cache.OpaqueNotes(time.Now()); !reflect.DeepEqual(got, []OpaqueNote{note}) {
+		t.Errorf("%+v", got)
+	}
+	if got := cache.OpaqueNotes(time.Now().Add(25 * time.Hour)); got != nil {
+		t.Errorf("the next day: %+v", got)
+	}
+}
+
+// TestForeignFolders is for root with a user's HOME: what it makes there would lock
+// the user out.
+func TestForeignFolders(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root gives folders away")
+	}
+	alices := t.TempDir()
+	if err := os.Chown(alices, 12345, 12345); err != nil {
+		t.Fatal(err)
+	}
+	want := "making the cache: " + alices + " is not this user's, who would be locked out; set HOME, or run as its owner"
+	for _, env := range []environ.List{{"HOME=" + alices}, {"HOME=/", "KUBECACHEDIR=" + alices}, {"KUBECACHEDIR=" + alices + "/a/b"}} {
+		_, err := OpenOrMake(env)
+		checkReason(t, fmt.Sprint(env), err, want)
+	}
+	if left, err := os.ReadDir(alices); err != nil || len(left) != 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := os.Chmod(alices, os.ModeSticky|0o777); err != nil { // like /tmp
+		t.Fatal(err)
+	}
+	if _, err := OpenOrMake(environ.List{"KUBECACHEDIR=" + alices + "/cache"}); err != nil {
+		t.Errorf("in everybody's folder: %v", err)
+	}
+}
+
+// checkReason compares an error with what it should say, to the letter. An empty
+// reason is for no error.
+func checkReason(t *testing.T, name string, err error, reason string) {
+	t.Helper()
+	if got := fmt.Sprint(err); reason == "" && err != nil || reason != "" && got != reason {
+		t.Errorf("%s: the error is %q, want %q", name, got, reason)
+	}
+}

@@ -1,0 +1,83 @@
+# Runs the installed AWS CLI for whoever asks at a socket: each run is a fork of a
+# process that has imported the CLI and nothing else, which saves most of what a
+# run takes. Requests for STS and for AWS SSO go to a server of the test's; what
+# the CLI decides and signs is its own.
+#
+#   server.py SOCKET http://ADDRESS
+import importlib, json, os, signal, socket, sys, tempfile
+from urllib.parse import urlsplit
+
+import awscli.clidriver
+
+import awscli.customizations.eks.get_token  # noqa
+
+local = sys.argv[2]
+
+
+def redirect(module):
+    """Makes the HTTP client of a botocore send requests for AWS here."""
+    send = module.URLLib3Session.send
+
+    def sent_here(self, request):
+        parts = urlsplit(request.url)
+        if parts.netloc.endswith(".amazonaws.com"):
+            request.url = request.url.replace("https://" + parts.netloc, local + "/" + parts.netloc, 1)
+        return send(self, request)
+
+    module.URLLib3Session.send = sent_here
+
+
+# Version 2 has a botocore of its own within.
+for name in ("awscli.botocore", "botocore"):
+    try:
+        redirect(importlib.import_module(name + ".httpsession"))
+        for part in ("client", "session", "credentials"):
+            importlib.import_module(name + "." + part)
+    except ImportError:
+        pass
+
+
+def run(request):
+    """Runs one command in a process of its own."""
+    out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+    pid = os.fork()
+    if pid == 0:
+        code = 255
+        try:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            os.chdir(request["dir"])
+            data = os.environ["AWS_DATA_PATH"]  # the CLI sets it when it is imported
+            os.environ.clear()
+            os.environ["AWS_DATA_PATH"] = data
+            for entry in request["env"]:
+                name, _, value = entry.partition("=")
+                os.environ[name] = value
+            sys.argv = ["aws"] + request["args"]
+            code = awscli.clidriver.main()
+            sys.stdout.flush()
+        except SystemExit as e:
+            code = e.code if isinstance(e.code, int) else 1
+            sys.stdout.flush()
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(pid, 0)
+    out.seek(0)
+    err.seek(0)
+    return {"code": os.waitstatus_to_exitcode(status), "stdout": out.read().decode(), "stderr": err.read().decode()}
+
+
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(64)
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+print("ready", flush=True)
+while True:
+    connection, _ = listener.accept()
+    if os.fork() == 0:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        listener.close()
+        with connection, connection.makefile("rw") as f:
+            json.dump(run(json.loads(f.readline())), f)
+        os._exit(0)
+    connection.close()
