@@ -65,7 +65,19 @@ spec:
           command: [/{{ .component }}]
           args:
             {{- concat $own.args ($values.extraArgs | default list) | toYaml | nindent 12 }}
-          {{- with concat ($own.env | default list) ($values.extraEnv | default list) }}
+          {{- /* A variable of the user's takes the place of the chart's. Two of one name
+            are refused where the Deployment is applied server-side. */}}
+          {{- $env := list }}
+          {{- $names := list }}
+          {{- range $values.extraEnv }}
+            {{- $names = append $names .name }}
+          {{- end }}
+          {{- range $own.env }}
+            {{- if not (has .name $names) }}
+              {{- $env = append $env . }}
+            {{- end }}
+          {{- end }}
+          {{- with concat $env ($values.extraEnv | default list) }}
           env:
             {{- toYaml . | nindent 12 }}
           {{- end }}

@@ -1,6 +1,7 @@
 {{/*
 Prefix of all object names. Fifty characters leave room for the longest suffix
-within the 63 of a Service's name. A Service's name starts with a letter and is
+within the 63 of a Service's name. Of objects of one kind no suffix is the end of
+another's: two releases whose names begin alike have no object in common then. A Service's name starts with a letter and is
 made of lower-case letters, digits and hyphens. The name of a release may hold
 dots, and that of the chart is, in a subchart with an alias, the alias.
 */}}
@@ -33,6 +34,16 @@ fullname itself the dot and what follows are left out.
 {{- $fullname := include "pullpass.fullname" .root -}}
 {{- $namespace := include "pullpass.namespace" .root -}}
 {{ $fullname }}{{ .suffix }}{{ if ne $fullname $namespace }}.{{ $namespace }}{{ end }}
+{{- end }}
+
+{{/*
+The name of an object that may be in another namespace than the others: fullname
+and suffix, and there also the namespace of the others after a dot, so that
+releases which share that namespace never meet. From root, suffix and namespace.
+*/}}
+{{- define "pullpass.nameIn" -}}
+{{- $namespace := include "pullpass.namespace" .root -}}
+{{ include "pullpass.fullname" .root }}{{ .suffix }}{{ if ne $namespace (.namespace | default $namespace) }}.{{ $namespace }}{{ end }}
 {{- end }}
 
 {{/* Labels that find the pods of a component. They depend on nothing that an upgrade may change. */}}
@@ -134,6 +145,16 @@ readinessProbe:
     path: /readyz
     port: admin
   {{- merge dict (.Values.probes.readiness | default dict) $readiness | toYaml | nindent 2 }}
+{{- end }}
+
+{{/*
+The host of webhook.url, as certificates have it: in lower case, and an IPv6
+address without brackets.
+*/}}
+{{- define "pullpass.webhookHost" -}}
+{{- with .Values.webhook.url -}}
+{{ (urlParse .).hostname | lower }}
+{{- end -}}
 {{- end }}
 
 {{/* The name of a component's ServiceAccount. */}}
@@ -253,6 +274,10 @@ object.spec.?volumes.orValue([]).map(v, v.?image.?reference.orValue('')))
 
 {{- define "pullpass.credentialsNamespace" -}}
 {{ .Values.credentials.namespace | default (include "pullpass.namespace" .) }}
+{{- end }}
+
+{{- define "pullpass.credentialsRole" -}}
+{{ include "pullpass.nameIn" (dict "root" . "suffix" "-renewer-credentials" "namespace" .Values.credentials.namespace) }}
 {{- end }}
 
 {{- define "pullpass.defaultCredentials" -}}

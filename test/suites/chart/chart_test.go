@@ -17,8 +17,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/pullpass/pullpass/test/harness/binary"
@@ -88,7 +90,8 @@ func tryHelm(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), helm, args...)
 	home := t.TempDir()
-	cmd.Env = []string{"HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
+	// It is gone before a collection pays off.
+	cmd.Env = []string{"GOGC=400", "HOME=" + home, "HELM_CACHE_HOME=" + home, "HELM_CONFIG_HOME=" + home, "HELM_DATA_HOME=" + home}
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
@@ -274,31 +277,42 @@ func TestPrograms(t *testing.T) {
 // what helm says.
 func TestWrongValuesAreRefused(t *testing.T) {
 	for set, texts := range map[string][]string{
-		"injection.pods=labelled":                               {"/injection/pods"},
-		"credentials.namespace=Not_A_Namespace":                 {"/credentials/namespace"},
-		"injection.mode=magic":                                  {"/injection/mode"},
-		"secretName=Bad_Name":                                   {"/secretName"},
-		"image.digest=latest":                                   {"/image/digest"},
-		"replicas=3":                                            {"replicas"},
-		"webhook.replica=3":                                     {"/webhook", "replica"},
-		"networkPolicy.egress.port=1":                           {"/networkPolicy/egress", "port"},
-		"renewer.workers=0":                                     {"/renewer/workers"},
-		"injection.failurePolicy=Maybe":                         {"/injection/failurePolicy"},
-		"logLevel=loud":                                         {"/logLevel"},
-		"renewer.leaderElect=false":                             {"renewer.leaderElect", "renewer.replicas"},
-		"renewer.leaderElect=false,renewer.replicas=null":       {"renewer.leaderElect", "renewer.replicas"},
-		"webhook.podSpec.containers=1":                          {"propertyName 'containers'"},
-		"webhook.url=http://192.0.2.1/mutate":                   {"/webhook/url"},
-		"webhook.url=https://192.0.2.1":                         {"/webhook/url"},
-		"probes.liveness.httpGet=x":                             {"/probes/liveness", "httpGet"},
-		"secretName=pullpass-webhook-tls":                       {"secretName"},
-		"secretName=pullpass-aws-credentials-x":                 {"secretName", "credentials.secretPrefix"},
-		"injection.exemptNamespaces=kube-system":                {"/injection/exemptNamespaces"},
-		"certificates.certManager.duration=90 d":                {"/certificates/certManager/duration"},
-		"certificates.source=existingSecret":                    {"certificates.existingSecret.name", "certificates.existingSecret.caBundle"},
-		"certificates.existingSecret.name=tls":                  {"certificates.existingSecret", "certificates.source"},
-		"certificates.existingSecret.caBundle=x":                {"/certificates/existingSecret/caBundle"},
-		"certificates.certManager.issuerRef.kind=ClusterIssuer": {"/certificates/certManager/issuerRef", "name"},
+		"injection.pods=labelled":                                     {"/injection/pods"},
+		"credentials.namespace=Not_A_Namespace":                       {"/credentials/namespace"},
+		"injection.mode=magic":                                        {"/injection/mode"},
+		"secretName=Bad_Name":                                         {"/secretName"},
+		"image.digest=latest":                                         {"/image/digest"},
+		"replicas=3":                                                  {"replicas"},
+		"webhook.replica=3":                                           {"/webhook/replica", "no such value"},
+		"networkPolicy.egress.port=1":                                 {"/networkPolicy/egress", "port"},
+		"renewer.workers=0":                                           {"/renewer/workers"},
+		"injection.failurePolicy=Maybe":                               {"/injection/failurePolicy"},
+		"logLevel=loud":                                               {"/logLevel"},
+		"renewer.leaderElect=false":                                   {"renewer.leaderElect", "renewer.replicas"},
+		"renewer.leaderElect=false,renewer.replicas=null":             {"renewer.leaderElect", "renewer.replicas"},
+		"webhook.podSpec.containers=1":                                {"propertyName 'containers'"},
+		"webhook.url=http://192.0.2.1/mutate":                         {"/webhook/url"},
+		"webhook.url=https://192.0.2.1":                               {"/webhook/url"},
+		"webhook.url=https://:443/mutate":                             {"/webhook/url"},
+		"webhook.url=https://a b/mutate":                              {"/webhook/url"},
+		"webhook.url=https://a:b/mutate":                              {"/webhook/url"},
+		"webhook.url=https://a_b/mutate":                              {"/webhook/url"},
+		"webhook.url=https://[::1/mutate":                             {"/webhook/url"},
+		"webhook.hostNetwork=maybe":                                   {"/webhook/hostNetwork"},
+		"webhook.hostNetwork=null":                                    {"/webhook", "hostNetwork"},
+		"probes.liveness.successThreshold=2":                          {"/probes/liveness/successThreshold"},
+		"probes.startup.successThreshold=2":                           {"/probes/startup/successThreshold"},
+		"probes.readiness.terminationGracePeriodSeconds=2":            {"/probes/readiness/terminationGracePeriodSeconds", "no such value"},
+		"renewer.serviceAccount.name=a,webhook.serviceAccount.name=a": {"renewer.serviceAccount.name", "webhook.serviceAccount.name"},
+		"probes.liveness.httpGet=x":                                   {"/probes/liveness", "httpGet"},
+		"secretName=pullpass-webhook-tls":                             {"secretName"},
+		"secretName=pullpass-aws-credentials-x":                       {"secretName", "credentials.secretPrefix"},
+		"injection.exemptNamespaces=kube-system":                      {"/injection/exemptNamespaces"},
+		"certificates.certManager.duration=90 d":                      {"/certificates/certManager/duration"},
+		"certificates.source=existingSecret":                          {"certificates.existingSecret.name", "certificates.existingSecret.caBundle"},
+		"certificates.existingSecret.name=tls":                        {"certificates.existingSecret", "certificates.source"},
+		"certificates.existingSecret.caBundle=x":                      {"/certificates/existingSecret/caBundle"},
+		"certificates.certManager.issuerRef.kind=ClusterIssuer":       {"/certificates/certManager/issuerRef", "name"},
 		"certificates.source=existingSecret,certificates.existingSecret.name=tls,certificates.certManager.issuerRef.name=ca,certificates.existingSecret.caBundle=-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----": {"certificates.certManager.issuerRef", "certificates.source"},
 		"enabled=false":                                                       {"enabled", "condition"},
 		"replicaCount=3":                                                      {"replicaCount", "renewer.replicas", "webhook.replicas"},
@@ -347,6 +361,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 				if !strings.Contains(out, text) {
 					t.Errorf("the refusal does not name %s:\n%s", text, out)
 				}
+			}
+			if n, unknown := strings.Count(out, "no such value"), slices.Contains(texts, "no such value"); n > 1 || n == 1 != unknown {
+				t.Errorf("%d values are refused as unknown:\n%s", n, out)
 			}
 		})
 	}
@@ -404,6 +421,109 @@ func TestMadeByOthers(t *testing.T) {
 	out = template(t, "pullpass", "system", "--values", valuesFiles(t)["by-others"])
 	if strings.Contains(out, "rbac.authorization.k8s.io") {
 		t.Error("there are roles")
+	}
+}
+
+// TestPriorityOfTheLease looks for the priority level of requests for the lease.
+func TestPriorityOfTheLease(t *testing.T) {
+	for _, set := range []string{"rbac.create=true", "rbac.create=false", "renewer.flowSchema.enabled=true,renewer.flowSchema.matchingPrecedence=2"} {
+		objects, err := cluster.ParseManifests([]byte(template(t, "pullpass", "pullpass", "--set", set)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var levels []string
+		for _, o := range objects {
+			var schema flowcontrolv1.FlowSchema
+			if o.GetKind() != "FlowSchema" {
+				continue
+			}
+			convert(t, o.Object, &schema)
+			for _, rule := range schema.Spec.Rules {
+				for _, r := range rule.ResourceRules {
+					if slices.Contains(r.Resources, "leases") {
+						levels = append(levels, schema.Spec.PriorityLevelConfiguration.Name)
+					}
+				}
+			}
+		}
+		if !slices.Equal(levels, []string{"leader-election"}) {
+			t.Errorf("with %s requests for leases have the levels %q", set, levels)
+		}
+	}
+}
+
+// TestURL reads which host the webhook's certificate is for, and which the webhook
+// is told to want.
+func TestURL(t *testing.T) {
+	for url, host := range map[string]string{
+		"": "pullpass-webhook.pullpass.svc",
+		"https://Webhook.Example.com:8443/mutate": "webhook.example.com",
+		"https://192.0.2.1/mutate":                "192.0.2.1",
+		"https://[2001:DB8::1]:8443/mutate":       "2001:db8::1",
+		"https://[2001:db8::1]/mutate":            "2001:db8::1",
+	} {
+		objects, err := cluster.ParseManifests([]byte(template(t, "pullpass", "pullpass", "--set", "webhook.url="+url)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			switch {
+			case o.GetKind() == "Certificate" && o.GetName() == "pullpass-webhook":
+				names, _, _ := unstructured.NestedStringSlice(o.Object, "spec", "dnsNames")
+				addresses, _, _ := unstructured.NestedStringSlice(o.Object, "spec", "ipAddresses")
+				if !slices.Contains(append(names, addresses...), host) {
+					t.Errorf("with %q the certificate is for %q and %q", url, names, addresses)
+				}
+			case o.GetKind() == "Deployment" && o.GetName() == "pullpass-webhook":
+				var d appsv1.Deployment
+				convert(t, o.Object, &d)
+				if args := d.Spec.Template.Spec.Containers[0].Args; !slices.Contains(args, "--server-name="+host) {
+					t.Errorf("with %q the webhook has the arguments %q", url, args)
+				}
+			}
+		}
+	}
+}
+
+// TestKubectl gives kubectl what helm renders, as docs/installation.md has it, with
+// objects in several namespaces. Once it is applied there is no difference left.
+func TestKubectl(t *testing.T) {
+	doc, err := os.ReadFile(filepath.Join(repo.Root(), "docs", "installation.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := regexp.MustCompile(`(?s)helm template pullpass charts/pullpass ([^\n|]*) \|\n +kubectl (apply [^\n]*)`).FindStringSubmatch(string(doc))
+	if command == nil {
+		t.Fatal("docs/installation.md has no such command")
+	}
+	kubectl, err := binary.Build(t.Context(), os.Stderr, binary.Kubectl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, namespace := range []string{"pullpass", "shared", "mine"} {
+		createNamespace(t, namespace, "restricted")
+	}
+	flags := strings.Fields(regexp.MustCompile(`--kube-version \S+`).ReplaceAllString(command[1], "--kube-version "+control.Version()))
+	values := valuesFile(t, parse(t, everything), parse(t, `
+namespaceOverride: mine
+credentials: {namespace: shared}
+monitoring: {serviceMonitor: {namespace: shared}, prometheusRule: {namespace: shared}, dashboard: {namespace: shared}}
+`))
+	out := runHelm(t, true, append([]string{"template", "pullpass", repo.ChartDir(), "--values", values}, flags...)...)
+	apply := strings.Fields(command[2])
+	for _, args := range [][]string{apply, append([]string{"diff"}, apply[1:]...)} {
+		cmd := exec.CommandContext(t.Context(), kubectl, append(args, "--kubeconfig", control.Kubeconfig())...)
+		cmd.Stdin = strings.NewReader(out)
+		if said, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("kubectl %q: %v\n%s", args, err, said)
+		}
+	}
+	objects, err := cluster.ParseManifests([]byte(out))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := control.Delete(t.Context(), objects); err != nil {
+		t.Fatal(err)
 	}
 }
 

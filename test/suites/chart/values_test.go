@@ -2,6 +2,7 @@ package chart
 
 import (
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -82,17 +83,19 @@ func at(path []string, value any) map[string]any {
 	return value.(map[string]any)
 }
 
-// parentOf makes a chart that depends on this one, and returns its folder.
-func parentOf(t *testing.T, alias string) string {
+// parentOf makes a chart that depends on this one, by each of the aliases, and
+// returns its folder.
+func parentOf(t *testing.T, aliases ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	if err := os.CopyFS(filepath.Join(dir, "charts", "pullpass"), os.DirFS(repo.ChartDir())); err != nil {
 		t.Fatal(err)
 	}
-	chart, err := yaml.Marshal(map[string]any{
-		"apiVersion": "v2", "name": "parent", "version": "1.0.0",
-		"dependencies": []any{map[string]any{"name": "pullpass", "version": "*", "alias": alias, "condition": alias + ".enabled"}},
-	})
+	var dependencies []any
+	for _, alias := range aliases {
+		dependencies = append(dependencies, map[string]any{"name": "pullpass", "version": "*", "alias": alias, "condition": alias + ".enabled"})
+	}
+	chart, err := yaml.Marshal(map[string]any{"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": dependencies})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,54 +117,255 @@ func paths(values map[string]any, to ...string) (all [][]string) {
 	return all
 }
 
-// TestNull sets every value to null, which takes it away, in a chart of its own and
-// in a dependency. Helm either renders whole objects, or says what is missing.
-func TestNull(t *testing.T) {
+// around returns values with which the value at a path has an effect.
+func around(t *testing.T, path []string) map[string]any {
+	t.Helper()
+	values := parse(t, everything)
+	for section, more := range map[string]string{
+		"monitoring.podMonitor":       "monitoring: {serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}",
+		"certificates.existingSecret": "certificates: {source: existingSecret, existingSecret: {name: tls, caBundle: \"-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----\"}}",
+		"credentials.default":         `credentials: {webIdentity: {roleARN: ""}}`,
+		"webhook.service":             "webhook: {service: {type: LoadBalancer}}",
+	} {
+		if strings.HasPrefix(strings.Join(path, ".")+".", section+".") {
+			values = merge(values, parse(t, more))
+		}
+	}
+	return values
+}
+
+// valuesPaths are the ways to all values of the chart, sections included.
+func valuesPaths(t *testing.T) [][]string {
+	t.Helper()
+	all := paths(defaults(t))
+	if len(all) < 200 {
+		t.Fatalf("%d values", len(all))
+	}
+	return all
+}
+
+func defaults(t *testing.T) map[string]any {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(repo.ChartDir(), "values.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := paths(parse(t, string(text)))
-	if len(all) < 200 {
-		t.Fatalf("%d values", len(all))
+	return parse(t, string(text))
+}
+
+// A render is what helm makes of the chart with some values: its objects, or why
+// there are none.
+type render struct{ objects, refusal string }
+
+// renderAll renders the chart with each of several values, as so many dependencies
+// of one chart: most of the time that helm takes is for its start. The aliases are
+// the same but for their digits.
+func renderAll(t *testing.T, all []map[string]any, args ...string) []render {
+	t.Helper()
+	alias := func(i int) string { return fmt.Sprintf("alias%04dx", i) }
+	aliases, index, values := []string{}, map[string]int{}, map[string]any{}
+	for i, v := range all {
+		aliases = append(aliases, alias(i))
+		index[alias(i)], values[alias(i)] = i, merge(v, map[string]any{"enabled": true})
 	}
-	parent := parentOf(t, "ecr")
-	for _, path := range all {
-		t.Run(strings.Join(path, "."), func(t *testing.T) {
+	args = append([]string{"template", "r", parentOf(t, aliases...), "--namespace", "pullpass", "--kube-version", control.Version()}, args...)
+	renders := make([]render, len(all))
+	refusal := regexp.MustCompile(`(?m)^(alias\d+x):\n((?:[ -].*\n)+)|charts/(alias\d+x)/.*`)
+	source := regexp.MustCompile(`(?m)^# Source: parent/charts/(alias\d+x)/.*\n`)
+	for {
+		out, err := tryHelm(t, append(args, "--values", valuesFile(t, values))...)
+		if err == nil {
+			for _, doc := range strings.Split(out, "\n---\n") {
+				if m := source.FindStringSubmatch(doc); m != nil {
+					renders[index[m[1]]].objects += "\n---\n" + strings.ReplaceAll(strings.TrimPrefix(doc, "---\n"), m[1], alias(0))
+				}
+			}
+			return renders
+		}
+		found := refusal.FindAllStringSubmatch(out, -1)
+		for _, m := range found {
+			renders[index[m[1]+m[3]]].refusal += m[0]
+			values[m[1]+m[3]] = map[string]any{"enabled": false}
+		}
+		if len(found) == 0 {
+			t.Fatalf("helm: %v\n%s", err, out)
+		}
+	}
+}
+
+// TestNull sets every value to null, which takes it away, in a dependency, and the
+// outermost in a chart of its own as well: what helm makes of null does not depend
+// on how deep it is. Helm either renders whole objects, or says what is missing.
+func TestNull(t *testing.T) {
+	for paths := range slices.Chunk(valuesPaths(t), 40) {
+		t.Run(strings.Join(paths[0], ".")+" and on", func(t *testing.T) {
 			t.Parallel()
-			values := parse(t, everything)
-			if len(path) > 1 && path[1] == "podMonitor" {
-				values = merge(values, parse(t, "monitoring: {serviceMonitor: {enabled: false}, podMonitor: {enabled: true}}"))
+			var all []map[string]any
+			for _, path := range paths {
+				all = append(all, merge(around(t, path), at(path, nil)))
 			}
-			if section := path[:len(path)-1]; slices.Equal(section, []string{"certificates", "existingSecret"}) {
-				values = merge(values, parse(t, "certificates: {source: existingSecret, existingSecret: {name: tls, caBundle: \"-----BEGIN CERTIFICATE-----x-----END CERTIFICATE-----\"}}"))
-			}
-			values = merge(values, at(path, nil))
-			charts := map[string]map[string]any{repo.ChartDir(): values}
-			if len(path) < 2 { // what helm makes of null in a dependency does not depend on how deep it is
-				charts[parent] = map[string]any{"ecr": values}
-			}
-			for chart, values := range charts {
-				out, err := tryHelm(t, "template", "r", chart, "--namespace", "pullpass", "--kube-version", control.Version(), "--values", valuesFile(t, values))
-				if err != nil {
-					checkRefusal(t, out, path)
+			for i, r := range renderAll(t, all) {
+				checkNull(t, r, paths[i])
+				if len(paths[i]) > 1 {
 					continue
 				}
-				objects, err := cluster.ParseManifests([]byte(out))
-				if err != nil || len(objects) == 0 {
-					t.Fatalf("%d objects, %v", len(objects), err)
+				out, err := tryHelm(t, "template", "r", repo.ChartDir(), "--namespace", "pullpass", "--kube-version", control.Version(), "--values", valuesFile(t, all[i]))
+				if err != nil {
+					r = render{refusal: out}
+				} else {
+					r = render{objects: out}
 				}
-				for _, o := range objects {
-					for _, null := range nulls(o.Object, o.GetKind()) {
-						t.Errorf("%s is null", null)
-					}
+				checkNull(t, r, paths[i])
+			}
+		})
+	}
+}
+
+func checkNull(t *testing.T, r render, path []string) {
+	t.Helper()
+	if r.refusal != "" {
+		checkRefusal(t, r.refusal, path)
+		return
+	}
+	objects, err := cluster.ParseManifests([]byte(r.objects))
+	if err != nil || len(objects) == 0 {
+		t.Fatalf("without %q there are %d objects, %v", path, len(objects), err)
+	}
+	for _, o := range objects {
+		for _, null := range nulls(o.Object, o.GetKind()) {
+			t.Errorf("without %q %s is null", path, null)
+		}
+	}
+	if found := regexp.MustCompile(`<nil>|<no value>|%!`).FindString(r.objects); found != "" {
+		t.Errorf("without %q %s is in what helm renders", path, found)
+	}
+}
+
+// TestEveryValueIsUsed changes each value, and looks for another result.
+func TestEveryValueIsUsed(t *testing.T) {
+	special := parse(t, `
+extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: other}}]
+injection: {namespaceSelector: {matchLabels: {a: b}}, objectSelector: {matchLabels: {a: b}}}
+monitoring: {prometheusRule: {disabled: [PullpassNoLeader], overrides: {PullpassNoLeader: {for: 9m}}}}
+`)
+	lookUp := func(values map[string]any, path []string) (value any) {
+		value = values
+		for _, key := range path {
+			section, _ := value.(map[string]any)
+			value = section[key]
+		}
+		return value
+	}
+	var leaves [][]string
+	for _, path := range valuesPaths(t) {
+		if section, ok := lookUp(defaults(t), path).(map[string]any); !ok || len(section) == 0 {
+			leaves = append(leaves, path)
+		}
+	}
+	for paths := range slices.Chunk(leaves, 40) {
+		t.Run(strings.Join(paths[0], ".")+" and on", func(t *testing.T) {
+			t.Parallel()
+			var all []map[string]any
+			unchanged, changed := make([]int, len(paths)), make([]int, len(paths)) // by path, the numbers in all
+			for i, path := range paths {
+				before := around(t, path)
+				unchanged[i] = slices.IndexFunc(all, func(v map[string]any) bool { return reflect.DeepEqual(v, before) })
+				if unchanged[i] < 0 {
+					unchanged[i] = len(all)
+					all = append(all, before)
 				}
-				if found := regexp.MustCompile(`<nil>|<no value>|%!`).FindString(out); found != "" {
-					t.Errorf("%s is in what helm renders", found)
+				var other any
+				switch v := lookUp(merge(defaults(t), before), path).(type) {
+				case bool:
+					other = !v
+				case float64:
+					other = v + 1
+				case string:
+					other = "other"
+				case []any:
+					other = []any{map[string]any{"name": "other"}}
+				default:
+					other = map[string]any{"other": "other"}
+				}
+				if value := lookUp(special, path); value != nil {
+					other = value
+				}
+				changed[i] = len(all)
+				all = append(all, merge(before, at(path, other)))
+			}
+			renders := renderAll(t, all, "--skip-schema-validation")
+			for i, path := range paths {
+				before, after := renders[unchanged[i]], renders[changed[i]]
+				if before.objects == "" || before.refusal != "" {
+					t.Fatalf("%q: nothing is rendered: %s", path, before.refusal)
+				}
+				if before.objects == after.objects || after.refusal != "" && !strings.Contains(after.refusal, path[len(path)-1]) {
+					t.Errorf("nothing depends on %s: %s", strings.Join(path, "."), after.refusal)
 				}
 			}
 		})
 	}
+}
+
+// TestEveryValueIsDocumented looks in values.yaml, which the README's table is made
+// of, for what templates use and for what the schema lets through.
+func TestEveryValueIsDocumented(t *testing.T) {
+	documented := map[string]bool{}
+	for _, path := range valuesPaths(t) {
+		documented[strings.Join(path, ".")] = true
+	}
+	used := regexp.MustCompile(`(?:\.Values|\$v)((?:\.[a-z]\w*)+)`)
+	n := 0
+	err := fs.WalkDir(os.DirFS(repo.ChartDir()), "templates", func(path string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(filepath.Join(repo.ChartDir(), path))
+		for _, m := range used.FindAllStringSubmatch(string(text), -1) {
+			if n++; !documented[m[1][1:]] && m[1] != ".enabled" && m[1] != ".inject" {
+				t.Errorf("%s uses %s, which values.yaml does not have", path, m[1][1:])
+			}
+		}
+		return err
+	})
+	if err != nil || n < 100 {
+		t.Fatalf("%d uses of values: %v", n, err)
+	}
+
+	text, err := os.ReadFile(filepath.Join(repo.ChartDir(), "values.schema.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := parse(t, string(text))
+	var walk func(of, values map[string]any, path string)
+	walk = func(of, values map[string]any, path string) {
+		if ref, ok := of["$ref"].(string); ok {
+			walk(schema["$defs"].(map[string]any)[strings.TrimPrefix(ref, "#/$defs/")].(map[string]any), values, path)
+		}
+		for _, part := range list(of["allOf"]) {
+			walk(part.(map[string]any), values, path)
+		}
+		properties, _ := of["properties"].(map[string]any)
+		for name, property := range properties {
+			value, there := values[name]
+			below, _ := value.(map[string]any)
+			section, isObject := property.(map[string]any)
+			switch elsewhere := section["$ref"] == "#/$defs/elsewhere"; {
+			case elsewhere || path+name == "enabled" || strings.HasPrefix(path, "probes.") || strings.HasSuffix(path, "resources."):
+			case !isObject: // only its name
+			case !there:
+				t.Errorf("the schema lets %s%s through, which values.yaml does not have", path, name)
+			case len(below) > 0:
+				walk(section, below, path+name+".")
+			}
+		}
+	}
+	walk(schema, merge(defaults(t), map[string]any{}), "")
+}
+
+func list(value any) []any {
+	all, _ := value.([]any)
+	return all
 }
 
 // checkRefusal looks for the name of a value in what helm says, and for the traces
@@ -195,10 +399,16 @@ func nulls(value any, path string) (found []string) {
 // TestNamesThatYAMLTakesForOthers renders with names that are numbers, truths and
 // nothing to YAML, and with plain ones. But for the names it is the same.
 func TestNamesThatYAMLTakesForOthers(t *testing.T) {
-	render := func(t *testing.T, name string) map[string]any {
+	render := func(t *testing.T, name string, fullname bool) map[string]any {
 		values := parse(t, everything)
+		account := "renewer" // they may not be the same
+		if fullname {
+			values = merge(values, at([]string{"fullnameOverride"}, name))
+			account = "webhook"
+		}
+		values = merge(values, at([]string{account, "serviceAccount", "name"}, name))
 		for _, path := range []string{
-			"secretName", "credentials.secretPrefix", "renewer.serviceAccount.name", "webhook.serviceAccount.name", "renewer.priorityClassName",
+			"secretName", "credentials.secretPrefix", "renewer.priorityClassName",
 			"webhook.priorityClassName", "renewer.flowSchema.priorityLevel", "certificates.certManager.issuerRef.name", "commonLabels.a",
 			"commonAnnotations.a", "webhook.service.labels.b", "webhook.service.annotations.b", "injection.namespaceSelector.matchLabels.c",
 			"monitoring.prometheusRule.namespace", "monitoring.dashboard.namespace", "monitoring.dashboard.folder", "monitoring.serviceMonitor.namespace",
@@ -219,13 +429,14 @@ func TestNamesThatYAMLTakesForOthers(t *testing.T) {
 		return all
 	}
 	const plain = "plain"
-	want := render(t, plain)
+	wants := map[bool]map[string]any{true: render(t, plain, true), false: render(t, plain, false)}
 	for _, name := range []string{"123", "1e3", "0x1f", "0o7", "on", "y", "no", "null", "true", "1.5.7"} {
 		t.Run(name, func(t *testing.T) {
 			if name == "1.5.7" {
 				name = "1-5" // no dots in namespaces
 			}
-			got := render(t, name)
+			isLabel := regexp.MustCompile(`^[a-z]`).MatchString(name) // else it cannot be a Service's
+			got, want := render(t, name, isLabel), wants[isLabel]
 			if len(got) != len(want) {
 				t.Errorf("%d objects, want %d", len(got), len(want))
 			}
@@ -235,6 +446,32 @@ func TestNamesThatYAMLTakesForOthers(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestReleasesNeverMeet renders releases whose names begin alike, in several
+// namespaces, with what may be elsewhere all in one namespace. They have no object
+// in common, those of helm test included.
+func TestReleasesNeverMeet(t *testing.T) {
+	values := valuesFile(t, parse(t, everything), parse(t, `
+credentials: {namespace: shared}
+monitoring: {serviceMonitor: {namespace: shared}, prometheusRule: {namespace: shared}, dashboard: {namespace: shared}}
+`))
+	owner := map[string]string{}
+	for _, namespace := range []string{"a", "b", "pullpass", "shared"} {
+		for _, release := range []string{"pullpass", "pullpass-test", "pullpass-renewer", "pullpass-webhook", "a-pullpass"} {
+			objects, err := cluster.ParseManifests([]byte(template(t, release, namespace, "--values", values)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, o := range objects {
+				name := fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName())
+				if other, taken := owner[name]; taken {
+					t.Errorf("%s is of %s and of %s/%s", name, other, namespace, release)
+				}
+				owner[name] = namespace + "/" + release
+			}
+		}
 	}
 }
 

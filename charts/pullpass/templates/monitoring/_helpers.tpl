@@ -1,6 +1,6 @@
-{{/* The metadata of a monitoring object, from root, name and values. */}}
+{{/* The metadata of a monitoring object, from root and values, and a suffix where its name has one. */}}
 {{- define "pullpass.monitoringMetadata" -}}
-{{- include "pullpass.metadata" (dict "root" .root "component" "monitoring" "name" .name "namespace" .values.namespace "labels" .values.labels "annotations" .annotations) }}
+{{- include "pullpass.metadata" (dict "root" .root "component" "monitoring" "name" (include "pullpass.nameIn" (dict "root" .root "suffix" .suffix "namespace" .values.namespace)) "namespace" .values.namespace "labels" .values.labels "annotations" .annotations) }}
 {{- end }}
 
 {{/*
