@@ -13,6 +13,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pullpass/pullpass/test/harness/debian"
 )
 
 // Unsupported says why the tests cannot be isolated here, or nothing.
@@ -45,29 +47,7 @@ var packages = map[string]string{
 	"ca-certificates":             "/etc/ssl/certs/ca-certificates.crt",
 }
 
-func installPackages() error {
-	var missing []string
-	for name, file := range packages {
-		if _, err := os.Stat(file); err != nil {
-			missing = append(missing, name)
-		}
-	}
-	if len(missing) == 0 {
-		return nil
-	}
-	fmt.Fprintf(os.Stderr, "installing %s\n", strings.Join(missing, " "))
-	for _, args := range [][]string{
-		{"update"},
-		append([]string{"install", "-y", "--no-install-recommends"}, missing...),
-	} {
-		cmd := exec.Command("apt-get", append([]string{"-q", "-o", "DPkg::Lock::Timeout=300"}, args...)...)
-		cmd.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("apt-get %s: %w\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	return nil
-}
+func installPackages() error { return debian.Install(packages) }
 
 // enter runs a copy of this program as the first process of new namespaces, and
 // waits for it.

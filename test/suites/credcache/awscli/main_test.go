@@ -29,6 +29,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pullpass/pullpass/test/harness/debian"
 	"github.com/pullpass/pullpass/test/harness/eks"
 	"github.com/pullpass/pullpass/test/harness/install"
 	"github.com/pullpass/pullpass/test/harness/repo"
@@ -39,7 +40,8 @@ var (
 	// AWS CLI under its name.
 	bin string
 	// python is what runs the installed AWS CLI, or nothing where there is none.
-	python string
+	python  string
+	missing error // why it could not be installed
 )
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
@@ -57,7 +59,10 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	python = findPython()
+	if python = findPython(); python == "" {
+		missing = debian.Install(map[string]string{"awscli": "/usr/bin/aws"})
+		python = findPython()
+	}
 	return m.Run()
 }
 
@@ -100,7 +105,7 @@ func findPython() string {
 func needAWSCLI(t *testing.T) {
 	t.Helper()
 	if python == "" {
-		t.Skip("there is no AWS CLI: apt-get install awscli")
+		t.Skipf("there is no AWS CLI that a Python runs: %v", missing)
 	}
 }
 
