@@ -90,15 +90,15 @@ func (c client) closed(t *testing.T) {
 }
 
 // settle waits until the server sees the connections like this.
-func settle(t *testing.T, b *listener, open, answered int) {
+func settle(t *testing.T, b *listener, open, answers int) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.open) == open && b.answered == answered, nil
+		return len(b.open) == open && b.of == kinds{open - answers, answers}, nil
 	})
 	if err != nil {
-		t.Fatalf("never %d open, %d answered: %v", open, answered, err)
+		t.Fatalf("never %d open, %d answered: %v", open, answers, err)
 	}
 }
 

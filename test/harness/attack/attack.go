@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -31,6 +32,21 @@ type Target struct {
 	// Labelled is a namespace with the registry's label, Plain one without any.
 	Labelled, Plain string
 	Image           string // of the registry
+	// Addresses is how many addresses attackers have, apart from those of API
+	// servers, or 0 when a proxy has all connections come from one.
+	Addresses int
+}
+
+// dialer returns what the i-th of attackers or API servers connects with.
+func (t Target) dialer(api bool, i int) *net.Dialer {
+	if t.Addresses == 0 || runtime.GOOS != "linux" { // others have one loopback address
+		return &net.Dialer{}
+	}
+	address := net.IPv4(127, 0, 1, byte(1+i%t.Addresses))
+	if api {
+		address = net.IPv4(127, 0, 2, byte(1+i%2))
+	}
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: address}}
 }
 
 // A method is one way to attack, which is gone all at once by several. Each opens a
@@ -201,9 +217,9 @@ func (m method) once(ctx context.Context, t Target, i int) {
 	var c net.Conn
 	var err error
 	if m.admin {
-		c, err = new(net.Dialer).DialContext(ctx, "tcp", t.Admin)
+		c, err = t.dialer(false, i).DialContext(ctx, "tcp", t.Admin)
 	} else {
-		c, err = (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", t.Webhook)
+		c, err = (&tls.Dialer{NetDialer: t.dialer(false, i), Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", t.Webhook)
 	}
 	if err != nil {
 		return
@@ -226,16 +242,20 @@ func (l Latencies) Percentile(p int) time.Duration {
 	return l[min(len(l)-1, len(l)*p/100)]
 }
 
+func (l Latencies) String() string {
+	return fmt.Sprintf("p50 %s, p99 %s and at most %s", l.Percentile(50), l.Percentile(99), l.Percentile(100))
+}
+
 // APIServers has clients do what API servers do until the context ends: each keeps
-// its connection, sends a review every 50 ms, four of five of 6 KiB and one of 40,
-// and gives up after 10 s. The error is the first answer that is missing or not the
-// one for the pod.
+// its connection for 200 reviews, sends one every 50 ms, four of five of 6 KiB and
+// one of 40, and gives up after 10 s. The error is the first answer that is missing
+// or not the one for the pod.
 func APIServers(ctx context.Context, t Target, clients int) (Latencies, error) {
 	group, ctx := errgroup.WithContext(ctx)
 	all := make([]Latencies, clients)
 	for i := range clients {
 		group.Go(func() (err error) {
-			client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second}}
+			client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: t.dialer(true, i).DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second}}
 			defer client.CloseIdleConnections()
 			ticker := time.NewTicker(50 * time.Millisecond)
 			defer ticker.Stop()
@@ -248,6 +268,9 @@ func APIServers(ctx context.Context, t Target, clients int) (Latencies, error) {
 				size := 6 << 10
 				if n%5 == 0 {
 					size = 40 << 10
+				}
+				if n%200 == 0 {
+					client.CloseIdleConnections()
 				}
 				begin := time.Now()
 				if err := t.admit(client, t.review(t.Labelled, size)); err != nil {
