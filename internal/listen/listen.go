@@ -21,8 +21,8 @@ import (
 
 // A connection may be closed for another when the server has waited for its client
 // for clientTime: for the next request, the rest of one, or the handshake. One
-// whose request the server is at work on has longer, requestTime. Both are short
-// enough for the next connection not to notice.
+// that the server is at work on has longer, requestTime. Both are short enough for
+// the next connection not to notice.
 const (
 	clientTime  = 25 * time.Millisecond
 	requestTime = 100 * time.Millisecond
@@ -34,10 +34,10 @@ const (
 // connections are open at once. A further one closes another. Connections are of
 // two kinds, those that have had an answer and were kept open after it, and those
 // that have not, which may be anybody's. The kind that has more of them pays: the
-// one among them whose client has kept the server waiting longest, divided by the
-// answers that it has had and multiplied by the connections of this kind that its
-// address has. Where none has, it is the one whose request has taken longest,
-// multiplied likewise.
+// one among them whose request the server has waited for longest. That time counts
+// more for an address that has many connections of the kind, and less for a
+// connection that has had many answers. Where the server waits for none, it is the
+// one that it has been at work on longest.
 //
 // So a flood of new connections closes none that API servers or probes hold, idle
 // connections that somebody hoards make way for new ones, and whatever others do,
@@ -117,22 +117,23 @@ type conn struct {
 	closed <-chan struct{}    // when that has ended
 
 	// Of the goroutine that serves the connection.
-	asked bool // its first request is there, and it takes no more turns
-	turn  bool // it has one
+	asked  bool // its first request is there, and it takes no more turns
+	turn   bool // it has one
+	turned int  // how many it has had
 
-	reading  atomic.Int64 // since when the server reads from it, of [time.Time.UnixNano], or 0
-	received atomic.Bool  // and only to see whether it is still there
+	reading  atomic.Bool // the server waits for the client
+	received atomic.Bool // no, it only looks whether that is still there
 
 	// Guarded by the listener's mu.
-	since   time.Time // of the connection's beginning, or after an answer of the last request's
+	since   time.Time // of the connection's beginning, the last answer, or the request
 	answers int
 }
 
 // Read notes whether it is the client that the server waits for. To wait for the
 // connection's turn counts as that.
 func (c *conn) Read(p []byte) (int, error) {
-	c.reading.Store(time.Now().UnixNano())
-	defer c.reading.Store(0)
+	c.reading.Store(true)
+	defer c.reading.Store(false)
 	c.endTurn()
 	n, err := c.Conn.Read(p)
 	if err != nil || c.asked {
@@ -141,6 +142,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.turn = c.turns.wait(c); !c.turn {
 		return 0, net.ErrClosed
 	}
+	c.turned++
 	return n, nil
 }
 
@@ -194,37 +196,49 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// payerLocked returns the connection that is to make room, or nil when all that
-// should pay are being worked on.
-func (l *listener) payerLocked(now time.Time) (payer *conn) {
+// payerLocked returns the connection that is to make room, or nil when the one that
+// should pay has to be given more time.
+func (l *listener) payerLocked(now time.Time) *conn {
 	kind := young
 	if l.of[answered] >= l.of[young] {
 		kind = answered
 	}
-	var waited, took time.Duration
-	var slow *conn
+	var waiting, working debtor
+	early := 0.0 // the debt of one that has to be given more time
 	for c := range l.open {
 		if c.kindLocked() != kind {
 			continue
 		}
-		many := time.Duration(c.peer.of[kind])
-		if since := c.reading.Load(); since != 0 && !c.received.Load() {
-			d := now.Sub(time.Unix(0, since))
-			if d < clientTime {
-				continue
-			}
-			if d = d * many / time.Duration(max(c.answers, 1)); d >= waited {
-				payer, waited = c, d
-			}
+		of, atLeast := &working, requestTime
+		if c.reading.Load() && !c.received.Load() {
+			of, atLeast = &waiting, clientTime
 		}
-		if d := now.Sub(c.since); d >= requestTime && d*many >= took {
-			slow, took = c, d*many
+		took := now.Sub(c.since)
+		debt := took.Seconds() * float64(c.peer.of[kind])
+		if kind == young { // API servers open few at once
+			debt *= float64(c.peer.of[kind])
+		} else {
+			debt /= float64(c.answers)
+		}
+		if took < atLeast {
+			early = max(early, debt)
+		} else if debt >= of.debt {
+			*of = debtor{c, debt}
 		}
 	}
-	if payer == nil {
-		return slow
+	if waiting.conn == nil {
+		waiting = working
 	}
-	return payer
+	if early > waiting.debt {
+		return nil
+	}
+	return waiting.conn
+}
+
+// A debtor is a connection with what it should pay for.
+type debtor struct {
+	conn *conn
+	debt float64
 }
 
 func (l *listener) addLocked(c *conn) {
@@ -273,6 +287,7 @@ func (l *listener) changed(of net.Conn, state http.ConnState) {
 		if open {
 			l.countLocked(c, 1)
 		}
+		c.since = time.Now()
 		c.received.Store(false)
 	case http.StateActive:
 		c.endTurn()

@@ -102,16 +102,15 @@ func settle(t *testing.T, b *listener, open, answers int) {
 	}
 }
 
-// waits waits until the server waits for the client, since the given time, after an
-// answer or before one.
-func waits(t *testing.T, b *listener, client client, answered bool, since time.Time) {
+// waits waits until the server waits for the client, after an answer or before one.
+func waits(t *testing.T, b *listener, client client, answered bool) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for c := range b.open {
 			if c.RemoteAddr().String() == client.LocalAddr().String() {
-				return (c.answers > 0) == answered && c.reading.Load() > max(0, since.UnixNano()), nil
+				return (c.answers > 0) == answered && c.reading.Load(), nil
 			}
 		}
 		return false, nil
@@ -128,11 +127,20 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 		c := dial(t, address)
 		switch kind {
 		case "silent":
-			waits(t, b, c, false, time.Time{})
+			waits(t, b, c, false)
 		case "slow headers":
-			sent := time.Now()
 			fmt.Fprint(c, "GET /ok HTTP/1.1\r\nHost: x\r\n")
-			waits(t, b, c, false, sent)
+			waits(t, b, c, false)
+		case "trickling headers":
+			waits(t, b, c, false)
+			fmt.Fprint(c, "GET /ok HTTP/1.1\r\nHost: x\r\nX: ")
+			go func() {
+				for ; ; time.Sleep(clientTime / 10) {
+					if _, err := fmt.Fprint(c, "x"); err != nil {
+						return
+					}
+				}
+			}()
 		case "asking":
 			fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 			<-began
@@ -140,7 +148,7 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 			if status, last := c.ask("/ok"); status != 200 || last {
 				t.Fatalf("answer %d, last %t", status, last)
 			}
-			waits(t, b, c, true, time.Time{})
+			waits(t, b, c, true)
 			if kind == "busy" {
 				fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 				<-began
@@ -171,6 +179,7 @@ func TestWhoPays(t *testing.T) {
 		"idle ones make way for a new one":              {"idle", "", 8, 0, [2]int{1, 0}, 8, 8},
 		"silent ones do":                                {"silent", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"those with slow headers do":                    {"slow headers", "", 8, 0, [2]int{1, 0}, 8, 1},
+		"those whose headers never end do":              {"trickling headers", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"those that wait for their first answer do":     {"asking", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"silent ones pay before those that wait":        {"asking", "silent", 4, 4, [2]int{0, 1}, 8, 1},
 		"a flood of silent ones leaves those that work": {"idle", "silent", 3, 20, [2]int{0, 16}, 8, 4},
@@ -204,7 +213,7 @@ func TestTheLongestIdlePays(t *testing.T) {
 	if status, _ := clients[0].ask("/ok"); status != 200 {
 		t.Fatalf("answer %d", status)
 	}
-	waits(t, b, clients[0], true, time.Time{})
+	waits(t, b, clients[0], true)
 	dial(t, address).ask("/ok")
 	clients[1].closed(t)
 	if status, _ := clients[0].ask("/ok"); status != 200 {

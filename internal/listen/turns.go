@@ -13,9 +13,9 @@ import (
 //
 // A connection has a turn from when its client has sent something until the server
 // writes, or wants more. Addresses have theirs one after the other, so that whoever
-// opens many connections waits for their own. Of one address's connections the
-// newest is next: under a flood the older ones will be closed before their turn, and
-// in the order of arrival that would be true of all.
+// opens many connections waits for their own. Of one address's connections one that
+// had a turn is next, and of several the newest: under a flood the older ones will be
+// closed before their turn, and in the order of arrival that would be true of all.
 type turns struct {
 	mu      sync.Mutex
 	free    int       // guarded by mu
@@ -25,6 +25,7 @@ type turns struct {
 
 type waiter struct {
 	peer  *peer
+	had   int           // turns of the connection
 	begin chan struct{} // closed when its turn begins
 }
 
@@ -47,7 +48,7 @@ func (t *turns) wait(c *conn) bool {
 		t.mu.Unlock()
 		return true
 	}
-	w := &waiter{c.peer, make(chan struct{})}
+	w := &waiter{c.peer, c.turned, make(chan struct{})}
 	t.waiting = append(t.waiting, w)
 	t.mu.Unlock()
 	select {
@@ -69,20 +70,29 @@ func (t *turns) wait(c *conn) bool {
 func (t *turns) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := -1
-	for i, w := range t.waiting {
-		if next < 0 || w.peer.turn <= t.waiting[next].peer.turn {
-			next = i
-		}
-	}
-	if next < 0 {
+	if len(t.waiting) == 0 {
 		t.free++
 		return
+	}
+	next := 0
+	for i, w := range t.waiting {
+		if w.goesBeforeLocked(t.waiting[next]) {
+			next = i
+		}
 	}
 	w := t.waiting[next]
 	t.waiting = slices.Delete(t.waiting, next, next+1)
 	t.serveLocked(w.peer)
 	close(w.begin)
+}
+
+// goesBeforeLocked reports whether the waiter is next rather than one that came
+// before it, or is the same.
+func (w *waiter) goesBeforeLocked(earlier *waiter) bool {
+	if w.peer.turn != earlier.peer.turn {
+		return w.peer.turn < earlier.peer.turn
+	}
+	return w.had >= earlier.had
 }
 
 func (t *turns) serveLocked(p *peer) {

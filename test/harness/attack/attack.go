@@ -246,34 +246,59 @@ func (l Latencies) String() string {
 	return fmt.Sprintf("p50 %s, p99 %s and at most %s", l.Percentile(50), l.Percentile(99), l.Percentile(100))
 }
 
-// APIServers has clients do what API servers do until the context ends: each keeps
-// its connection for 200 reviews, sends one every 50 ms, four of five of 6 KiB and
-// one of 40, and gives up after 10 s. The error is the first answer that is missing
-// or not the one for the pod.
-func APIServers(ctx context.Context, t Target, clients int) (Latencies, error) {
+// APIServers are clients that do what API servers do: each sends a review every
+// 50 ms, four of five of 6 KiB and one of 40, and gives up after 10 s.
+type APIServers struct {
+	target  Target
+	clients []*http.Client
+	// Reconnect has each of them give up its connection for another one with every
+	// 100th review.
+	Reconnect bool
+}
+
+// NewAPIServers returns as many that have no connection yet.
+func NewAPIServers(t Target, many int) *APIServers {
+	a := &APIServers{target: t}
+	for i := range many {
+		a.clients = append(a.clients, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+			DialContext:     t.dialer(true, i).DialContext,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second,
+		}})
+	}
+	return a
+}
+
+// Close ends their connections.
+func (a *APIServers) Close() {
+	for _, c := range a.clients {
+		c.CloseIdleConnections()
+	}
+}
+
+// Ask has them ask until the context ends. The error is the first answer that is
+// missing or not the one for the pod.
+func (a *APIServers) Ask(ctx context.Context) (Latencies, error) {
 	group, ctx := errgroup.WithContext(ctx)
-	all := make([]Latencies, clients)
-	for i := range clients {
-		group.Go(func() (err error) {
-			client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: t.dialer(true, i).DialContext, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second}}
-			defer client.CloseIdleConnections()
+	all := make([]Latencies, len(a.clients))
+	for i, client := range a.clients {
+		group.Go(func() error {
 			ticker := time.NewTicker(50 * time.Millisecond)
 			defer ticker.Stop()
-			for n := i; ; n++ {
+			for n := 5 * i; ; n++ {
 				select {
 				case <-ctx.Done():
 					return nil
 				case <-ticker.C:
 				}
+				if a.Reconnect && n%100 == 0 {
+					client.CloseIdleConnections()
+				}
 				size := 6 << 10
 				if n%5 == 0 {
 					size = 40 << 10
 				}
-				if n%200 == 0 {
-					client.CloseIdleConnections()
-				}
 				begin := time.Now()
-				if err := t.admit(client, t.review(t.Labelled, size)); err != nil {
+				if err := a.target.admit(client, a.target.review(a.target.Labelled, size)); err != nil {
 					return fmt.Errorf("client %d, review %d: %w", i, n, err)
 				}
 				all[i] = append(all[i], time.Since(begin))
