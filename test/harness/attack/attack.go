@@ -12,12 +12,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -170,14 +170,13 @@ func Main() {
 	if err := json.Unmarshal([]byte(os.Getenv(environment)), &t); err != nil {
 		return
 	}
-	// The attackers' own work is not to hinder those whose latency is measured: it
-	// would be done elsewhere.
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
 	run(context.Background(), t)
 }
 
 // Start attacks from a process of its own, which is this program again, until that
-// is stopped.
+// is stopped. The attackers' own work is not to hinder those whose latency is
+// measured, because it would be done elsewhere: all threads of the process yield to
+// others.
 func Start(dir string, t Target) (*process.Process, error) {
 	target, err := json.Marshal(t)
 	if err != nil {
@@ -187,8 +186,12 @@ func Start(dir string, t Target) (*process.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	nice, err := exec.LookPath("nice")
+	if err != nil {
+		return nil, err
+	}
 	return process.Start(process.Options{
-		Name: "attack", Path: program, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
+		Name: "attack", Path: nice, Args: []string{"-n", "19", program}, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
 	})
 }
 
