@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -220,6 +222,65 @@ func TestTheLongestIdlePays(t *testing.T) {
 		t.Errorf("the one that asked last gets %d", status)
 	}
 }
+
+// Whoever has many connections closes their own, whichever is older, unless that
+// takes longer than the others' slowness is worth.
+func TestTheAddressWithManyConnectionsPays(t *testing.T) {
+	type of struct {
+		address, answers int
+		waited           time.Duration
+		working          bool
+	}
+	many := func(n int, c of) []of { return slices.Repeat([]of{c}, n) }
+	for name, c := range map[string]struct {
+		open [][]of
+		pays int // of them, or -1
+	}{
+		"new ones of one who has many":                                          {[][]of{many(1, of{1, 0, 200 * time.Millisecond, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 1},
+		"of several with as many the slowest":                                   {[][]of{many(2, of{1, 0, 40 * time.Millisecond, false}), many(2, of{2, 0, 30 * time.Millisecond, false})}, 0},
+		"who has one and never says anything":                                   {[][]of{many(1, of{1, 0, 2 * time.Second, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 0},
+		"idle ones of one who hoards":                                           {[][]of{many(1, of{1, 1, 3 * time.Second, false}), many(6, of{2, 1, time.Second, false})}, 1},
+		"those that have had many answers not":                                  {[][]of{many(6, of{1, 100, 3 * time.Second, false}), many(1, of{2, 1, time.Second, false})}, 1},
+		"one at work is left where the many that wait are about to have waited": {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 20 * time.Millisecond, false})}, -1},
+		"one at work pays where none waits":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 90 * time.Millisecond, true})}, -1},
+		"of those at work too the many pay":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 110 * time.Millisecond, true})}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			l := &listener{turns: newTurns(1), open: map[*conn]struct{}{}, peers: map[netip.Addr]*peer{}}
+			group := map[*conn]int{}
+			for i, connections := range c.open {
+				for _, o := range connections {
+					c := &conn{Conn: from{address: o.address}, since: now.Add(-o.waited), answers: o.answers}
+					c.reading.Store(!o.working)
+					l.addLocked(c)
+					group[c] = i
+				}
+			}
+			payer := l.payerLocked(now)
+			switch {
+			case payer == nil && c.pays >= 0:
+				t.Error("nobody pays")
+			case payer != nil && group[payer] != c.pays:
+				t.Errorf("one of %d pays, want %d", group[payer], c.pays)
+			}
+			for c := range group {
+				l.removeLocked(c)
+			}
+			if len(l.peers) != 0 || l.of != (kinds{}) {
+				t.Errorf("%d addresses and %v connections are left", len(l.peers), l.of)
+			}
+		})
+	}
+}
+
+// from is a connection from an address.
+type from struct {
+	net.Conn
+	address int
+}
+
+func (f from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, byte(f.address))} }
 
 func TestRefusalsCloseTheirConnection(t *testing.T) {
 	address, b, _ := serve(t)
