@@ -96,7 +96,7 @@ var methods = []method{
 			time.Sleep(20 * time.Millisecond)
 		}
 	}},
-	{"headers without end", 300, time.Second, false, func(_ Target, c net.Conn, _ int) {
+	{"headers without end", 1000, 3 * time.Second, false, func(_ Target, c net.Conn, _ int) {
 		var b strings.Builder
 		for i := range 900 {
 			fmt.Fprintf(&b, "%c%c:\r\n", 'a'+i/26%26, 'a'+i%26)
