@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -142,7 +143,11 @@ func (b *body) Close() {
 // apiServerTimeout returns how long the API server waits for the answer
 // (?timeout=2s).
 func apiServerTimeout(r *http.Request) time.Duration {
-	timeout, err := time.ParseDuration(r.URL.Query().Get("timeout"))
+	given, alone := strings.CutPrefix(r.URL.RawQuery, "timeout=")
+	if !alone || strings.ContainsAny(given, "&%+") { // not as API servers have it
+		given = r.URL.Query().Get("timeout")
+	}
+	timeout, err := time.ParseDuration(given)
 	if err != nil {
 		return defaultTimeout
 	}

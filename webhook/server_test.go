@@ -181,7 +181,7 @@ func receive[T any](t testing.TB, what string, from <-chan T) (value T) {
 // dial opens a connection without HTTP.
 func (r *running) dial(t testing.TB) *tls.Conn {
 	t.Helper()
-	c, err := tls.Dial("tcp", r.address, &tls.Config{InsecureSkipVerify: true})
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", r.address, &tls.Config{InsecureSkipVerify: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,7 @@ func TestProtocols(t *testing.T) {
 		log += r.log.take()
 		return strings.Contains(log, `level=WARN msg="http: TLS handshake error`)
 	})
-	c, err := tls.Dial("tcp", r.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}, ServerName: "any.example"})
+	c, err := tls.DialWithDialer(&net.Dialer{Timeout: time.Minute}, "tcp", r.address, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}, ServerName: "any.example"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -341,6 +341,27 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 	header := r.dial(t)
 	fmt.Fprint(header, "POST /mutate HTTP/1.1\r\nHost: x\r\n")
 	cutOff(t, raw, header)
+}
+
+// However many connections there are, whatever keeps them open, and however long
+// that would be allowed, an API server that comes next gets its answer.
+func TestANewConnectionGetsIn(t *testing.T) {
+	r := startDefault(t, nil, func(c *Config) {
+		c.HeaderTimeout, c.ReadTimeout, c.IdleTimeout = time.Hour, time.Hour, time.Hour
+	})
+	for _, sent := range []string{
+		"",
+		"POST /mutate HTTP/1.1\r\nHost: x\r\n",
+		"POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+	} {
+		for range maxConnections + 10 {
+			fmt.Fprint(r.dial(t), sent)
+		}
+		r.client.CloseIdleConnections()
+		if _, err := r.injects(); err != nil {
+			t.Errorf("after %q: %v", sent, err)
+		}
+	}
 }
 
 // Whoever is slow with the body, or the next request, is cut off too, and in

@@ -12,6 +12,8 @@ import (
 	"crypto/tls"
 	"net"
 	"net/http"
+	"net/netip"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,8 +21,8 @@ import (
 
 // A connection may be closed for another when the server has waited for its client
 // for clientTime: for the next request, the rest of one, or the handshake. One
-// whose request the server is at work on has longer, requestTime. Both are short
-// enough for the next connection not to notice.
+// that the server is at work on has longer, requestTime. Both are short enough for
+// the next connection not to notice.
 const (
 	clientTime  = 25 * time.Millisecond
 	requestTime = 100 * time.Millisecond
@@ -32,24 +34,37 @@ const (
 // connections are open at once. A further one closes another. Connections are of
 // two kinds, those that have had an answer and were kept open after it, and those
 // that have not, which may be anybody's. The kind that has more of them pays: the
-// one among them whose client has kept the server waiting longest, divided by the
-// answers that it has had. Where none has, it is the one whose request has taken
-// longest.
+// one among them whose request the server has waited for longest. That time counts
+// more for an address that has many connections of the kind, and less for a
+// connection that has had many answers. Where the server waits for none, it is the
+// one that it has been at work on longest.
 //
 // So a flood of new connections closes none that API servers or probes hold, idle
 // connections that somebody hoards make way for new ones, and whatever others do,
 // half of the limit is there for connections that are new and half for those that
 // work. An answer of 400 to 499 closes its connection: only what the server is for
-// earns a place in the second half.
+// earns a place in the second half. And whoever opens many connections closes their
+// own, unless all come from one address, that of a proxy.
+//
+// Until its first request is there, a connection gets processor time in turns: see
+// [turns].
 //
 // The context of a request ends with its connection, even before the body was
 // read. What a closed connection still holds counts until its request has
 // returned: beyond a quarter of the limit accepting waits for that.
 func Bound(srv *http.Server, l net.Listener, limit int) net.Listener {
-	b := &listener{Listener: l, limit: limit, open: make(map[*conn]struct{}, limit), held: make(chan struct{}, limit+(limit+3)/4)}
+	b := &listener{
+		Listener: l,
+		limit:    limit,
+		held:     make(chan struct{}, limit+(limit+3)/4),
+		turns:    newTurns(max(1, runtime.GOMAXPROCS(0)/2)),
+		open:     make(map[*conn]struct{}, limit),
+		peers:    map[netip.Addr]*peer{},
+	}
 	srv.ConnState = b.changed
 	srv.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		ctx, own(c).cancel = context.WithCancel(ctx)
+		own(c).closed = ctx.Done()
 		return context.WithValue(ctx, connKey{}, own(c))
 	}
 	srv.Handler = closeAfterRefusal(srv.Handler)
@@ -70,31 +85,81 @@ type listener struct {
 	net.Listener
 	limit int
 	held  chan struct{} // one for each connection whose goroutine has not ended
+	turns *turns
 
-	mu       sync.Mutex
-	open     map[*conn]struct{} // guarded by mu
-	answered int                // of open, guarded by mu
+	mu    sync.Mutex
+	open  map[*conn]struct{}   // guarded by mu
+	peers map[netip.Addr]*peer // of open, guarded by mu
+	of    kinds                // of open, guarded by mu
+}
+
+// Kinds counts connections that have not had an answer and those that have.
+type kinds [2]int
+
+const (
+	young = iota
+	answered
+)
+
+// A peer is an address that has connections open.
+type peer struct {
+	address netip.Addr
+	of      kinds  // guarded by the listener's mu
+	turn    uint64 // guarded by the turns' mu
 }
 
 // A conn is an accepted connection.
 type conn struct {
 	net.Conn
+	peer   *peer
+	turns  *turns
 	cancel context.CancelFunc // of the context that its requests have
+	closed <-chan struct{}    // when that has ended
 
-	reading  atomic.Int64 // since when the server reads from it, of [time.Time.UnixNano], or 0
-	received atomic.Bool  // and only to see whether it is still there
+	// Of the goroutine that serves the connection.
+	asked  bool // its first request is there, and it takes no more turns
+	turn   bool // it has one
+	turned int  // how many it has had
+
+	reading  atomic.Bool // the server waits for the client
+	received atomic.Bool // no, it only looks whether that is still there
 
 	// Guarded by the listener's mu.
-	since   time.Time // of the connection's beginning, or after an answer of the last request's
+	since   time.Time // of the connection's beginning, the last answer, or the request
 	answers int
 }
 
-// Read notes whether it is the client that the server waits for.
+// Read notes whether it is the client that the server waits for. To wait for the
+// connection's turn counts as that.
 func (c *conn) Read(p []byte) (int, error) {
-	c.reading.Store(time.Now().UnixNano())
-	defer c.reading.Store(0)
-	return c.Conn.Read(p)
+	c.reading.Store(true)
+	defer c.reading.Store(false)
+	c.endTurn()
+	n, err := c.Conn.Read(p)
+	if err != nil || c.asked {
+		return n, err
+	}
+	if c.turn = c.turns.wait(c); !c.turn {
+		return 0, net.ErrClosed
+	}
+	c.turned++
+	return n, nil
 }
+
+// Write ends the connection's turn: what took time is done.
+func (c *conn) Write(p []byte) (int, error) {
+	c.endTurn()
+	return c.Conn.Write(p)
+}
+
+func (c *conn) endTurn() {
+	if c.turn {
+		c.turn = false
+		c.turns.end()
+	}
+}
+
+func (c *conn) kindLocked() int { return min(c.answers, answered) }
 
 // own returns our connection below TLS.
 func own(c net.Conn) *conn {
@@ -112,7 +177,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		<-l.held
 		return nil, err
 	}
-	c := &conn{Conn: accepted, since: time.Now()}
+	c := &conn{Conn: accepted, turns: l.turns, since: time.Now()}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.open) >= l.limit {
@@ -127,44 +192,84 @@ func (l *listener) Accept() (net.Conn, error) {
 		payer.Close()
 		payer.cancel()
 	}
-	l.open[c] = struct{}{}
+	l.addLocked(c)
 	return c, nil
 }
 
-// payerLocked returns the connection that is to make room, or nil when all that
-// should pay are being worked on.
-func (l *listener) payerLocked(now time.Time) (payer *conn) {
-	answered := l.answered >= len(l.open)-l.answered
-	waited, took := time.Duration(0), requestTime
-	var slow *conn
+// payerLocked returns the connection that is to make room, or nil when the one that
+// should pay has to be given more time.
+func (l *listener) payerLocked(now time.Time) *conn {
+	kind := young
+	if l.of[answered] >= l.of[young] {
+		kind = answered
+	}
+	var waiting, working debtor
+	early := 0.0 // the debt of one that has to be given more time
 	for c := range l.open {
-		if (c.answers > 0) != answered {
+		if c.kindLocked() != kind {
 			continue
 		}
-		if since := c.reading.Load(); since != 0 && !c.received.Load() {
-			d := now.Sub(time.Unix(0, since))
-			if d < clientTime {
-				continue
-			}
-			if d /= time.Duration(max(c.answers, 1)); d >= waited {
-				payer, waited = c, d
-			}
+		of, atLeast := &working, requestTime
+		if c.reading.Load() && !c.received.Load() {
+			of, atLeast = &waiting, clientTime
 		}
-		if d := now.Sub(c.since); d >= took {
-			slow, took = c, d
+		took := now.Sub(c.since)
+		debt := took.Seconds() * float64(c.peer.of[kind])
+		if kind == young { // API servers open few at once
+			debt *= float64(c.peer.of[kind])
+		} else {
+			debt /= float64(c.answers)
+		}
+		if took < atLeast {
+			early = max(early, debt)
+		} else if debt >= of.debt {
+			*of = debtor{c, debt}
 		}
 	}
-	if payer == nil {
-		return slow
+	if waiting.conn == nil {
+		waiting = working
 	}
-	return payer
+	if early > waiting.debt {
+		return nil
+	}
+	return waiting.conn
+}
+
+// A debtor is a connection with what it should pay for.
+type debtor struct {
+	conn *conn
+	debt float64
+}
+
+func (l *listener) addLocked(c *conn) {
+	var address netip.Addr // of what is no TCP connection: all share it
+	if tcp, ok := c.RemoteAddr().(*net.TCPAddr); ok {
+		address = tcp.AddrPort().Addr().Unmap()
+	}
+	c.peer = l.peers[address]
+	if c.peer == nil {
+		c.peer = &peer{address: address, turn: l.turns.now()}
+		l.peers[address] = c.peer
+	}
+	l.open[c] = struct{}{}
+	l.countLocked(c, 1)
 }
 
 func (l *listener) removeLocked(c *conn) {
-	if _, ok := l.open[c]; ok && c.answers > 0 {
-		l.answered--
+	if _, ok := l.open[c]; !ok {
+		return
 	}
 	delete(l.open, c)
+	l.countLocked(c, -1)
+	if c.peer.of == (kinds{}) {
+		delete(l.peers, c.peer.address)
+	}
+}
+
+// countLocked adds n to what is counted of connections such as c.
+func (l *listener) countLocked(c *conn, n int) {
+	l.of[c.kindLocked()] += n
+	c.peer.of[c.kindLocked()] += n
 }
 
 // changed is for [http.Server.ConnState].
@@ -174,16 +279,24 @@ func (l *listener) changed(of net.Conn, state http.ConnState) {
 	defer l.mu.Unlock()
 	switch state {
 	case http.StateIdle:
-		if _, ok := l.open[c]; ok && c.answers == 0 {
-			l.answered++
+		_, open := l.open[c]
+		if open {
+			l.countLocked(c, -1)
 		}
 		c.answers++
+		if open {
+			l.countLocked(c, 1)
+		}
+		c.since = time.Now()
 		c.received.Store(false)
 	case http.StateActive:
+		c.endTurn()
+		c.asked = true
 		if c.answers > 0 {
 			c.since = time.Now()
 		}
 	case http.StateClosed, http.StateHijacked:
+		c.endTurn()
 		l.removeLocked(c)
 		c.cancel()
 		<-l.held

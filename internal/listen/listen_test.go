@@ -8,7 +8,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -90,28 +92,27 @@ func (c client) closed(t *testing.T) {
 }
 
 // settle waits until the server sees the connections like this.
-func settle(t *testing.T, b *listener, open, answered int) {
+func settle(t *testing.T, b *listener, open, answers int) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
-		return len(b.open) == open && b.answered == answered, nil
+		return len(b.open) == open && b.of == kinds{open - answers, answers}, nil
 	})
 	if err != nil {
-		t.Fatalf("never %d open, %d answered: %v", open, answered, err)
+		t.Fatalf("never %d open, %d answered: %v", open, answers, err)
 	}
 }
 
-// waits waits until the server waits for the client, since the given time, after an
-// answer or before one.
-func waits(t *testing.T, b *listener, client client, answered bool, since time.Time) {
+// waits waits until the server waits for the client, after an answer or before one.
+func waits(t *testing.T, b *listener, client client, answered bool) {
 	t.Helper()
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, patience, true, func(context.Context) (bool, error) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		for c := range b.open {
 			if c.RemoteAddr().String() == client.LocalAddr().String() {
-				return (c.answers > 0) == answered && c.reading.Load() > max(0, since.UnixNano()), nil
+				return (c.answers > 0) == answered && c.reading.Load(), nil
 			}
 		}
 		return false, nil
@@ -128,11 +129,20 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 		c := dial(t, address)
 		switch kind {
 		case "silent":
-			waits(t, b, c, false, time.Time{})
+			waits(t, b, c, false)
 		case "slow headers":
-			sent := time.Now()
 			fmt.Fprint(c, "GET /ok HTTP/1.1\r\nHost: x\r\n")
-			waits(t, b, c, false, sent)
+			waits(t, b, c, false)
+		case "trickling headers":
+			waits(t, b, c, false)
+			fmt.Fprint(c, "GET /ok HTTP/1.1\r\nHost: x\r\nX: ")
+			go func() {
+				for ; ; time.Sleep(clientTime / 10) {
+					if _, err := fmt.Fprint(c, "x"); err != nil {
+						return
+					}
+				}
+			}()
 		case "asking":
 			fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 			<-began
@@ -140,7 +150,7 @@ func open(t *testing.T, address string, b *listener, began <-chan struct{}, n in
 			if status, last := c.ask("/ok"); status != 200 || last {
 				t.Fatalf("answer %d, last %t", status, last)
 			}
-			waits(t, b, c, true, time.Time{})
+			waits(t, b, c, true)
 			if kind == "busy" {
 				fmt.Fprint(c, "GET /hang HTTP/1.1\r\nHost: x\r\n\r\n")
 				<-began
@@ -171,6 +181,7 @@ func TestWhoPays(t *testing.T) {
 		"idle ones make way for a new one":              {"idle", "", 8, 0, [2]int{1, 0}, 8, 8},
 		"silent ones do":                                {"silent", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"those with slow headers do":                    {"slow headers", "", 8, 0, [2]int{1, 0}, 8, 1},
+		"those whose headers never end do":              {"trickling headers", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"those that wait for their first answer do":     {"asking", "", 8, 0, [2]int{1, 0}, 8, 1},
 		"silent ones pay before those that wait":        {"asking", "silent", 4, 4, [2]int{0, 1}, 8, 1},
 		"a flood of silent ones leaves those that work": {"idle", "silent", 3, 20, [2]int{0, 16}, 8, 4},
@@ -204,13 +215,72 @@ func TestTheLongestIdlePays(t *testing.T) {
 	if status, _ := clients[0].ask("/ok"); status != 200 {
 		t.Fatalf("answer %d", status)
 	}
-	waits(t, b, clients[0], true, time.Time{})
+	waits(t, b, clients[0], true)
 	dial(t, address).ask("/ok")
 	clients[1].closed(t)
 	if status, _ := clients[0].ask("/ok"); status != 200 {
 		t.Errorf("the one that asked last gets %d", status)
 	}
 }
+
+// Whoever has many connections closes their own, whichever is older, unless that
+// takes longer than the others' slowness is worth.
+func TestTheAddressWithManyConnectionsPays(t *testing.T) {
+	type of struct {
+		address, answers int
+		waited           time.Duration
+		working          bool
+	}
+	many := func(n int, c of) []of { return slices.Repeat([]of{c}, n) }
+	for name, c := range map[string]struct {
+		open [][]of
+		pays int // of them, or -1
+	}{
+		"new ones of one who has many":                                          {[][]of{many(1, of{1, 0, 200 * time.Millisecond, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 1},
+		"of several with as many the slowest":                                   {[][]of{many(2, of{1, 0, 40 * time.Millisecond, false}), many(2, of{2, 0, 30 * time.Millisecond, false})}, 0},
+		"who has one and never says anything":                                   {[][]of{many(1, of{1, 0, 2 * time.Second, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 0},
+		"idle ones of one who hoards":                                           {[][]of{many(1, of{1, 1, 3 * time.Second, false}), many(6, of{2, 1, time.Second, false})}, 1},
+		"those that have had many answers not":                                  {[][]of{many(6, of{1, 100, 3 * time.Second, false}), many(1, of{2, 1, time.Second, false})}, 1},
+		"one at work is left where the many that wait are about to have waited": {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 20 * time.Millisecond, false})}, -1},
+		"one at work pays where none waits":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 90 * time.Millisecond, true})}, -1},
+		"of those at work too the many pay":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 110 * time.Millisecond, true})}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			l := &listener{turns: newTurns(1), open: map[*conn]struct{}{}, peers: map[netip.Addr]*peer{}}
+			group := map[*conn]int{}
+			for i, connections := range c.open {
+				for _, o := range connections {
+					c := &conn{Conn: from{address: o.address}, since: now.Add(-o.waited), answers: o.answers}
+					c.reading.Store(!o.working)
+					l.addLocked(c)
+					group[c] = i
+				}
+			}
+			payer := l.payerLocked(now)
+			switch {
+			case payer == nil && c.pays >= 0:
+				t.Error("nobody pays")
+			case payer != nil && group[payer] != c.pays:
+				t.Errorf("one of %d pays, want %d", group[payer], c.pays)
+			}
+			for c := range group {
+				l.removeLocked(c)
+			}
+			if len(l.peers) != 0 || l.of != (kinds{}) {
+				t.Errorf("%d addresses and %v connections are left", len(l.peers), l.of)
+			}
+		})
+	}
+}
+
+// from is a connection from an address.
+type from struct {
+	net.Conn
+	address int
+}
+
+func (f from) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, byte(f.address))} }
 
 func TestRefusalsCloseTheirConnection(t *testing.T) {
 	address, b, _ := serve(t)

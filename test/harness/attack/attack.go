@@ -12,11 +12,12 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -31,6 +32,31 @@ type Target struct {
 	// Labelled is a namespace with the registry's label, Plain one without any.
 	Labelled, Plain string
 	Image           string // of the registry
+	// Addresses is how many addresses attackers have, apart from those of API
+	// servers, or 0 when a proxy has all connections come from one.
+	Addresses int
+	// Only is the one method to attack with, or empty for all at once.
+	Only string
+}
+
+// Methods are the names of the methods.
+func Methods() (names []string) {
+	for _, m := range methods {
+		names = append(names, m.name)
+	}
+	return names
+}
+
+// dialer returns what the i-th of attackers or API servers connects with.
+func (t Target) dialer(api bool, i int) *net.Dialer {
+	if t.Addresses == 0 || runtime.GOOS != "linux" { // others have one loopback address
+		return &net.Dialer{}
+	}
+	address := net.IPv4(127, 0, 1, byte(1+i%t.Addresses))
+	if api {
+		address = net.IPv4(127, 0, 2, byte(1+i%2))
+	}
+	return &net.Dialer{LocalAddr: &net.TCPAddr{IP: address}}
 }
 
 // A method is one way to attack, which is gone all at once by several. Each opens a
@@ -61,7 +87,16 @@ var methods = []method{
 		hold(c)
 	}},
 	{"silent", 300, time.Second, false, func(_ Target, c net.Conn, _ int) { hold(c) }},
-	{"headers without end", 300, time.Second, false, func(_ Target, c net.Conn, _ int) {
+	{"headers that trickle", 300, time.Second, false, func(_ Target, c net.Conn, _ int) {
+		fmt.Fprint(c, post+"X: ")
+		for {
+			if _, err := fmt.Fprint(c, "x"); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}},
+	{"headers without end", 1000, 3 * time.Second, false, func(_ Target, c net.Conn, _ int) {
 		var b strings.Builder
 		for i := range 900 {
 			fmt.Fprintf(&b, "%c%c:\r\n", 'a'+i/26%26, 'a'+i%26)
@@ -154,14 +189,13 @@ func Main() {
 	if err := json.Unmarshal([]byte(os.Getenv(environment)), &t); err != nil {
 		return
 	}
-	// The attackers' own work is not to hinder those whose latency is measured: it
-	// would be done elsewhere.
-	_ = syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19)
 	run(context.Background(), t)
 }
 
 // Start attacks from a process of its own, which is this program again, until that
-// is stopped.
+// is stopped. The attackers' own work is not to hinder those whose latency is
+// measured, because it would be done elsewhere: all threads of the process yield to
+// others.
 func Start(dir string, t Target) (*process.Process, error) {
 	target, err := json.Marshal(t)
 	if err != nil {
@@ -171,8 +205,12 @@ func Start(dir string, t Target) (*process.Process, error) {
 	if err != nil {
 		return nil, err
 	}
+	nice, err := exec.LookPath("nice")
+	if err != nil {
+		return nil, err
+	}
 	return process.Start(process.Options{
-		Name: "attack", Path: program, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
+		Name: "attack", Path: nice, Args: []string{"-n", "19", program}, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
 	})
 }
 
@@ -182,6 +220,9 @@ func run(ctx context.Context, t Target) {
 	defer cancel()
 	var attackers sync.WaitGroup
 	for _, m := range methods {
+		if t.Only != "" && t.Only != m.name {
+			continue
+		}
 		for i := range m.many {
 			attackers.Go(func() {
 				for ctx.Err() == nil {
@@ -201,9 +242,9 @@ func (m method) once(ctx context.Context, t Target, i int) {
 	var c net.Conn
 	var err error
 	if m.admin {
-		c, err = new(net.Dialer).DialContext(ctx, "tcp", t.Admin)
+		c, err = t.dialer(false, i).DialContext(ctx, "tcp", t.Admin)
 	} else {
-		c, err = (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", t.Webhook)
+		c, err = (&tls.Dialer{NetDialer: t.dialer(false, i), Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(ctx, "tcp", t.Webhook)
 	}
 	if err != nil {
 		return
@@ -226,31 +267,63 @@ func (l Latencies) Percentile(p int) time.Duration {
 	return l[min(len(l)-1, len(l)*p/100)]
 }
 
-// APIServers has clients do what API servers do until the context ends: each keeps
-// its connection, sends a review every 50 ms, four of five of 6 KiB and one of 40,
-// and gives up after 10 s. The error is the first answer that is missing or not the
-// one for the pod.
-func APIServers(ctx context.Context, t Target, clients int) (Latencies, error) {
+func (l Latencies) String() string {
+	return fmt.Sprintf("p50 %s, p99 %s and at most %s", l.Percentile(50), l.Percentile(99), l.Percentile(100))
+}
+
+// APIServers are clients that do what API servers do: each sends a review every
+// 50 ms, four of five of 6 KiB and one of 40, and gives up after 10 s.
+type APIServers struct {
+	target  Target
+	clients []*http.Client
+	// Reconnect has each of them give up its connection for another one with every
+	// 100th review.
+	Reconnect bool
+}
+
+// NewAPIServers returns as many that have no connection yet.
+func NewAPIServers(t Target, many int) *APIServers {
+	a := &APIServers{target: t}
+	for i := range many {
+		a.clients = append(a.clients, &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+			DialContext:     t.dialer(true, i).DialContext,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second,
+		}})
+	}
+	return a
+}
+
+// Close ends their connections.
+func (a *APIServers) Close() {
+	for _, c := range a.clients {
+		c.CloseIdleConnections()
+	}
+}
+
+// Ask has them ask until the context ends. The error is the first answer that is
+// missing or not the one for the pod.
+func (a *APIServers) Ask(ctx context.Context) (Latencies, error) {
 	group, ctx := errgroup.WithContext(ctx)
-	all := make([]Latencies, clients)
-	for i := range clients {
-		group.Go(func() (err error) {
-			client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true, IdleConnTimeout: 90 * time.Second}}
-			defer client.CloseIdleConnections()
+	all := make([]Latencies, len(a.clients))
+	for i, client := range a.clients {
+		group.Go(func() error {
 			ticker := time.NewTicker(50 * time.Millisecond)
 			defer ticker.Stop()
-			for n := i; ; n++ {
+			for n := 5 * i; ; n++ {
 				select {
 				case <-ctx.Done():
 					return nil
 				case <-ticker.C:
+				}
+				if a.Reconnect && n%100 == 0 {
+					client.CloseIdleConnections()
 				}
 				size := 6 << 10
 				if n%5 == 0 {
 					size = 40 << 10
 				}
 				begin := time.Now()
-				if err := t.admit(client, t.review(t.Labelled, size)); err != nil {
+				if err := a.target.admit(client, a.target.review(a.target.Labelled, size)); err != nil {
 					return fmt.Errorf("client %d, review %d: %w", i, n, err)
 				}
 				all[i] = append(all[i], time.Since(begin))
