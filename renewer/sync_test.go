@@ -624,7 +624,7 @@ func TestTwoWritersComeToRest(t *testing.T) {
 // content than was sent, each time.
 func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
 	version, writes := 1, 0
-	work, _, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
 		writes++
 		version++
 		return accepted(t, r, fmt.Sprint(version))
@@ -638,6 +638,7 @@ func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
 		stored.Annotations[annotationDigest] = "edited"
 		stored.ResourceVersion = fmt.Sprint(version)
 		add(t, work.pullSecrets, observed(t, stored))
+		sent(events)
 	}
 	if writes < 5 || writes > 25 {
 		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)

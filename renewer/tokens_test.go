@@ -798,17 +798,24 @@ func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
 	})
 }
 
-func TestOneHangingCallHoldsUpNoOther(t *testing.T) {
+func TestHangingCallsHoldUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := hanging(nil)
-		store := storeOf(keysFor(hostA, "alice"), keysFor(hostC, "bob"))
+		store, hung := storeOf(keysFor(hostC, "bob")), []ecr.Registry{}
+		for i := range 63 {
+			host := fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i)
+			store.put(keysFor(host, fmt.Sprint(i)))
+			hung = append(hung, registryOf(host))
+		}
 		r := runTokens(t, store, func(ctx context.Context, request TokenRequest) (Token, error) {
 			if request.Region == "us-east-1" {
 				return hang(ctx, request)
 			}
 			return goodToken(ctx, request)
 		})
-		r.prefetch([]ecr.Registry{registryOf(hostA), registryOf(hostC)})
+		r.prefetch(hung)
+		synctest.Wait()
+		r.prefetch([]ecr.Registry{registryOf(hostC)})
 		r.wantNotices(t, notice{hosts: hostC})
 	})
 }
