@@ -10,8 +10,10 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedauthorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 // stuckAfter is how long work may wait without any being done before the
@@ -57,22 +59,48 @@ const reviewInterval = 5 * time.Second
 // permissions is whether the renewer may do what the chart's roles allow. A write
 // that is refused (403) may be so by a role, a quota or a policy, and which it was
 // is not to be read from its text. So the API server is asked whether the
-// account may write there, which is about roles alone.
+// account may write there, which is about roles alone. A watch that is refused
+// leaves a cache as it was, and nobody else would notice.
 type permissions struct {
 	reviews    typedauthorizationv1.SelfSubjectAccessReviewInterface
 	secretName string
+	reads      []right // that the caches need
 	log        *slog.Logger
-	suspects   chan string // of at most one namespace in which a write was refused
+	suspects   chan string // of at most one namespace in which a write was refused; empty: a watch was
 
 	mu      sync.Mutex
 	missing string // guarded by mu: what the account may not do and should
 }
 
-func newPermissions(reviews typedauthorizationv1.SelfSubjectAccessReviewInterface, secretName string, log *slog.Logger) *permissions {
-	return &permissions{reviews: reviews, secretName: secretName, log: log, suspects: make(chan string, 1)}
+// right is what an account may do to some resource.
+type right struct {
+	to         string // in words
+	attributes authorizationv1.ResourceAttributes
+	verbs      []string
 }
 
-// suspect has the permissions in a namespace looked at, unless others are.
+func newPermissions(reviews typedauthorizationv1.SelfSubjectAccessReviewInterface, secretName, credentialsNamespace string, log *slog.Logger) *permissions {
+	read := []string{"list", "watch"}
+	return &permissions{
+		reviews: reviews, secretName: secretName, log: log, suspects: make(chan string, 1),
+		reads: []right{
+			{"namespaces", authorizationv1.ResourceAttributes{Version: "v1", Resource: "namespaces"}, read},
+			{"secrets named " + secretName, authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Name: secretName}, read},
+			{"secrets in namespace " + credentialsNamespace, authorizationv1.ResourceAttributes{Namespace: credentialsNamespace, Version: "v1", Resource: "secrets"}, read},
+		},
+	}
+}
+
+// writes returns what a namespace's pull secret needs.
+func (p *permissions) writes(namespace string) []right {
+	return []right{{
+		fmt.Sprintf("secret %s in namespace %s", p.secretName, namespace),
+		authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "secrets", Name: p.secretName},
+		[]string{"get", "create", "patch", "delete"},
+	}}
+}
+
+// suspect has the permissions to write in a namespace looked at, unless others are.
 func (p *permissions) suspect(namespace string) {
 	select {
 	case p.suspects <- namespace:
@@ -80,15 +108,28 @@ func (p *permissions) suspect(namespace string) {
 	}
 }
 
-// run looks at the permissions where they are suspected to be missing, until the
-// context ends. Those that are missing are looked at until they are back.
+// watchFailed is for informers whose watch has failed. It has the permissions to
+// read looked at if that was refused.
+func (p *permissions) watchFailed(ctx context.Context, r *cache.Reflector, err error) {
+	cache.DefaultWatchErrorHandler(ctx, r, err)
+	if apierrors.IsForbidden(err) {
+		p.suspect("")
+	}
+}
+
+// run looks at the permissions that are suspected to be missing, until the context
+// ends. Those that are missing are looked at until they are back.
 func (p *permissions) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case namespace := <-p.suspects:
-			for ctx.Err() == nil && !p.granted(ctx, namespace) {
+			rights := p.reads
+			if namespace != "" {
+				rights = p.writes(namespace)
+			}
+			for ctx.Err() == nil && !p.granted(ctx, rights) {
 				select {
 				case <-ctx.Done():
 				case <-time.After(reviewInterval):
@@ -98,32 +139,43 @@ func (p *permissions) run(ctx context.Context) {
 	}
 }
 
-// granted asks for the permissions in a namespace, and takes note of what is
-// missing. What cannot be asked counts as granted: the events tell of the writes.
-func (p *permissions) granted(ctx context.Context, namespace string) bool {
+// granted asks for permissions, and takes note of what is missing. What cannot be
+// asked counts as granted: events and the log tell of what is refused.
+func (p *permissions) granted(ctx context.Context, rights []right) bool {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
-	var refused []string
-	for _, verb := range []string{"get", "create", "patch", "delete"} {
-		review, err := p.reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
-			ResourceAttributes: &authorizationv1.ResourceAttributes{Namespace: namespace, Verb: verb, Version: "v1", Resource: "secrets", Name: p.secretName},
-		}}, metav1.CreateOptions{})
-		if err != nil {
-			p.log.Warn("cannot ask for permissions", "namespace", namespace, "error", err)
-			break
+	var missing []string
+	for _, r := range rights {
+		if refused := p.refused(ctx, r); len(refused) > 0 {
+			missing = append(missing, strings.Join(refused, ", ")+" "+r.to)
 		}
-		if !review.Status.Allowed {
-			refused = append(refused, verb)
-		}
-	}
-	missing := ""
-	if len(refused) > 0 {
-		missing = fmt.Sprintf("restore the renewer's roles: its account may not %s secret %s in namespace %s", strings.Join(refused, ", "), p.secretName, namespace)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.missing = missing
-	return missing == ""
+	p.missing = ""
+	if len(missing) > 0 {
+		p.missing = "restore the renewer's roles: its account may not " + strings.Join(missing, "; ")
+	}
+	return p.missing == ""
+}
+
+// refused returns the verbs of a right that the account does not have.
+func (p *permissions) refused(ctx context.Context, r right) (verbs []string) {
+	for _, verb := range r.verbs {
+		attributes := r.attributes
+		attributes.Verb = verb
+		review, err := p.reviews.Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+			Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &attributes},
+		}, metav1.CreateOptions{})
+		if err != nil {
+			p.log.Warn("cannot ask for permissions", "of", r.to, "error", err)
+			break
+		}
+		if !review.Status.Allowed {
+			verbs = append(verbs, verb)
+		}
+	}
+	return verbs
 }
 
 // check fails while permissions are missing.

@@ -3,6 +3,7 @@ package renewer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"slices"
@@ -13,8 +14,11 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedauthorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
+	"k8s.io/client-go/tools/cache"
 )
 
 func TestProgress(t *testing.T) {
@@ -30,13 +34,13 @@ func TestProgress(t *testing.T) {
 	clock.advance(24 * time.Hour)
 	live("after a day without work", true)
 	waiting = 3
-	clock.advance(stuckAfter)
+	clock.advance(3 * time.Minute)
 	live("work has waited for as long as it may", true)
 	clock.advance(time.Second)
 	live("work has waited for too long", false)
 	p.made()
 	live("a piece was done", true)
-	clock.advance(stuckAfter + time.Second)
+	clock.advance(3*time.Minute + time.Second)
 	if err := p.live("looks"); err == nil || err.Error() != "looks wait, and none has ended for 3m1s" {
 		t.Errorf("error %v", err)
 	}
@@ -79,7 +83,7 @@ func (r *reviews) answer(err error, denied ...string) {
 func TestPermissions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reviews{}
-		p := newPermissions(r, "pullpass", slog.New(slog.NewTextHandler(io.Discard, nil)))
+		p := newPermissions(r, "pullpass", "own", slog.New(slog.NewTextHandler(io.Discard, nil)))
 		go p.run(t.Context())
 		check := func(when, want string) {
 			t.Helper()
@@ -110,8 +114,17 @@ func TestPermissions(t *testing.T) {
 		time.Sleep(time.Hour)
 		check("it is still gone", "restore the renewer's roles")
 		r.answer(nil)
-		time.Sleep(reviewInterval)
+		time.Sleep(5 * time.Second)
 		check("it is back", "")
+		r.answer(nil, "watch")
+		handle := func(err error) { p.watchFailed(t.Context(), cache.NewReflector(nil, &corev1.Secret{}, nil, 0), err) }
+		handle(errors.New("connection refused"))
+		check("a watch fails", "")
+		handle(fmt.Errorf("watching: %w", apierrors.NewForbidden(corev1.Resource("secrets"), "", nil)))
+		check("a watch is refused", "may not watch namespaces; watch secrets named pullpass; watch secrets in namespace own")
+		r.answer(nil)
+		time.Sleep(5 * time.Second)
+		check("it may watch", "")
 		r.answer(errors.New("no"))
 		p.suspect("shop")
 		check("nobody can be asked", "")

@@ -176,7 +176,7 @@ func TestQueueHoldsToItsModel(t *testing.T) {
 					t.Fatalf("got %s, which does not wait: %v", got, waiting)
 				}
 				for other, u := range waiting {
-					if u && !urgent && overtaken < bulkShare-1 {
+					if u && !urgent && overtaken < 3 {
 						t.Fatalf("got %s before %s, which is urgent", got, other)
 					}
 				}
@@ -187,7 +187,7 @@ func TestQueueHoldsToItsModel(t *testing.T) {
 				if overtaken++; !urgent || !bulk {
 					overtaken = 0
 				}
-				if overtaken >= bulkShare {
+				if overtaken >= 4 {
 					t.Fatalf("%d urgent names overtook others: %v", overtaken, waiting)
 				}
 				delete(waiting, got)

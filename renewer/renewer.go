@@ -134,6 +134,10 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	group.Go(func() error {
 		return admin.Serve(background, listener, admin.Handler(reg, work.liveChecks(), work.readyChecks()), log)
 	})
+	group.Go(func() error {
+		work.permissions.run(background)
+		return nil
+	})
 	for _, i := range work.informers() {
 		group.Go(func() error {
 			kube.Run(background, i)
@@ -173,6 +177,12 @@ func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, re
 	if err != nil {
 		return nil, err
 	}
+	permissions := newPermissions(client.AuthorizationV1().SelfSubjectAccessReviews(), c.SecretName, c.CredentialsNamespace, log)
+	for _, i := range []cache.SharedIndexInformer{namespaces.Informer, pullSecrets, credentials} {
+		if err := i.SetWatchErrorHandlerWithContext(permissions.watchFailed); err != nil {
+			return nil, fmt.Errorf("preparing an informer: %w", err)
+		}
+	}
 	m, queue := newMetrics(reg), newQueue()
 	store := credentialStore{secrets: credentials.GetStore(), namespace: c.CredentialsNamespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
 	return &controller{
@@ -189,7 +199,7 @@ func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, re
 		writes:      newWrites(time.Now),
 		status:      newStatus(recorder, c.SecretName, reg),
 		progress:    &progress{waiting: queue.Len, now: time.Now},
-		permissions: newPermissions(client.AuthorizationV1().SelfSubjectAccessReviews(), c.SecretName, log),
+		permissions: permissions,
 		metrics:     m,
 		log:         log,
 		now:         time.Now,

@@ -51,10 +51,17 @@ func (e entry) newerThan(t Token) bool {
 	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
 }
 
+// believable reports whether the entry can be one of ours, made by a clock that
+// was right. The digest has no key: whoever may write the secret can make up an
+// entry, but none that outlives a token.
+func (e entry) believable(now time.Time) bool {
+	return believable(e.Issued, now) && e.Expires.Sub(e.Issued) <= maxTokenLife
+}
+
 // ends returns when the entry ceases to be of use. Nobody knows it of an entry
-// that a wrong clock has dated, so that counts as ending now.
+// that is not believable, so that counts as ending now.
 func (e entry) ends(now time.Time) time.Time {
-	if !believable(e.Issued, now) {
+	if !e.believable(now) {
 		return now
 	}
 	return e.Expires
@@ -86,6 +93,7 @@ type secretState struct {
 	exists    bool
 	ours      bool // made by us, and of the type that we make
 	immutable bool
+	leaving   bool             // deleted, and kept for a while by finalizers
 	intact    bool             // as we wrote it, marks included
 	entries   map[string]entry // none when the content or the annotation was edited
 
@@ -107,8 +115,9 @@ func (s secretState) expires(now time.Time) (t time.Time) {
 type observedSecret struct {
 	metav1.ObjectMeta // namespace, name, UID and resourceVersion
 
-	ours, immutable, labelled bool
-	registries                unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
+	ours, immutable, leaving, labelled bool
+
+	registries unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
 }
 
 // observe is the transform of the cache of pull secrets.
@@ -129,6 +138,7 @@ func observe(object any) (any, error) {
 		// labels away.
 		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
 		immutable:  s.Immutable != nil && *s.Immutable,
+		leaving:    s.DeletionTimestamp != nil,
 		labelled:   labelled,
 		registries: unique.Make(registries),
 	}, nil
@@ -140,6 +150,7 @@ func stateOf(s *observedSecret) secretState {
 		exists:          true,
 		ours:            s.ours,
 		immutable:       s.immutable,
+		leaving:         s.leaving,
 		uid:             string(s.UID),
 		resourceVersion: s.ResourceVersion,
 	}
@@ -194,7 +205,7 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	}
 	v := verdict{need: n, old: old, has: has && !isNoCredentials(n.err)}
 	v.good = v.has && now.Before(old.Expires)
-	token, trusted := n.token.entry(), believable(old.Issued, now)
+	token, trusted := n.token.entry(), old.believable(now)
 	ahead := trusted && old.newerThan(n.token)
 	v.offer = n.token.usable(now) && (!v.good || believable(token.Issued, now) && !ahead)
 	v.due = v.offer && (!v.good || !trusted || old.Principal != token.Principal ||

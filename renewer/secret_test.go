@@ -318,6 +318,12 @@ func TestDecide(t *testing.T) {
 			have: holding(held{hostA: tokenOf("alice", 10*h)}), needs: []need{without(hostA, errAWS)}, at: h,
 			want: outcome{expires: h, again: 10*h + turn},
 		},
+		"an entry that somebody made up, to last for ever": {
+			have: secretState{exists: true, ours: true, intact: true, entries: map[string]entry{hostA: {
+				Principal: "alice", Issued: start, Expires: start.AddDate(50, 0, 0), RenewBy: start.AddDate(50, 0, 0)}}},
+			needs: []need{with(hostA, tokenOf("alice", 0))}, at: time.Minute,
+			want: outcome{action: write, tokens: a, expires: 12 * h, again: turn},
+		},
 		"a token of a clock that was ahead takes no entry's place": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 10*h))}, at: 6 * h,
 			want: outcome{expires: 12 * h, again: 9 * h},
@@ -638,6 +644,7 @@ func TestStateOf(t *testing.T) {
 		}, ours},
 		"immutable":                              {func(s *corev1.Secret) { s.Immutable = new(true) }, state(func(s *secretState) { s.immutable = true })},
 		"not immutable, in so many words":        {func(s *corev1.Secret) { s.Immutable = new(false) }, ours},
+		"deleted, and kept by a finalizer":       {func(s *corev1.Secret) { s.DeletionTimestamp = new(metav1.Now()) }, state(func(s *secretState) { s.leaving = true })},
 		"our label edited away":                  {func(s *corev1.Secret) { delete(s.Labels, labelManagedBy) }, touched},
 		"our label edited":                       {func(s *corev1.Secret) { s.Labels[labelManagedBy] = "helm" }, touched},
 		"our managed fields edited away":         {func(s *corev1.Secret) { s.ManagedFields = nil }, ours},

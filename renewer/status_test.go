@@ -51,7 +51,7 @@ func TestEventsAreRepeatedAfterAnInterval(t *testing.T) {
 		{"new trouble", 0, []problem{none}, []string{noneEvent}},
 		{"the same trouble", time.Minute, []problem{none}, nil},
 		{"more trouble", time.Minute, []problem{none, failed}, []string{failedEvent}},
-		{"a moment before the interval ends", eventInterval - 2*time.Minute - time.Second, []problem{none, failed}, nil},
+		{"a moment before the interval ends", 28*time.Minute - time.Second, []problem{none, failed}, nil},
 		{"the interval of the first has passed", time.Second, []problem{none, failed}, []string{noneEvent}},
 		{"the interval of the second has passed", 2 * time.Minute, []problem{none, failed}, []string{failedEvent}},
 		{"the same reason with other words", 0, []problem{none, other}, []string{otherEvent}},

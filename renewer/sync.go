@@ -72,7 +72,6 @@ func (c *controller) run(ctx context.Context) error {
 	defer stopWrites()
 	var running sync.WaitGroup
 	running.Go(func() { c.tokens.run(ctx, c) })
-	running.Go(func() { c.permissions.run(ctx) })
 	for range c.workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.processNextWorkItem(writes) {
@@ -260,6 +259,9 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	state, more := troubleOf(d)
 	problems = append(problems, more...)
 
+	if d.action == remove && have.leaving {
+		d.action = leave // somebody's finalizers keep it until they are done
+	}
 	if d.action != leave {
 		if wait, contested := c.writes.held(name, have); wait > 0 {
 			if contested {

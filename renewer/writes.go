@@ -124,10 +124,11 @@ func (w *writes) held(namespace string, have secretState) (wait time.Duration, c
 	return min(firstContest<<min(l.contests-1, 16), lastContest) - since, l.contests >= tellContest
 }
 
-// contested reports whether the secret is no longer as the write left it.
+// contested reports whether the secret is no longer as the write left it, or was
+// changed on its way, by a policy or a webhook of the cluster.
 func (l lastWrite) contested(have secretState) bool {
 	if !have.exists {
 		return l.version != ""
 	}
-	return have.resourceVersion != l.version
+	return have.resourceVersion != l.version || !have.intact
 }

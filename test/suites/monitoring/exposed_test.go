@@ -24,8 +24,10 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 
+	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 	"github.com/pullpass/pullpass/test/harness/install"
 	"github.com/pullpass/pullpass/test/harness/repo"
@@ -104,6 +106,43 @@ func holds(t *testing.T, w *fixture.World, alert string, series []string, at tim
 	}
 	t.Fatalf("there is no alert %s", alert)
 	return false
+}
+
+// TestExpiryAlertOutlivesTheEntry has an entry expire while AWS fails. The renewer
+// goes on telling of it, so that the alert does not end then, until nobody wants the
+// entry any more.
+func TestExpiryAlertOutlivesTheEntry(t *testing.T) {
+	const oldest = "pullpass_secrets_oldest_expiry_timestamp_seconds"
+	w := suite.NewWorld(t, nil)
+	w.AWS.SetTokenLifetime(10 * time.Second)
+	w.Credential(registry, fixture.Keys(w.User("alice")))
+	renewer := w.Renewer()
+	namespace := w.Namespace(registry)
+	w.WaitSecret(namespace, registry)
+	w.AWS.Fail(fakeaws.Filter{Operation: fakeaws.OperationToken}, fakeaws.Failure{Mode: fakeaws.ServerError})
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
+	w.Eventually("the end of the entry", func() error {
+		expires, err := renewer.Metric(t.Context(), oldest)
+		if left := expires - float64(time.Now().Unix()); err == nil && left > -2 {
+			err = fmt.Errorf("%v seconds are left", left)
+		}
+		return err
+	})
+	firing := func() bool {
+		families, err := renewer.Metrics(t.Context())
+		w.Must(err)
+		return holds(t, w, "PullpassSecretsExpireSoon", samples([]target{{families, labelsOf(w, "renewer")}}), time.Now())
+	}
+	if !firing() {
+		t.Error("an entry has expired, and the alert's condition does not hold")
+	}
+	_, err := w.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+registry+`":null}}}`), metav1.PatchOptions{})
+	w.Must(err)
+	w.WaitNoSecret(namespace)
+	w.WaitMetric(renewer, 0, "pullpass_namespaces", "state", "failed")
+	if firing() {
+		t.Error("the entry is gone, and the alert's condition holds")
+	}
 }
 
 // TestWebhookThatCannotListNamespaces scrapes a webhook that runs and is not ready,

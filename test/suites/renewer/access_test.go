@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -180,6 +181,132 @@ func TestRolesTakenAway(t *testing.T) {
 	w.Must(err)
 	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
 	w.WaitSecret(w.Namespace(hostA), hostA)
+}
+
+// TestCredentialsNamespaceThatCannotBeRead names a namespace of credentials that
+// does not exist, has it come, go and come again. Its roles go with it, and the
+// renewer says so, before it works and later.
+func TestCredentialsNamespaceThatCannotBeRead(t *testing.T) {
+	w := world(t, nil)
+	theirs := "credentials-of-" + w.Release.Name
+	g := w.gate()
+	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment(), "--credentials-namespace="+theirs, "--kubeconfig="+g.kubeconfig)
+	w.Must(err)
+	t.Cleanup(func() { renewer.Stop(time.Minute) })
+	missing := "its account may not list, watch secrets in namespace " + theirs
+	w.WaitUnready(renewer, missing)
+
+	account := rbacv1.Subject{Kind: "ServiceAccount", Namespace: w.Release.Namespace}
+	for _, o := range w.Release.Objects {
+		if o.GetKind() == "ServiceAccount" && o.GetLabels()["app.kubernetes.io/component"] == "renewer" {
+			account.Name = o.GetName()
+		}
+	}
+	grant := func() {
+		_, err := w.Client.RbacV1().RoleBindings(theirs).Create(t.Context(), &rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Name: "readers"},
+			RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "admin"},
+			Subjects:   []rbacv1.Subject{account},
+		}, metav1.CreateOptions{})
+		w.Must(err)
+	}
+	credential := func() {
+		user := w.User("alice")
+		_, err := w.Client.CoreV1().Secrets(theirs).Create(t.Context(), &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: "pullpass-aws-credentials-" + hostA}, StringData: fixture.Keys(user),
+		}, metav1.CreateOptions{})
+		w.Must(err)
+	}
+	ready := func() {
+		w.Helper()
+		w.Eventually("readiness", func() error {
+			status, body, err := renewer.Get(t.Context(), "/readyz")
+			if err == nil && status != 200 {
+				err = fmt.Errorf("status %d: %s", status, body)
+			}
+			return err
+		})
+	}
+	w.NamespaceNamed(theirs, nil)
+	grant()
+	credential()
+	ready()
+	namespace := w.Namespace(hostA)
+	w.WaitSecret(namespace, hostA)
+
+	w.makeAgain(theirs)
+	w.WaitNoSecret(namespace)
+	credential()
+	g.cut() // watches that go on are not authorized again
+	w.WaitUnready(renewer, missing)
+	grant()
+	ready()
+	w.WaitSecret(namespace, hostA)
+}
+
+// TestAPolicyThatChangesSecrets has a policy of the cluster add a label to every
+// secret that is written, of another value each time. The policy that confines
+// the renewer takes it for the renewer's doing, and says so; without that one the
+// renewer rests.
+func TestAPolicyThatChangesSecrets(t *testing.T) {
+	if suite.Cluster.Minor() < 36 {
+		t.Skip("there are no such policies")
+	}
+	for _, confined := range []bool{true, false} {
+		t.Run(fmt.Sprintf("confined: %t", confined), func(t *testing.T) {
+			w := world(t, map[string]any{"renewer": map[string]any{"confine": confined}})
+			w.Credential(hostA, fixture.Keys(w.User("alice")))
+			namespace := w.Namespace()
+			policies, bindings := w.Client.AdmissionregistrationV1().MutatingAdmissionPolicies(), w.Client.AdmissionregistrationV1().MutatingAdmissionPolicyBindings()
+			name := "changes-" + w.Release.Name
+			_, err := policies.Create(t.Context(), &admissionregistrationv1.MutatingAdmissionPolicy{
+				ObjectMeta: metav1.ObjectMeta{Name: name},
+				Spec: admissionregistrationv1.MutatingAdmissionPolicySpec{
+					ReinvocationPolicy: admissionregistrationv1.NeverReinvocationPolicy,
+					MatchConstraints: &admissionregistrationv1.MatchResources{
+						NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+						ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+							Operations: []admissionregistrationv1.OperationType{"CREATE", "UPDATE"},
+							Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+						}}},
+					},
+					Mutations: []admissionregistrationv1.Mutation{{
+						PatchType: admissionregistrationv1.PatchTypeApplyConfiguration,
+						ApplyConfiguration: &admissionregistrationv1.ApplyConfiguration{
+							Expression: `Object{metadata: Object.metadata{labels: {"team": oldObject == null ? "0" : oldObject.metadata.resourceVersion}}}`,
+						},
+					}},
+				},
+			}, metav1.CreateOptions{})
+			w.Must(err)
+			_, err = bindings.Create(t.Context(), &admissionregistrationv1.MutatingAdmissionPolicyBinding{
+				ObjectMeta: metav1.ObjectMeta{Name: name},
+				Spec:       admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name},
+			}, metav1.CreateOptions{})
+			w.Must(err)
+			t.Cleanup(func() {
+				w.Must(bindings.Delete(context.Background(), name, metav1.DeleteOptions{}))
+				w.Must(policies.Delete(context.Background(), name, metav1.DeleteOptions{}))
+			})
+			w.Eventually("the policy to be in force", func() error {
+				s, err := w.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}}, metav1.CreateOptions{})
+				if err == nil && s.Labels["team"] == "" {
+					err = errNone
+				}
+				return err
+			})
+			w.Renewer()
+			w.label(namespace, fixture.True(hostA))
+			if confined {
+				w.WaitEvent(namespace, "ApplyFailed", "no labels but its own")
+				return
+			}
+			w.WaitSecret(namespace, hostA)
+			if n := w.writesAfterMarker()[namespace]; n != 1 {
+				t.Errorf("%d writes, want 1", n)
+			}
+		})
+	}
 }
 
 // TestOneTenantsPolicy has a policy of the cluster refuse the secret in one

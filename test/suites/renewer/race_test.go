@@ -1,8 +1,10 @@
 package renewer
 
 import (
+	"bytes"
 	"encoding/pem"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +12,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -57,13 +60,7 @@ func TestLateWriteBringsNothingBack(t *testing.T) {
 			w.label(namespace, map[string]string{hostA: "", hostB: ""})
 			w.Must(w.Client.CoreV1().Secrets(namespace).Delete(w.Context(), w.SecretName, metav1.DeleteOptions{}))
 		},
-		"a secret of a namespace that was made again": func(w *World, namespace string) {
-			w.Must(w.Client.CoreV1().Namespaces().Delete(w.Context(), namespace, metav1.DeleteOptions{}))
-			w.Eventually("the namespace made again", func() error {
-				_, err := w.Cluster.CreateNamespace(w.Context(), namespace, nil)
-				return err
-			})
-		},
+		"a secret of a namespace that was made again": (*World).makeAgain,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := world(t, nil)
@@ -87,6 +84,94 @@ func TestLateWriteBringsNothingBack(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLateFirstWriteDoesNotStay pauses a leader before the first write of a secret,
+// which has no UID to hold it to. It can come late, and the next leader takes it
+// back.
+func TestLateFirstWriteDoesNotStay(t *testing.T) {
+	// The policy that confines the renewer would refuse most of these.
+	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	for name, goes := range map[string]func(*World, string){
+		"in a namespace without its label":   func(w *World, namespace string) { w.label(namespace, map[string]string{hostA: ""}) },
+		"in a namespace that was made again": (*World).makeAgain,
+		"of a registry without credentials":  func(w *World, _ string) { w.DeleteCredential(hostA) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			w.Credential(hostA, fixture.Keys(w.User("alice")))
+			g := w.gate()
+			paused := w.Renewer("--leader-elect=false", "--kubeconfig="+g.kubeconfig)
+			namespace := w.Namespace()
+			held := g.hold(namespace)
+			w.label(namespace, fixture.True(hostA))
+			held.arrived(w)
+			w.Must(paused.Signal(syscall.SIGSTOP))
+			goes(w, namespace)
+			next := w.Renewer("--leader-elect=false")
+			if status := held.release(w); status != http.StatusCreated {
+				t.Errorf("the late write was answered with %d, want it to come", status)
+			}
+			w.WaitMetric(next, 1, "pullpass_syncs_total", "result", "deleted")
+			w.WaitNoSecret(namespace)
+			w.Must(paused.Signal(syscall.SIGCONT))
+		})
+	}
+}
+
+// TestLateDeleteTakesNothingElse holds the deletion of a secret up, as if the
+// renewer had been paused there, until there is another secret in its place.
+func TestLateDeleteTakesNothingElse(t *testing.T) {
+	for name, comes := range map[string]func(*World, string) *corev1.Secret{
+		"what another leader wrote": func(w *World, namespace string) *corev1.Secret {
+			other := w.Renewer("--leader-elect=false")
+			w.label(namespace, fixture.True(hostB))
+			newer := w.WaitSecret(namespace, hostB)
+			other.Stop(10 * time.Second)
+			return newer
+		},
+		"what somebody else made": func(w *World, namespace string) *corev1.Secret {
+			secrets := w.Client.CoreV1().Secrets(namespace)
+			w.Must(secrets.Delete(w.Context(), w.SecretName, metav1.DeleteOptions{}))
+			foreign, err := secrets.Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: w.SecretName}}, metav1.CreateOptions{})
+			w.Must(err)
+			return foreign
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// The policy that confines the renewer would refuse some of these.
+			w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
+			keys := fixture.Keys(w.User("alice"))
+			w.Credential(hostA, keys)
+			w.Credential(hostB, keys)
+			g := w.gate()
+			w.Renewer("--leader-elect=false", "--workers=1", "--kubeconfig="+g.kubeconfig)
+			namespace := w.Namespace(hostA)
+			w.WaitSecret(namespace, hostA)
+			held := g.hold(namespace)
+			w.label(namespace, map[string]string{hostA: ""})
+			held.arrived(w)
+			there := comes(w, namespace)
+			if status := held.release(w); status != http.StatusConflict {
+				t.Errorf("the late deletion was answered with %d, want a conflict", status)
+			}
+			w.WaitSecret(w.Namespace(hostA), hostA) // by then it has looked at the first again
+			if after := w.Secret(namespace); after == nil || after.UID != there.UID || after.ResourceVersion != there.ResourceVersion {
+				t.Error("somebody touched it")
+			}
+		})
+	}
+}
+
+// makeAgain deletes a namespace and makes another of its name, without labels.
+func (w *World) makeAgain(namespace string) {
+	w.Helper()
+	w.Must(w.Client.CoreV1().Namespaces().Delete(w.Context(), namespace, metav1.DeleteOptions{}))
+	w.Eventually("the namespace made again", func() error {
+		_, err := w.Cluster.CreateNamespace(w.Context(), namespace, nil)
+		return err
+	})
 }
 
 // TestAWriteThatIsPutOff has the API server ask for patience with one namespace
@@ -177,6 +262,7 @@ func TestFieldsOfAnotherManagerAreTakenBack(t *testing.T) {
 type gate struct {
 	kubeconfig string
 	name       string // of the pull secrets
+	cut        func() // ends the connections, watches among them
 
 	mu     sync.Mutex            // guards what follows
 	held   map[string]*heldWrite // by namespace, those that have not come yet
@@ -214,6 +300,12 @@ func (w *World) gate() *gate {
 			proxy.ServeHTTP(rw, r)
 			return
 		}
+		// All of it has to be here, if the sender is stopped meanwhile.
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			return
+		}
+		r.Body = io.NopCloser(bytes.NewReader(body))
 		close(write.came)
 		select {
 		case <-write.open:
@@ -227,8 +319,9 @@ func (w *World) gate() *gate {
 		rw.WriteHeader(answer.Code)
 		_, _ = rw.Write(answer.Body.Bytes()) // a client that is gone needs no answer
 	}))
+	g.cut = front.CloseClientConnections
 	w.Cleanup(func() {
-		front.CloseClientConnections() // watches would go on
+		g.cut() // watches would go on
 		front.Close()
 	})
 	account, err := w.Release.AccountConfig(w.Context(), "renewer")
@@ -269,7 +362,7 @@ func (g *gate) path(namespace string) string {
 
 // take returns the held write that a request is, if it is one.
 func (g *gate) take(r *http.Request) *heldWrite {
-	if r.Method != http.MethodPatch {
+	if r.Method != http.MethodPatch && r.Method != http.MethodDelete {
 		return nil
 	}
 	g.mu.Lock()
