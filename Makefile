@@ -40,7 +40,7 @@ help: ## List the targets
 		/^##@ / { printf "\n%s\n", substr($$0, 5) } \
 		/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# Under 5 minutes on 2 cores the first time, when etcd and Kubernetes are
+# Some 5 minutes on 2 cores the first time, when etcd and Kubernetes are
 # compiled; under 30 seconds after that. All of it is built without cgo, so that
 # what is shared is compiled once. GOGC saves a sixth of the compiler's time.
 .PHONY: demo
@@ -78,7 +78,7 @@ bench: ## Measure the product against floors measured in the same run
 
 ##@ Check
 
-# On 2 cores some 17 minutes the first time, most of them for compiling, and 7 after
+# On 2 cores some 17 minutes the first time, most of them for compiling, and 10 after
 # that. TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure

@@ -249,7 +249,7 @@ func TestCredentialsNamespaceThatCannotBeRead(t *testing.T) {
 // renewer lets it through, and the renewer rests.
 func TestAPolicyThatChangesSecrets(t *testing.T) {
 	if suite.Cluster.Minor() < 36 {
-		t.Skip("there are no such policies")
+		t.Skip("MutatingAdmissionPolicy came with Kubernetes 1.36")
 	}
 	for _, confined := range []bool{true, false} {
 		t.Run(fmt.Sprintf("confined: %t", confined), func(t *testing.T) {
