@@ -49,6 +49,11 @@ demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 	@cd test && CGO_ENABLED=0 GOGC=400 go run ./tools/demo
 
 # Without -trimpath, so that what the demo and the tests compiled serves here too.
+.PHONY: picture
+picture: ## Draw what the demo prints, for the README
+	@mkdir -p docs/images
+	@cd test && CGO_ENABLED=0 go run ./tools/demo 2>/dev/null | CGO_ENABLED=0 go run ./tools/picture > ../docs/images/demo.svg
+
 .PHONY: build
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
