@@ -12,7 +12,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 )
@@ -333,7 +332,7 @@ func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
 }
 
 // pullSecret returns the pull secret of a namespace, to be applied.
-func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*applycorev1.SecretApplyConfiguration, error) {
+func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*corev1.Secret, error) {
 	config, entries := dockerConfig{Auths: map[string]dockerAuth{}}, map[string]entry{}
 	for host, k := range kept {
 		config.Auths[host], entries[host] = dockerAuth{Auth: string(k.auth)}, k.entry
@@ -349,9 +348,15 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 	if err != nil {
 		return nil, err
 	}
-	return applycorev1.Secret(name, namespace).
-		WithLabels(map[string]string{labelManagedBy: managedBy}).
-		WithAnnotations(map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))}).
-		WithType(corev1.SecretTypeDockerConfigJson).
-		WithData(map[string][]byte{corev1.DockerConfigJsonKey: content}), nil
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   namespace,
+			Name:        name,
+			Labels:      map[string]string{labelManagedBy: managedBy},
+			Annotations: map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))},
+		},
+		Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: content},
+	}, nil
 }

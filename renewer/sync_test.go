@@ -22,7 +22,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
@@ -85,7 +84,7 @@ func accepted(t *testing.T, r *http.Request, version string) *http.Response {
 func controllerOf(t *testing.T, server http.RoundTripper) (*controller, *record.FakeRecorder, *clock) {
 	t.Helper()
 	cfg := &rest.Config{Host: "http://127.0.0.1:1", Transport: server, QPS: -1}
-	client, err := kubernetes.NewForConfig(cfg)
+	core, err := newCoreClient(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +93,7 @@ func controllerOf(t *testing.T, server http.RoundTripper) (*controller, *record.
 		t.Fatal(err)
 	}
 	informer := func(namespace string, transform cache.TransformFunc) cache.SharedIndexInformer {
-		i, err := secretInformer(client, namespace, fields.Everything(), transform)
+		i, err := secretInformer(core, namespace, fields.Everything(), transform)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +107,7 @@ func controllerOf(t *testing.T, server http.RoundTripper) (*controller, *record.
 	store := credentialStore{secrets: credentials.GetStore(), namespace: "own", prefix: "creds"}
 	c := &controller{
 		namespaces: namespaces, pullSecrets: informer(metav1.NamespaceAll, observe), credentials: credentials,
-		store: store, tokens: newTokens(nil, store, m, log), client: client.CoreV1(), secretName: "pullpass", workers: 1,
+		store: store, tokens: newTokens(nil, store, m, log), client: secretClient{core, "pullpass"}, secretName: "pullpass", workers: 1,
 		queue: queue, writes: newWrites(clock.now), status: s, metrics: m, log: log, now: clock.now,
 		progress: &progress{waiting: queue.Len, now: clock.now}, permissions: newPermissions(nil, "pullpass", "own", log),
 	}

@@ -9,8 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	corev1informers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -35,10 +34,8 @@ func registriesOf(object any) ([]string, error) {
 }
 
 // secretInformer watches secrets, and keeps of them what the transform leaves.
-func secretInformer(client kubernetes.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
-	informer := corev1informers.NewFilteredSecretInformer(client, namespace, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
-		o.FieldSelector = selector.String()
-	})
+func secretInformer(core rest.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
+	informer := cache.NewSharedIndexInformer(cache.NewListWatchFromClient(core, "secrets", namespace, selector), &corev1.Secret{}, 0, cache.Indexers{})
 	if err := informer.SetTransform(transform); err != nil {
 		return nil, fmt.Errorf("preparing the secret informer: %w", err)
 	}

@@ -7,11 +7,9 @@ import (
 	"fmt"
 	"unique"
 
-	"k8s.io/apimachinery/pkg/api/validate/content"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
@@ -65,23 +63,30 @@ type Namespaces struct {
 	// Informer holds *metav1.PartialObjectMetadata. [Run] it to fill the cache.
 	Informer cache.SharedIndexInformer
 
-	client metadata.Getter
+	client rest.Interface
 }
 
-var namespaceResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
+const namespaces = "namespaces" // as paths name them
+
+// metadataOnly asks the API server to leave out all but the metadata of objects.
+const metadataOnly = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1," +
+	"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 // NewNamespaces returns a cache that is empty until its informer runs. Of labels
 // it keeps those whose keys matter.
 func NewNamespaces(cfg *rest.Config, matters func(labelKey string) bool, indexers cache.Indexers) (*Namespaces, error) {
-	client, err := metadata.NewForConfig(cfg)
+	cfg = rest.CopyConfig(cfg)
+	cfg.AcceptContentTypes = metadataOnly
+	client, err := NewClient(cfg, schema.GroupVersion{Version: "v1"})
 	if err != nil {
-		return nil, fmt.Errorf("making the metadata client: %w", err)
+		return nil, err
 	}
-	informer := metadatainformer.NewFilteredMetadataInformer(client, namespaceResource, metav1.NamespaceAll, 0, indexers, nil).Informer()
+	list := cache.NewListWatchFromClient(client, namespaces, metav1.NamespaceAll, fields.Everything())
+	informer := cache.NewSharedIndexInformer(list, &metav1.PartialObjectMetadata{}, 0, indexers)
 	if err := informer.SetTransform(trim(matters)); err != nil {
 		return nil, fmt.Errorf("preparing the namespace informer: %w", err)
 	}
-	return &Namespaces{Informer: informer, client: client.Resource(namespaceResource)}, nil
+	return &Namespaces{Informer: informer, client: client}, nil
 }
 
 // Run runs an informer until the context ends. It does not wait for the informer
@@ -134,9 +139,6 @@ func (n *Namespaces) Get(name string) (*metav1.PartialObjectMetadata, bool) {
 
 // GetLive returns a namespace as the API server has it now.
 func (n *Namespaces) GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
-	// The client makes a path of it without a look.
-	if problems := content.IsPathSegmentName(name); len(problems) > 0 {
-		return nil, fmt.Errorf("name %s", problems[0])
-	}
-	return n.client.Get(ctx, name, metav1.GetOptions{})
+	namespace := &metav1.PartialObjectMetadata{}
+	return namespace, n.client.Get().Resource(namespaces).Name(name).Do(ctx).Into(namespace)
 }
