@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 )
@@ -112,11 +113,17 @@ func (s secretState) expires(now time.Time) (t time.Time) {
 // observedSecret is a pull secret as the cache keeps it: ten thousand of them fit
 // in a few megabytes, and no token stays in memory.
 type observedSecret struct {
-	metav1.ObjectMeta // namespace, name, UID and resourceVersion
+	namespace, name, uid, resourceVersion string
 
 	ours, immutable, leaving, labelled bool
 
 	registries unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
+}
+
+// GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
+// asks for the names and the version.
+func (s *observedSecret) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: s.namespace, Name: s.name, UID: types.UID(s.uid), ResourceVersion: s.resourceVersion}
 }
 
 // observe is the transform of the cache of pull secrets.
@@ -132,7 +139,7 @@ func observe(object any) (any, error) {
 		registries = ""
 	}
 	return &observedSecret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
+		namespace: s.Namespace, name: unique.Make(s.Name).Value(), uid: string(s.UID), resourceVersion: s.ResourceVersion,
 		// Either mark makes it ours, so that it stays so when somebody edits the
 		// labels away.
 		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
@@ -150,8 +157,8 @@ func stateOf(s *observedSecret) secretState {
 		ours:            s.ours,
 		immutable:       s.immutable,
 		leaving:         s.leaving,
-		uid:             string(s.UID),
-		resourceVersion: s.ResourceVersion,
+		uid:             s.uid,
+		resourceVersion: s.resourceVersion,
 	}
 	if err := json.Unmarshal([]byte(s.registries.Value()), &state.entries); err != nil {
 		state.entries = nil // it may be decoded in part

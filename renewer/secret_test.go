@@ -686,8 +686,8 @@ func TestObservedSecretsHoldNoToken(t *testing.T) {
 	s.Data["more"] = []byte("of somebody's")
 	s.Annotations["note"] = "of somebody's"
 	once := observed(t, s)
-	if want := (metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(once.ObjectMeta, want) {
-		t.Errorf("kept %+v, want %+v", once.ObjectMeta, want)
+	if got, want := once.GetObjectMeta(), (&metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %+v, want %+v", got, want)
 	}
 	text := fmt.Sprintf("%+v %s", once, once.registries.Value())
 	for _, secret := range []string{string(tokenOf("alice", 0).Auth), "AWS:alice", "somebody's"} {

@@ -317,7 +317,7 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 // labelsOf returns the labels of a namespace, if it is there to stay.
 func (c *controller) labelsOf(name string) (labels map[string]string, lives bool) {
 	namespace, ok := c.namespaces.Get(name)
-	if !ok || namespace.DeletionTimestamp != nil {
+	if !ok || namespace.Leaving {
 		return nil, false
 	}
 	return namespace.Labels, true
