@@ -12,7 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 )
@@ -113,11 +113,17 @@ func (s secretState) expires(now time.Time) (t time.Time) {
 // observedSecret is a pull secret as the cache keeps it: ten thousand of them fit
 // in a few megabytes, and no token stays in memory.
 type observedSecret struct {
-	metav1.ObjectMeta // namespace, name, UID and resourceVersion
+	namespace, name, uid, resourceVersion string
 
 	ours, immutable, leaving, labelled bool
 
 	registries unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
+}
+
+// GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
+// asks for the names and the version.
+func (s *observedSecret) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: s.namespace, Name: s.name, UID: types.UID(s.uid), ResourceVersion: s.resourceVersion}
 }
 
 // observe is the transform of the cache of pull secrets.
@@ -133,7 +139,7 @@ func observe(object any) (any, error) {
 		registries = ""
 	}
 	return &observedSecret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
+		namespace: s.Namespace, name: unique.Make(s.Name).Value(), uid: string(s.UID), resourceVersion: s.ResourceVersion,
 		// Either mark makes it ours, so that it stays so when somebody edits the
 		// labels away.
 		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
@@ -151,8 +157,8 @@ func stateOf(s *observedSecret) secretState {
 		ours:            s.ours,
 		immutable:       s.immutable,
 		leaving:         s.leaving,
-		uid:             string(s.UID),
-		resourceVersion: s.ResourceVersion,
+		uid:             s.uid,
+		resourceVersion: s.resourceVersion,
 	}
 	if err := json.Unmarshal([]byte(s.registries.Value()), &state.entries); err != nil {
 		state.entries = nil // it may be decoded in part
@@ -333,7 +339,7 @@ func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
 }
 
 // pullSecret returns the pull secret of a namespace, to be applied.
-func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*applycorev1.SecretApplyConfiguration, error) {
+func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*corev1.Secret, error) {
 	config, entries := dockerConfig{Auths: map[string]dockerAuth{}}, map[string]entry{}
 	for host, k := range kept {
 		config.Auths[host], entries[host] = dockerAuth{Auth: string(k.auth)}, k.entry
@@ -349,9 +355,15 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 	if err != nil {
 		return nil, err
 	}
-	return applycorev1.Secret(name, namespace).
-		WithLabels(map[string]string{labelManagedBy: managedBy}).
-		WithAnnotations(map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))}).
-		WithType(corev1.SecretTypeDockerConfigJson).
-		WithData(map[string][]byte{corev1.DockerConfigJsonKey: content}), nil
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   namespace,
+			Name:        name,
+			Labels:      map[string]string{labelManagedBy: managedBy},
+			Annotations: map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))},
+		},
+		Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: content},
+	}, nil
 }

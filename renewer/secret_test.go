@@ -15,7 +15,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 )
@@ -563,7 +562,7 @@ func TestTwoDays(t *testing.T) {
 }
 
 // stored returns a pull secret as the API server gives it back.
-func stored(t *testing.T, secret *applycorev1.SecretApplyConfiguration) *corev1.Secret {
+func stored(t *testing.T, secret *corev1.Secret) *corev1.Secret {
 	t.Helper()
 	data, err := json.Marshal(secret)
 	if err != nil {
@@ -687,8 +686,8 @@ func TestObservedSecretsHoldNoToken(t *testing.T) {
 	s.Data["more"] = []byte("of somebody's")
 	s.Annotations["note"] = "of somebody's"
 	once := observed(t, s)
-	if want := (metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(once.ObjectMeta, want) {
-		t.Errorf("kept %+v, want %+v", once.ObjectMeta, want)
+	if got, want := once.GetObjectMeta(), (&metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %+v, want %+v", got, want)
 	}
 	text := fmt.Sprintf("%+v %s", once, once.registries.Value())
 	for _, secret := range []string{string(tokenOf("alice", 0).Auth), "AWS:alice", "somebody's"} {

@@ -13,9 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -31,7 +29,7 @@ type controller struct {
 	credentials cache.SharedIndexInformer // the secrets of their namespace
 	store       credentialStore
 	tokens      *tokens
-	client      typedcorev1.SecretsGetter
+	client      secretClient
 	secretName  string
 	interval    time.Duration // renew at least this often; 0: at half of a token's life
 	workers     int
@@ -319,7 +317,7 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 // labelsOf returns the labels of a namespace, if it is there to stay.
 func (c *controller) labelsOf(name string) (labels map[string]string, lives bool) {
 	namespace, ok := c.namespaces.Get(name)
-	if !ok || namespace.DeletionTimestamp != nil {
+	if !ok || namespace.Leaving {
 		return nil, false
 	}
 	return namespace.Labels, true
@@ -366,12 +364,8 @@ var errChanged = errors.New("the secret changed meanwhile")
 
 // carryOut makes a decision true. Its errors are the API server's.
 func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d decision) error {
-	secrets := c.client.Secrets(namespace)
 	if d.action == remove {
-		err := secrets.Delete(ctx, c.secretName, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{
-			UID:             (*types.UID)(&have.uid),
-			ResourceVersion: &have.resourceVersion,
-		}})
+		err := c.client.delete(ctx, namespace, types.UID(have.uid), have.resourceVersion)
 		if err != nil && !apierrors.IsNotFound(err) {
 			return fmt.Errorf("deleting secret %s: %w", c.secretName, err)
 		}
@@ -385,7 +379,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	}
 	var kept map[string]keptEntry
 	if len(d.kept) > 0 {
-		live, err := secrets.Get(ctx, c.secretName, metav1.GetOptions{})
+		live, err := c.client.get(ctx, namespace)
 		if apierrors.IsNotFound(err) {
 			return errChanged
 		}
@@ -405,9 +399,9 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	// known must not have changed since, nor have gone: a leader that was paused
 	// can bring neither an old token nor an old secret back.
 	if have.exists {
-		secret.WithUID(types.UID(have.uid)).WithResourceVersion(have.resourceVersion)
+		secret.UID, secret.ResourceVersion = types.UID(have.uid), have.resourceVersion
 	}
-	after, err := secrets.Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: have.exists})
+	after, err := c.client.apply(ctx, secret, have.exists)
 	if err != nil {
 		return fmt.Errorf("applying secret %s: %w", c.secretName, err)
 	}
