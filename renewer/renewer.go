@@ -40,6 +40,7 @@ import (
 	"github.com/pullpass/pullpass/internal/admin"
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // Config is what the command line sets.
@@ -261,5 +262,5 @@ func newEventRecorder(ctx context.Context, cfg *rest.Config) (record.EventRecord
 	}
 	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
-	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"}), broadcaster.Shutdown, nil
+	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: pullsecret.EventSource}), broadcaster.Shutdown, nil
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 // An apiServer stands for one that takes a while to read a namespace, as it is when
@@ -115,7 +117,7 @@ func TestLookupsAreBounded(t *testing.T) {
 // Whoever asks about made-up names does not hinder namespaces that the cache knows,
 // in both ways to inject.
 func TestMadeUpNamesHinderNoKnownNamespace(t *testing.T) {
-	for _, inject := range []string{InjectMatching, InjectAll} {
+	for _, inject := range []string{injection.Matching, injection.All} {
 		t.Run(inject, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ns := &fakeNamespaces{cached: map[string]labels{"shop": nil}, live: map[string]labels{"shop": {hostA: "true"}}, getLive: func(context.Context) error {

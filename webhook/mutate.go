@@ -6,6 +6,8 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 // A result says what became of a request. It is the label of a metric, so the
@@ -37,7 +39,7 @@ type namespaceGetter interface {
 // A mutator decides about pods.
 type mutator struct {
 	secretName string
-	inject     string // InjectMatching or InjectAll
+	inject     string // injection.Matching or injection.All
 	namespaces namespaceGetter
 	known      *lookups // of namespaces that the cache has
 	unknown    *lookups // of others
@@ -69,10 +71,10 @@ func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, err
 	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
 	}
-	if req.pod.inject == injectNever {
+	if req.pod.inject == injection.Never {
 		return nil, optedOut, nil
 	}
-	if len(req.pod.registries) == 0 && m.inject != InjectAll {
+	if len(req.pod.registries) == 0 && m.inject != injection.All {
 		return nil, unmatched, nil
 	}
 	patch := patch(req.pod.pullSecrets, m.secretName)
