@@ -21,6 +21,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pullpass/pullpass/internal/credential"
 )
 
 func TestAuthorizationToken(t *testing.T) {
@@ -138,7 +140,7 @@ func TestPrincipal(t *testing.T) {
 	keys := func(id string) aws.Credentials { return aws.Credentials{AccessKeyID: id} }
 	const role, other = "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b"
 	type who struct {
-		c     Credential
+		c     credential.Credential
 		aws   aws.Credentials
 		chain []string
 	}
@@ -146,19 +148,19 @@ func TestPrincipal(t *testing.T) {
 		a, b who
 		same bool
 	}{
-		"the same keys":                               {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
-		"rotated keys":                                {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
-		"a role's sessions":                           {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role}, aws: session("y")}, true},
-		"two roles":                                   {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: other}, aws: session("x")}, false},
-		"a role with another external id":             {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
-		"a role taken by other keys":                  {who{c: Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
-		"sessions of the default chain":               {who{c: Credential{}, aws: session("x")}, who{c: Credential{}, aws: session("y")}, true},
+		"the same keys":                               {who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"rotated keys":                                {who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
+		"a role's sessions":                           {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: role}, aws: session("y")}, true},
+		"two roles":                                   {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: other}, aws: session("x")}, false},
+		"a role with another external id":             {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
+		"a role taken by other keys":                  {who{c: credential.Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: credential.Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
+		"sessions of the default chain":               {who{c: credential.Credential{}, aws: session("x")}, who{c: credential.Credential{}, aws: session("y")}, true},
 		"another role of the default chain":           {who{aws: session("x"), chain: []string{role}}, who{aws: session("x"), chain: []string{other}}, false},
 		"the same role of the default chain":          {who{aws: session("x"), chain: []string{role}}, who{aws: session("y"), chain: []string{role}}, true},
-		"a role assumed by another default role":      {who{c: Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
-		"other keys of the default chain":             {who{c: Credential{}, aws: keys("x")}, who{c: Credential{}, aws: keys("y")}, false},
-		"the same keys from a secret and by default":  {who{c: Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: Credential{}, aws: keys("x")}, true},
-		"another region or secret of the same key id": {who{c: Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"a role assumed by another default role":      {who{c: credential.Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: credential.Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
+		"other keys of the default chain":             {who{c: credential.Credential{}, aws: keys("x")}, who{c: credential.Credential{}, aws: keys("y")}, false},
+		"the same keys from a secret and by default":  {who{c: credential.Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: credential.Credential{}, aws: keys("x")}, true},
+		"another region or secret of the same key id": {who{c: credential.Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := principal(c.a.c, c.a.aws, c.a.chain), principal(c.b.c, c.b.aws, c.b.chain)
@@ -227,7 +229,7 @@ func TestTokenFromAWS(t *testing.T) {
 			reg := prometheus.NewRegistry()
 			source := awsTokens{metrics: newMetrics(reg), now: time.Now, interval: time.Hour}
 			token, err := source.Token(t.Context(), TokenRequest{
-				Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
+				Credential: credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
 			}, Token{})
 			server.Close()
@@ -269,12 +271,12 @@ func awsAnswering(t *testing.T, server *httptest.Server, variables map[string]st
 	maps.Copy(environment, variables)
 	awsEnvironment(t, environment)
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
-	credential := Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}
+	whose := credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}
 	if variables["AWS_CONFIG_FILE"] != "" {
-		credential = Credential{}
+		whose = credential.Credential{}
 	}
 	return func(last Token) (Token, error) {
-		return source.Token(t.Context(), TokenRequest{Credential: credential, Region: "us-east-1"}, last)
+		return source.Token(t.Context(), TokenRequest{Credential: whose, Region: "us-east-1"}, last)
 	}
 }
 
@@ -397,7 +399,7 @@ func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return principal(Credential{}, aws.Credentials{CanExpire: true}, chainOf(cfg))
+		return principal(credential.Credential{}, aws.Credentials{CanExpire: true}, chainOf(cfg))
 	}
 	file := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(file, []byte("[default]\ncredential_process = helper --role-arn a\n[profile b]\ncredential_process = helper --role-arn b\n"), 0o600); err != nil {
@@ -433,7 +435,7 @@ func TestTokenThroughAPrivateCA(t *testing.T) {
 	}
 	awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL, "AWS_CA_BUNDLE": bundle})
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
-	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
+	request := TokenRequest{Credential: credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
 	if token, err := source.Token(t.Context(), request, Token{}); err != nil || token.Auth == "" {
 		t.Errorf("%+v, %v", token, err)
 	}

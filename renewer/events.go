@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 const (
@@ -127,8 +129,8 @@ func (e *events) send(ctx context.Context, event event) error {
 		FirstTimestamp:      now,
 		LastTimestamp:       now,
 		Count:               1,
-		Source:              corev1.EventSource{Component: fieldManager},
-		ReportingController: fieldManager,
+		Source:              corev1.EventSource{Component: pullsecret.EventSource},
+		ReportingController: pullsecret.EventSource,
 	}
 	err := e.core.Post().Namespace(event.about.Namespace).Resource("events").Body(object).Do(ctx).Error()
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // controller holds every labelled namespace's pull secret to what the
@@ -153,7 +154,7 @@ func (c *controller) credentialChanged(secretName string) {
 	}
 	_, err := c.store.of(r)
 	for _, name := range c.labelled(r) {
-		if isNoCredentials(err) {
+		if credential.IsMissing(err) {
 			c.queue.addUrgent(name)
 		} else {
 			c.lookAgain(name, r)
@@ -237,11 +238,11 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	var problems []problem
 	for _, err := range invalid {
-		problems = append(problems, problem{reasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
+		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
 	}
 	if have.exists && !have.ours && len(registries) > 0 {
-		problems = append(problems, problem{reasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
-		c.status.set(name, stateForeign, time.Time{}, problems)
+		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
+		c.status.set(name, pullsecret.StateForeign, time.Time{}, problems)
 		return resultForeign, c.now().Add(eventInterval), nil
 	}
 	if !have.ours {
@@ -263,7 +264,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	if d.action != leave {
 		if wait, contested := c.writes.held(name, have); wait > 0 {
 			if contested {
-				state, problems = stateFailed, append(problems, problem{reasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it was written, so it is put back ever less often: let one have it, or give one of two releases another secretName", c.secretName)})
+				state, problems = pullsecret.StateFailed, append(problems, problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it was written, so it is put back ever less often: let one have it, or give one of two releases another secretName", c.secretName)})
 			}
 			c.status.set(name, state, have.expires(c.now()), problems)
 			return resultConflict, c.now().Add(wait), nil
@@ -275,7 +276,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	again = d.again
 	if len(problems) > 0 {
-		state, again = stateFailed, earliest(again, c.now().Add(eventInterval))
+		state, again = pullsecret.StateFailed, earliest(again, c.now().Add(eventInterval))
 	}
 	if len(registries) == 0 && len(problems) == 0 {
 		c.status.forget(name)
@@ -287,7 +288,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	if len(d.added) > 0 {
 		slices.Sort(d.added)
-		c.status.ready(name, fmt.Sprintf("pods can pull from %s with secret %s", strings.Join(d.added, ", "), c.secretName))
+		c.status.ready(name, pullsecret.ReadyMessage(d.added, c.secretName))
 	}
 	return d.result(have), again, nil
 }
@@ -306,8 +307,8 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
 	}
-	problems = append(problems, problem{reasonApplyFailed, err.Error() + "; it is tried again"})
-	c.status.set(name, stateFailed, have.expires(c.now()), problems)
+	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + "; it is tried again"})
+	c.status.set(name, pullsecret.StateFailed, have.expires(c.now()), problems)
 	if apierrors.IsForbidden(err) {
 		return resultForbidden, err
 	}
@@ -339,22 +340,22 @@ func (d decision) result(have secretState) string {
 // troubleOf returns where a namespace stands once a decision was carried out, and
 // what its users should know of the registries that are not served.
 func troubleOf(d decision) (state string, problems []problem) {
-	state = stateReady
+	state = pullsecret.StateReady
 	for _, n := range append(d.missing, d.fading...) {
-		reason, advice := reasonTokenFailed, "; it is tried again"
+		reason, advice := pullsecret.ReasonTokenFailed, "; it is tried again"
 		switch {
 		case errors.Is(n.err, errPending):
-			if state == stateReady {
-				state = statePending
+			if state == pullsecret.StateReady {
+				state = pullsecret.StatePending
 			}
 			continue
-		case isNoCredentials(n.err): // its text says what to do
-			reason, advice = reasonNoCredentials, ""
-		case isMalformed(n.err): // so does this one
+		case credential.IsMissing(n.err): // its text says what to do
+			reason, advice = pullsecret.ReasonNoCredentials, ""
+		case credential.IsMalformed(n.err): // so does this one
 			advice = ""
 		}
-		state = stateFailed
-		problems = append(problems, problem{reason, fmt.Sprintf("registry %s: %v%s", n.registry, n.err, advice)})
+		state = pullsecret.StateFailed
+		problems = append(problems, problem{reason, pullsecret.RegistryMessage(n.registry.String(), n.err.Error()+advice)})
 	}
 	return state, problems
 }
