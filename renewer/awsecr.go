@@ -18,6 +18,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -347,6 +348,13 @@ func describe(err error, secrets []string) error {
 		var operation *smithy.OperationError
 		if errors.As(err, &operation) {
 			text = operation.Operation() + ": " + text
+		}
+	}
+	// The SDK quotes what a credential_process printed when that cannot be read.
+	var program *processcreds.ProviderError
+	if errors.As(err, &program) {
+		if cause := errors.Unwrap(program.Err); cause != nil {
+			text = "credential_process: " + cause.Error()
 		}
 	}
 	for _, secret := range secrets {

@@ -65,6 +65,13 @@ func parseCredential(s *corev1.Secret) (Credential, error) {
 	case c.RoleARN != "" && !strings.HasPrefix(c.RoleARN, "arn:"):
 		problem = fmt.Sprintf("holds an %s that does not begin with arn:", keyRoleARN)
 	}
+	for _, key := range []string{keyAccessKeyID, keySecretAccessKey, keySessionToken, keyRoleARN, keyExternalID, keyRegion} {
+		// AWS refuses some of these, and others cannot even be sent. Neither would
+		// tell what is wrong.
+		if problem == "" && strings.ContainsFunc(value(key), func(c rune) bool { return c <= ' ' || c > '~' }) {
+			problem = fmt.Sprintf("holds %s with a character that it cannot have, such as a line feed, a byte order mark or a zero byte of UTF-16", key)
+		}
+	}
 	if problem != "" {
 		return Credential{}, malformedError{secret: s.Namespace + "/" + s.Name, problem: problem}
 	}
