@@ -91,13 +91,20 @@ func newPermissions(reviews typedauthorizationv1.SelfSubjectAccessReviewInterfac
 	}
 }
 
-// writes returns what a namespace's pull secret needs.
+// writes returns what a namespace's pull secret and the events about it need.
 func (p *permissions) writes(namespace string) []right {
-	return []right{{
-		fmt.Sprintf("secret %s in namespace %s", p.secretName, namespace),
-		authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "secrets", Name: p.secretName},
-		[]string{"get", "create", "patch", "delete"},
-	}}
+	return []right{
+		{
+			fmt.Sprintf("secret %s in namespace %s", p.secretName, namespace),
+			authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "secrets", Name: p.secretName},
+			[]string{"get", "create", "patch", "delete"},
+		},
+		{
+			fmt.Sprintf("events in namespace %s", namespace),
+			authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "events"},
+			[]string{"create", "patch"},
+		},
+	}
 }
 
 // suspect has the permissions to write in a namespace looked at, unless others are.

@@ -110,7 +110,7 @@ func TestPermissions(t *testing.T) {
 		for range 100 { // no worker waits for this
 			p.suspect("bank")
 		}
-		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop")
+		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop; create, patch events in namespace shop")
 		time.Sleep(time.Hour)
 		check("it is still gone", "restore the renewer's roles")
 		r.answer(nil)

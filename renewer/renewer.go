@@ -27,6 +27,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -117,13 +118,14 @@ func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 
 func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener, log *slog.Logger) error {
 	reg := admin.NewRegistry()
-	recorder, stopEvents, err := newEventRecorder(ctx, cfg)
+	broadcaster := newBroadcaster(ctx)
+	defer broadcaster.Shutdown()
+	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"})
+	work, err := newController(c, cfg, recorder, reg, log)
 	if err != nil {
 		return err
 	}
-	defer stopEvents()
-	work, err := newController(c, cfg, recorder, reg, log)
-	if err != nil {
+	if err := startEvents(cfg, broadcaster, work.permissions); err != nil {
 		return err
 	}
 
@@ -249,17 +251,53 @@ func (c *controller) runLeading(ctx context.Context) error {
 	return c.run(ctx)
 }
 
-// newEventRecorder returns a recorder with a client of its own, whose rate is
+// newBroadcaster returns what passes on events. client-go's own limits would lose
+// most events of a namespace with many registries: after 10 with one reason, it
+// merges them, and after 25 it drops what is new, ForeignSecret or TokenFailed
+// too. [status] repeats no event for a while, so that they are few as it is.
+func newBroadcaster(ctx context.Context) record.EventBroadcaster {
+	return record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)),
+		record.WithCorrelatorOptions(record.CorrelatorOptions{MaxEvents: maxEvents, BurstSize: maxEvents, QPS: 1}))
+}
+
+// maxEvents is how many events there may be about one pull secret at once.
+const maxEvents = 1000
+
+// startEvents has events written, with a client of its own, whose rate is
 // limited: ten thousand namespaces that become ready at once may lose some
 // events, and cost no write of a secret its turn.
-func newEventRecorder(ctx context.Context, cfg *rest.Config) (record.EventRecorder, func(), error) {
+func startEvents(cfg *rest.Config, broadcaster record.EventBroadcaster, p *permissions) error {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS, cfg.Burst = 50, 100
 	client, err := typedcorev1.NewForConfig(cfg)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the event client: %w", err)
+		return fmt.Errorf("making the event client: %w", err)
 	}
-	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
-	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"}), broadcaster.Shutdown, nil
+	broadcaster.StartRecordingToSink(eventSink{&typedcorev1.EventSinkImpl{Interface: client.Events("")}, p})
+	return nil
+}
+
+// An eventSink writes events, and has the permissions to do so looked at when it
+// was refused.
+type eventSink struct {
+	record.EventSink
+	permissions *permissions
+}
+
+func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
+	created, err := s.EventSink.Create(e)
+	s.outcome(e, err)
+	return created, err
+}
+
+func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
+	patched, err := s.EventSink.Patch(e, data)
+	s.outcome(e, err)
+	return patched, err
+}
+
+func (s eventSink) outcome(e *corev1.Event, err error) {
+	if apierrors.IsForbidden(err) && !isGone(err) {
+		s.permissions.suspect(e.Namespace)
+	}
 }
