@@ -333,6 +333,10 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
+// unknownError is what the SDK has for the code and the message of an answer
+// without one, such as a proxy's.
+const unknownError = "UnknownError"
+
 // describe returns an error that says in one line, for users to see, what went
 // wrong. AWS quotes parts of requests back in some errors, so secrets are taken
 // out.
@@ -344,7 +348,13 @@ func describe(err error, secrets []string) error {
 		var answer *smithyhttp.ResponseError
 		_, busy := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
 		_, slow := retry.DefaultRetryableErrorCodes[api.ErrorCode()]
-		refused = errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 4 && answer.HTTPStatusCode() != http.StatusTooManyRequests && !busy && !slow
+		if errors.As(err, &answer) {
+			status := answer.HTTPStatusCode()
+			refused = status/100 == 4 && status != http.StatusTooManyRequests && !busy && !slow
+			if api.ErrorCode() == unknownError && api.ErrorMessage() == unknownError {
+				text = fmt.Sprintf("HTTP status %d without a reason", status)
+			}
+		}
 		var operation *smithy.OperationError
 		if errors.As(err, &operation) {
 			text = operation.Operation() + ": " + text

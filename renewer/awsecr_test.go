@@ -324,6 +324,24 @@ func TestWhatAWSSaysOfItsErrors(t *testing.T) {
 	}
 }
 
+// TestAnAnswerWithoutAReason has a proxy or the like answer in AWS's place. Nobody
+// is sent elsewhere by it.
+func TestAnAnswerWithoutAReason(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("somebody else was asked") }))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308, 404, 407} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(status)
+		}))
+		defer server.Close()
+		_, err := awsAnswering(t, server, nil)(Token{})
+		if want := fmt.Sprintf("GetAuthorizationToken: HTTP status %d", status); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
 func TestCallsLeaveNoConnectionsOpen(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(goodAnswer))
 	var open atomic.Int64
