@@ -95,6 +95,9 @@ func (c Config) Validate() error {
 	if c.Workers < 1 || c.Workers > maxWorkers {
 		return fmt.Errorf("--workers=%d: want from 1 to %d", c.Workers, maxWorkers)
 	}
+	if c.AdminAddress == "" { // which would listen on some port
+		return fmt.Errorf(`--admin-address="": want HOST:PORT or :PORT`)
+	}
 	return nil
 }
 
