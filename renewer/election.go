@@ -7,6 +7,7 @@ import (
 	"net"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	typedcoordinationv1 "k8s.io/client-go/kubernetes/typed/coordination/v1"
@@ -28,19 +29,21 @@ const (
 var errLeaseLost = errors.New("the lease was lost to another replica or could not be renewed")
 
 // lead runs work while this replica holds the lease of the name, in the renewer's
-// own namespace, and releases it when work has ended. It returns when the context ends or the lease is lost.
-func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, work func(context.Context) error) error {
+// own namespace, and releases it when work has ended. It returns when the context
+// ends or the lease is lost. Refused is called when the API server refuses a request
+// about the lease.
+func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, refused func(), work func(context.Context) error) error {
 	client, err := leaseClient(cfg)
 	if err != nil {
 		return err
 	}
 	leading := make(chan context.Context, 1)
 	elector, err := leaderelection.NewLeaderElector(leaderelection.LeaderElectionConfig{
-		Lock: &resourcelock.LeaseLock{
+		Lock: lock{refused: refused, Interface: &resourcelock.LeaseLock{
 			LeaseMeta:  metav1.ObjectMeta{Namespace: namespace, Name: name},
 			Client:     client,
 			LockConfig: resourcelock.ResourceLockConfig{Identity: identity + "_" + string(uuid.NewUUID())},
-		},
+		}},
 		Name:            name,
 		LeaseDuration:   leaseDuration,
 		RenewDeadline:   renewDeadline,
@@ -83,6 +86,37 @@ func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity strin
 			err = errLeaseLost
 		}
 		return err
+	}
+}
+
+// A lock is the lease, and says when a request about it was refused (403). The
+// elector tries again for ever, and tells nobody but the log.
+type lock struct {
+	resourcelock.Interface
+	refused func()
+}
+
+func (l lock) Get(ctx context.Context) (*resourcelock.LeaderElectionRecord, []byte, error) {
+	record, raw, err := l.Interface.Get(ctx)
+	l.outcome(err)
+	return record, raw, err
+}
+
+func (l lock) Create(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Create(ctx, record)
+	l.outcome(err)
+	return err
+}
+
+func (l lock) Update(ctx context.Context, record resourcelock.LeaderElectionRecord) error {
+	err := l.Interface.Update(ctx, record)
+	l.outcome(err)
+	return err
+}
+
+func (l lock) outcome(err error) {
+	if apierrors.IsForbidden(err) {
+		l.refused()
 	}
 }
 

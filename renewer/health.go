@@ -10,6 +10,7 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	typedauthorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
@@ -66,7 +67,7 @@ type permissions struct {
 	secretName string
 	reads      []right // that the caches need
 	log        *slog.Logger
-	suspects   chan string // of at most one namespace in which a write was refused; empty: a watch was
+	suspects   chan []right // at most one of those that a request was refused for
 
 	mu      sync.Mutex
 	missing string // guarded by mu: what the account may not do and should
@@ -82,7 +83,7 @@ type right struct {
 func newPermissions(reviews typedauthorizationv1.SelfSubjectAccessReviewInterface, secretName, credentialsNamespace string, log *slog.Logger) *permissions {
 	read := []string{"list", "watch"}
 	return &permissions{
-		reviews: reviews, secretName: secretName, log: log, suspects: make(chan string, 1),
+		reviews: reviews, secretName: secretName, log: log, suspects: make(chan []right, 1),
 		reads: []right{
 			{"namespaces", authorizationv1.ResourceAttributes{Version: "v1", Resource: "namespaces"}, read},
 			{"secrets named " + secretName, authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Name: secretName}, read},
@@ -107,10 +108,19 @@ func (p *permissions) writes(namespace string) []right {
 	}
 }
 
-// suspect has the permissions to write in a namespace looked at, unless others are.
-func (p *permissions) suspect(namespace string) {
+// leaseRights returns what the election needs.
+func leaseRights(namespace, name string) []right {
+	return []right{{
+		fmt.Sprintf("lease %s in namespace %s", name, namespace),
+		authorizationv1.ResourceAttributes{Namespace: namespace, Group: coordinationv1.GroupName, Version: "v1", Resource: "leases", Name: name},
+		[]string{"get", "create", "update"},
+	}}
+}
+
+// suspect has rights looked at, unless others are.
+func (p *permissions) suspect(rights []right) {
 	select {
-	case p.suspects <- namespace:
+	case p.suspects <- rights:
 	default:
 	}
 }
@@ -120,7 +130,7 @@ func (p *permissions) suspect(namespace string) {
 func (p *permissions) watchFailed(ctx context.Context, r *cache.Reflector, err error) {
 	cache.DefaultWatchErrorHandler(ctx, r, err)
 	if apierrors.IsForbidden(err) {
-		p.suspect("")
+		p.suspect(p.reads)
 	}
 }
 
@@ -131,11 +141,7 @@ func (p *permissions) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case namespace := <-p.suspects:
-			rights := p.reads
-			if namespace != "" {
-				rights = p.writes(namespace)
-			}
+		case rights := <-p.suspects:
 			for ctx.Err() == nil && !p.granted(ctx, rights) {
 				select {
 				case <-ctx.Done():

@@ -158,7 +158,8 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 			if !c.LeaderElect {
 				return work.runLeading(ctx)
 			}
-			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, work.runLeading)
+			refused := func() { work.permissions.suspect(leaseRights(c.Namespace, c.LeaseName)) }
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, refused, work.runLeading)
 		})
 	})
 	return group.Wait()
@@ -301,6 +302,6 @@ func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
 
 func (s eventSink) outcome(e *corev1.Event, err error) {
 	if apierrors.IsForbidden(err) && !isGone(err) {
-		s.permissions.suspect(e.Namespace)
+		s.permissions.suspect(s.permissions.writes(e.Namespace))
 	}
 }

@@ -200,7 +200,7 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	result, again, err := c.syncNamespace(limited, name)
 	c.progress.made()
 	if apierrors.IsForbidden(err) && !isGone(err) {
-		c.permissions.suspect(name)
+		c.permissions.suspect(c.permissions.writes(name))
 	}
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncDuration.Observe(c.now().Sub(start).Seconds())
@@ -421,7 +421,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	}
 	after, err := secrets.Apply(ctx, secret, metav1.ApplyOptions{FieldManager: fieldManager, Force: have.exists})
 	if err != nil {
-		return false, fmt.Errorf("applying secret %s: %w", c.secretName, err)
+		return false, fmt.Errorf("applying secret %s: %w", c.secretName, withoutContent(err, secret.Data[corev1.DockerConfigJsonKey]))
 	}
 	observed, err := observe(after)
 	if err != nil {

@@ -217,6 +217,42 @@ func TestEventsThatMayNotBeWritten(t *testing.T) {
 	w.WaitEvent(w.Namespace(hostA), "NoCredentials", hostA)
 }
 
+// TestALeaseThatMayNotBeTaken takes the right to the lease away. Whoever asks whether
+// the renewer is ready learns that nobody can lead.
+func TestALeaseThatMayNotBeTaken(t *testing.T) {
+	w := world(t, nil)
+	roles := w.Client.RbacV1().Roles(w.Release.Namespace)
+	all, err := roles.List(t.Context(), metav1.ListOptions{})
+	w.Must(err)
+	var before, role *rbacv1.Role
+	for _, r := range all.Items {
+		if slices.ContainsFunc(r.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "leases") }) {
+			before, role = r.DeepCopy(), &r
+			role.Rules = nil
+			role, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+			w.Must(err)
+		}
+	}
+	if role == nil {
+		t.Fatal("no role allows leases")
+	}
+	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment())
+	w.Must(err)
+	t.Cleanup(func() { renewer.Stop(time.Minute) })
+	w.WaitUnready(renewer, "its account may not get, create, update lease "+w.leaseName()+" in namespace "+w.Release.Namespace)
+	role.Rules = before.Rules
+	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+	w.Eventually("a leader", func() error {
+		leads, err := renewer.Metric(t.Context(), "pullpass_leader")
+		if err == nil && leads != 1 {
+			err = errNone
+		}
+		return err
+	})
+}
+
 // TestCredentialsNamespaceThatCannotBeRead names a namespace of credentials that
 // does not exist, has it come, go and come again. Its roles go with it, and the
 // renewer says so, before it works and later.
@@ -373,7 +409,7 @@ func (w *World) mutateSecrets(namespace, expression string) (end func()) {
 
 // TestOneTenantsPolicy has a policy of the cluster refuse the secret in one
 // namespace, in words that sound like a missing role's. That is no reason to be
-// unready.
+// unready. It quotes what it refuses, which nobody may see in the event or the log.
 func TestOneTenantsPolicy(t *testing.T) {
 	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
@@ -392,7 +428,10 @@ func TestOneTenantsPolicy(t *testing.T) {
 					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
 				}}},
 			},
-			Validations: []admissionregistrationv1.Validation{{Expression: "false", Message: "you cannot patch resource secrets here", Reason: &reason}},
+			Validations: []admissionregistrationv1.Validation{{
+				Expression: "false", Reason: &reason,
+				MessageExpression: `"you cannot patch resource secrets here: " + string(object.?data[".dockerconfigjson"].orValue("nothing"))`,
+			}},
 		},
 	}, metav1.CreateOptions{})
 	w.Must(err)
@@ -415,7 +454,7 @@ func TestOneTenantsPolicy(t *testing.T) {
 		return nil
 	})
 	w.label(refused, fixture.True(hostA))
-	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here")
+	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here: [redacted]")
 	w.Eventually("the renewer asked for its permissions", func() error {
 		events, err := w.Cluster.AuditEvents()
 		if err == nil && len(cluster.AuditFilter{UserAgent: "pullpass-renewer/", Resource: "selfsubjectaccessreviews"}.Select(events)) == 0 {
