@@ -326,6 +326,24 @@ func TestWhatAWSSaysOfItsErrors(t *testing.T) {
 	}
 }
 
+// TestAnAnswerWithoutAReason has a proxy or the like answer in AWS's place. Nobody
+// is sent elsewhere by it.
+func TestAnAnswerWithoutAReason(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("somebody else was asked") }))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308, 404, 407} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(status)
+		}))
+		defer server.Close()
+		_, err := awsAnswering(t, server, nil)(Token{})
+		if want := fmt.Sprintf("GetAuthorizationToken: HTTP status %d", status); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
 func TestCallsLeaveNoConnectionsOpen(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(goodAnswer))
 	var open atomic.Int64
@@ -389,6 +407,35 @@ func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
 	session(time.Now().Add(8 * time.Hour)) // which is no bound
 	long := step("a long session", first, 4)
 	step("a long session again", long, 5)
+}
+
+// TestWhatAProgramPrintsIsNotShown has a credential_process print what cannot be
+// read, keys among it. The SDK quotes it.
+func TestWhatAProgramPrintsIsNotShown(t *testing.T) {
+	for name, c := range map[string]struct{ command, want string }{
+		"JSON with a comma too many": {`printf '{"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret",}'`, "credential_process: invalid character '}'"},
+		"a note before it":           {`echo 'note: {"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret"}'`, "credential_process: invalid character 'o'"},
+		"numbers":                    {`echo '{"Version":"s3cret"}'`, "credential_process: json: cannot unmarshal string"},
+		"nothing":                    {`true s3cret`, "credential_process: unexpected end of JSON input"},
+		"it fails":                   {`echo s3cret && exit 3`, "credential_process: exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "program")
+			if err := os.WriteFile(program, []byte(c.command+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(file, []byte("[default]\ncredential_process = sh "+program+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(http.NotFoundHandler())
+			defer server.Close()
+			_, err := awsAnswering(t, server, map[string]string{"AWS_CONFIG_FILE": file})(Token{})
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error %v, want one with %q and nothing that was printed", err, c.want)
+			}
+		})
+	}
 }
 
 func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {

@@ -83,8 +83,9 @@ func (e *events) Event(about runtime.Object, eventType, reason, message string) 
 }
 
 // run sends events until the context ends. One that the API server refuses is
-// lost: whatever lasts is told again after a while.
-func (e *events) run(ctx context.Context) {
+// lost: whatever lasts is told again after a while. Forbidden is called with the
+// namespace in which the account may not write events.
+func (e *events) run(ctx context.Context, forbidden func(namespace string)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,6 +97,9 @@ func (e *events) run(ctx context.Context) {
 				return err == nil || errors.As(err, new(apierrors.APIStatus)), nil
 			})
 			if err != nil && ctx.Err() == nil && !isGone(err) {
+				if apierrors.IsForbidden(err) {
+					forbidden(event.about.Namespace)
+				}
 				e.log.Warn("cannot send an event", "namespace", event.about.Namespace, "reason", event.reason, "error", err)
 			}
 		}

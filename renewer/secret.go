@@ -1,8 +1,10 @@
 package renewer
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"hash/fnv"
+	"strings"
 	"time"
 	"unique"
 
@@ -312,3 +314,29 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: content},
 	}, nil
 }
+
+// withoutContent takes a pull secret's content out of the text of an error: a
+// policy of the cluster may quote what it refuses.
+func withoutContent(err error, content []byte) error {
+	hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
+	var config dockerConfig
+	if json.Unmarshal(content, &config) == nil {
+		for _, a := range config.Auths {
+			hidden = append(hidden, a.Auth)
+		}
+	}
+	text := err.Error()
+	for _, h := range hidden {
+		text = strings.ReplaceAll(text, h, credential.Redacted)
+	}
+	return quietError{err, text}
+}
+
+// A quietError is an error with another text.
+type quietError struct {
+	error
+	text string
+}
+
+func (e quietError) Error() string { return e.text }
+func (e quietError) Unwrap() error { return e.error }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pullpass/pullpass/internal/credential"
@@ -842,5 +843,31 @@ func TestALabelEditedAwayCostsNoGoodEntry(t *testing.T) {
 	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), middle)
 	if !slices.Equal(d.kept, []string{hostA}) || d.action != write {
 		t.Errorf("%+v, want %s kept", d.outcome(), hostA)
+	}
+}
+
+// TestAnErrorThatQuotesTheContent takes it out, whichever way a policy of the cluster
+// quotes it.
+func TestAnErrorThatQuotesTheContent(t *testing.T) {
+	secret, err := pullSecret("shop", "pullpass", map[string]Token{hostA: {Auth: "QVdTOnQwa2Vu"}}, map[string]keptEntry{hostB: {auth: "QVdTOm8wbGQ="}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := secret.Data[corev1.DockerConfigJsonKey]
+	for name, quoted := range map[string]string{
+		"the data":           base64.StdEncoding.EncodeToString(content),
+		"what it stands for": string(content),
+		"an entry":           "an auth of QVdTOnQwa2Vu",
+		"a kept entry":       "an auth of QVdTOm8wbGQ=",
+		"quoted again":       fmt.Sprintf("%q", content),
+	} {
+		refusal := apierrors.NewForbidden(corev1.Resource("secrets"), "pullpass", errors.New("no, not "+quoted))
+		got := withoutContent(refusal, content)
+		if text := got.Error(); strings.Contains(text, "QVdTO") || strings.Contains(text, base64.StdEncoding.EncodeToString(content)[:20]) || !strings.Contains(text, "no, not ") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if !apierrors.IsForbidden(got) {
+			t.Errorf("%s: the error is another", name)
+		}
 	}
 }

@@ -645,6 +645,51 @@ func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
 	}
 }
 
+// TestAPolicyThatEditsWritesIsTold has the API server store the same content
+// whatever is sent. There is no news of writes that change nothing.
+func TestAPolicyThatEditsWritesIsTold(t *testing.T) {
+	stored := written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
+	stored.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`)
+	stored.ResourceVersion = "2"
+	edits, writes := true, 0
+	var cached cache.SharedIndexInformer
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		if !edits {
+			return accepted(t, r, "3")
+		}
+		add(t, cached, observed(t, stored))
+		return answer(http.StatusOK, stored)
+	}))
+	cached = work.pullSecrets
+	shop(t, work)
+	look := func() {
+		t.Helper()
+		_, again, err := work.syncNamespace(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wait := again.Sub(clock.now()); edits && wait > lastContest {
+			t.Fatalf("the next look is in %s", wait)
+		}
+		clock.Time = again
+		if edits && work.status.namespaces["shop"].state != pullsecret.StateFailed {
+			t.Errorf("state %s after %d writes", work.status.namespaces["shop"].state, writes)
+		}
+	}
+	for range 10 {
+		look()
+	}
+	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed somebody else changes secret pullpass") {
+		t.Errorf("events %q", got)
+	}
+	edits = false
+	look()
+	if state := work.status.namespaces["shop"].state; state != pullsecret.StateReady {
+		t.Errorf("state %s without the policy", state)
+	}
+}
+
 // TestADeletedSecretThatStaysIsLeftAlone has somebody's finalizer keep a secret
 // that nobody wants any more. There is no API server to ask anything of.
 func TestADeletedSecretThatStaysIsLeftAlone(t *testing.T) {
@@ -663,10 +708,10 @@ func TestWritesAreForgotten(t *testing.T) {
 	clock := &clock{start}
 	w := newWrites(clock.now)
 	for i := range 1000 {
-		w.note(fmt.Sprint("team-", i), secretState{}, "1")
+		w.note(fmt.Sprint("team-", i), secretState{}, "1", false)
 	}
 	clock.advance(10*time.Minute + 1)
-	w.note("shop", secretState{}, "2")
+	w.note("shop", secretState{}, "2", false)
 	if len(w.last) != 1 {
 		t.Errorf("%d writes are remembered, want the last", len(w.last))
 	}
