@@ -290,7 +290,8 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
+		// The SDK makes up an empty response where none came.
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil && response.StatusCode != 0 {
 			code = strconv.Itoa(response.StatusCode)
 			response.Body = struct {
 				io.Reader

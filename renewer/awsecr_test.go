@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,6 +201,7 @@ func TestTokenFromAWS(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		life   time.Duration // to within a few seconds
+		tries  int           // 0: one
 		code   string
 		err    string
 	}{
@@ -211,6 +214,7 @@ func TestTokenFromAWS(t *testing.T) {
 		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
 		}, code: "200", err: "asking for a token: "},
+		"a connection that ends without an answer": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, tries: 3, code: "none", err: "asking for a token: "},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
 			w.WriteHeader(http.StatusBadRequest)
@@ -233,10 +237,11 @@ func TestTokenFromAWS(t *testing.T) {
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
 			}, Token{})
 			server.Close()
-			if len(bodies) != 1 || bodies[0] != "{}" {
-				t.Errorf("requests %q, want one that is empty", bodies)
+			tries := cmp.Or(c.tries, 1)
+			if !slices.Equal(bodies, slices.Repeat([]string{"{}"}, tries)) {
+				t.Errorf("requests %q, want %d that are empty", bodies, tries)
 			}
-			want := map[string]float64{c.code + " GetAuthorizationToken": 1}
+			want := map[string]float64{c.code + " GetAuthorizationToken": float64(tries)}
 			got := values(t, reg, "pullpass_aws_requests_total")
 			maps.DeleteFunc(got, func(_ string, n float64) bool { return n == 0 })
 			if !maps.Equal(got, want) {
