@@ -19,15 +19,17 @@ import (
 
 const imageRepository = "ghcr.io/pullpass/pullpass"
 
+var architectures = []string{"amd64", "arm64"}
+
 // makeImage makes the image that the Dockerfile describes, without a container
-// engine, and a list of what is in it (SBOM) for each architecture.
+// engine.
 func (r *release) makeImage(ctx context.Context) error {
 	authorities := filepath.Join(r.work, "ca-certificates.crt")
 	if err := writeAuthorities(authorities); err != nil {
 		return err
 	}
 	var images []v1.Image
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range architectures {
 		out := filepath.Join(r.work, arch)
 		// As in the Dockerfile.
 		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
@@ -64,11 +66,17 @@ func (r *release) makeImage(ctx context.Context) error {
 		return err
 	}
 	r.imageDigest = digest.String()
+	return nil
+}
+
+// writeImage writes the image into an archive, and a list of what is in it (SBOM)
+// for each architecture.
+func (r *release) writeImage(ctx context.Context) error {
 	archive := filepath.Join(r.made, "pullpass_"+r.version+"_image.tar")
 	if err := image.WriteArchive(archive, imageRepository+":"+r.version, r.index); err != nil {
 		return err
 	}
-	for _, arch := range []string{"amd64", "arm64"} {
+	for _, arch := range architectures {
 		document := filepath.Join(r.made, "pullpass_"+r.version+"_image_"+arch+".spdx.json")
 		cmd := exec.CommandContext(ctx, r.syft, "scan", "oci-archive:"+archive, "--platform", "linux/"+arch,
 			"--quiet", "--output", "spdx-json="+document,

@@ -2,6 +2,7 @@
 //
 //	cd test && go run ./tools/release -snapshot   # into dist/, from what is checked out
 //	cd test && go run ./tools/release -publish    # the tag that is checked out
+//	cd test && go run ./tools/release -image      # only the image; prints its digest
 //	cd test && go run ./tools/release -check      # only whether the versions agree
 //
 // It makes the image, the chart and the manifests itself. goreleaser makes the
@@ -38,40 +39,37 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("release", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	check := flags.Bool("check", false, "make nothing; exit 1 if the chart's versions do not agree")
-	snapshot := flags.Bool("snapshot", false, "make everything from what is checked out, and publish nothing")
-	publish := flags.Bool("publish", false, "make everything from the tag that is checked out, and publish it")
+	flags.Bool("check", false, "make nothing; exit 1 if the chart's versions do not agree")
+	flags.Bool("image", false, "make the image of a snapshot and nothing else, and print its digest")
+	flags.Bool("snapshot", false, "make everything from what is checked out, and publish nothing")
+	flags.Bool("publish", false, "make everything from the tag that is checked out, and publish it")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
-	if flags.NArg() > 0 || btoi(*check)+btoi(*snapshot)+btoi(*publish) != 1 {
-		fmt.Fprintln(stderr, "release: want one of -check, -snapshot and -publish")
+	var chosen []string
+	flags.Visit(func(f *flag.Flag) { chosen = append(chosen, f.Name) })
+	if flags.NArg() > 0 || len(chosen) != 1 {
+		fmt.Fprintln(stderr, "release: want one of -check, -image, -snapshot and -publish")
 		return 2
 	}
-	if err := do(ctx, *check, *publish, stdout, stderr); err != nil {
+	if err := do(ctx, chosen[0], stdout, stderr); err != nil {
 		fmt.Fprintln(stderr, "release:", err)
 		return 1
 	}
 	return 0
 }
 
-func btoi(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
-}
-
-func do(ctx context.Context, check, publish bool, stdout, stderr io.Writer) error {
-	root := repo.Root()
+func do(ctx context.Context, what string, stdout, stderr io.Writer) error {
 	version, err := chartVersion(repo.ChartDir())
-	if err != nil || check {
+	if err != nil || what == "check" {
 		return err
 	}
-	r := release{root: root, made: filepath.Join(root, "bin", "release"), log: stderr, version: version}
+	r := release{root: repo.Root(), log: stderr, version: version}
+	r.made = filepath.Join(r.root, "bin", "release")
 	if err := r.readCommit(ctx); err != nil {
 		return err
 	}
+	publish := what == "publish"
 	if publish {
 		if err := r.checkTag(ctx); err != nil {
 			return err
@@ -81,14 +79,22 @@ func do(ctx context.Context, check, publish bool, stdout, stderr io.Writer) erro
 		r.version += "-snapshot.g" + r.revision[:7]
 	}
 
-	begin := time.Now()
-	if err := errors.Join(os.RemoveAll(r.made), os.MkdirAll(r.made, 0o755)); err != nil {
-		return err
-	}
 	if r.work, err = os.MkdirTemp("", "pullpass-release-"); err != nil {
 		return err
 	}
 	defer os.RemoveAll(r.work)
+	if what == "image" {
+		if err := r.makeImage(ctx); err != nil {
+			return err
+		}
+		fmt.Fprintln(stdout, r.imageDigest)
+		return nil
+	}
+
+	begin := time.Now()
+	if err := errors.Join(os.RemoveAll(r.made), os.MkdirAll(r.made, 0o755)); err != nil {
+		return err
+	}
 	type step struct {
 		what string
 		do   func(context.Context) error
@@ -96,6 +102,7 @@ func do(ctx context.Context, check, publish bool, stdout, stderr io.Writer) erro
 	steps := []step{
 		{"building the tools", r.buildTools},
 		{"making the image", r.makeImage},
+		{"writing the image and what is in it", r.writeImage},
 		{"packaging the chart", r.makeChart},
 		{"rendering the manifests", r.makeManifests},
 	}
@@ -110,7 +117,7 @@ func do(ctx context.Context, check, publish bool, stdout, stderr io.Writer) erro
 			return fmt.Errorf("%s: %w", step.what, err)
 		}
 	}
-	dist := filepath.Join(root, "dist")
+	dist := filepath.Join(r.root, "dist")
 	if err := copyInto(dist, r.made); err != nil {
 		return err
 	}
