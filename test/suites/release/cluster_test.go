@@ -78,7 +78,7 @@ func TestCluster(t *testing.T) {
 		w.helm("install", "pullpass", w.file("pullpass-"+w.version+".tgz"), "--namespace", "pullpass", "--create-namespace",
 			"--values", values, "--wait", "--timeout", "3m")
 		w.helm("test", "pullpass", "--namespace", "pullpass")
-		w.createCredential(user)
+		w.createCredential(0, user)
 		w.pull("chart")
 		w.helm("uninstall", "pullpass", "--namespace", "pullpass", "--wait")
 		w.kubectl("delete", "namespace", "pullpass")
@@ -95,7 +95,7 @@ func TestCluster(t *testing.T) {
 		for _, name := range []string{"renewer", "webhook"} {
 			w.kubectl("rollout", "status", "deployment/pullpass-"+name, "--namespace", "pullpass", "--timeout", "3m")
 		}
-		w.createCredential(user)
+		w.createCredential(1, user)
 		w.pull("manifests")
 		// cert-manager has written into the webhook's configuration, which is no
 		// difference to those who apply it again: docs/gitops.md says so.
@@ -145,14 +145,6 @@ func (w world) helm(args ...string) string {
 func (w world) kubectl(args ...string) string {
 	w.Helper()
 	return w.user(binary.Kubectl, "", args...)
-}
-
-// createCredential creates the credential secret as docs/aws.md has it, so that the
-// key is no argument of a process.
-func (w world) createCredential(user fakeaws.User) {
-	w.Helper()
-	w.user(binary.Kubectl, fmt.Sprintf("aws_access_key_id=%s\naws_secret_access_key=%s\n", user.AccessKeyID, user.SecretAccessKey),
-		"create", "secret", "generic", "pullpass-aws-credentials-"+registry, "--namespace", "pullpass", "--from-env-file=/dev/stdin")
 }
 
 // pull labels a new namespace and waits until a pod of it runs, with an image that

@@ -38,7 +38,9 @@ func build() error {
 			return err
 		}
 	}
-	if err := debian.Install(map[string]string{"rpm2cpio": "/usr/bin/rpm2cpio", "cpio": "/usr/bin/cpio"}); err != nil {
+	if err := debian.Install(map[string]string{
+		"rpm2cpio": "/usr/bin/rpm2cpio", "cpio": "/usr/bin/cpio", "awscli": "/usr/bin/aws",
+	}); err != nil {
 		return err
 	}
 	dir, err := process.TempDir("release")
