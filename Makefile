@@ -83,6 +83,15 @@ bench: ## Measure the product against floors measured in the same run
 	@cd test && go run ./tools/bench/servers
 	@cd test && go run ./tools/bench/credcache
 
+# The report of one run is in docs/reference/soak.md. With SEED the same faults are
+# drawn again, in the same order; what they meet depends on the machine.
+DURATION ?= 20m
+
+.PHONY: soak
+soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is a file; takes root on Linux
+	@echo 'compiling the soak, which takes some minutes the first time'
+	@cd test && CGO_ENABLED=0 go run ./tools/soak -duration '$(DURATION)' $(SEED:%=-seed %) $(if $(REPORT),-report '$(abspath $(REPORT))')
+
 ##@ Check
 
 # On 2 cores some 17 minutes the first time, most of them for compiling, and 10 after
