@@ -130,8 +130,11 @@ type credentialStore struct {
 // <prefix>-<host>, or the default chain's. It returns a [noCredentialsError] when
 // there is neither, and a [malformedError] when the secret is there but unusable.
 func (c credentialStore) of(r ecr.Registry) (Credential, error) {
-	if s, ok, err := c.secrets.GetByKey(c.key(r)); ok && err == nil {
-		return parseCredential(s.(*corev1.Secret))
+	if object, ok, err := c.secrets.GetByKey(c.key(r)); ok && err == nil {
+		// One that was deleted does not wait for others' finalizers.
+		if s := object.(*corev1.Secret); s.DeletionTimestamp == nil {
+			return parseCredential(s)
+		}
 	}
 	if c.useDefault {
 		return Credential{}, nil

@@ -116,6 +116,13 @@ func TestCredentialStore(t *testing.T) {
 		t.Error("isNoCredentials tells errors wrongly")
 	}
 
+	deleted := keysFor(hostC, "carol")
+	deleted.Finalizers, deleted.DeletionTimestamp = []string{"example.com/stay"}, new(metav1.NewTime(start))
+	c.put(deleted)
+	if got, err := c.of(registryOf(hostC)); !isNoCredentials(err) || got != (Credential{}) {
+		t.Errorf("%s, deleted: %+v, %v", hostC, got, err)
+	}
+
 	// The default chain stands in for a secret that is not there, and for no
 	// other.
 	c.useDefault = true

@@ -405,6 +405,10 @@ func TestHandlersPassOnNames(t *testing.T) {
 	took("changes", "creds", "creds", "creds", "creds")
 	h.OnUpdate(secret, secret.DeepCopy())
 	took("the same content")
+	deleted := secret.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.NewTime(start))
+	h.OnUpdate(secret, deleted)
+	took("a deletion that waits for finalizers", "creds")
 	handle(note, itsName, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
 	took("a namespace that went unseen", "shop")
 

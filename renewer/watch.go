@@ -93,7 +93,8 @@ func versionChanged(before, after metav1.Object) bool {
 	return before.GetResourceVersion() != after.GetResourceVersion()
 }
 
-// dataChanged reports whether a secret's content changed.
+// dataChanged reports whether a secret's content changed, or it was deleted.
 func dataChanged(before, after metav1.Object) bool {
-	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal)
+	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal) ||
+		(before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil)
 }
