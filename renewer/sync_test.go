@@ -624,6 +624,35 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	}
 }
 
+// TestANamespaceMadeAgainAndAgainIsNoContest deletes a namespace with its secret and
+// makes it again, as pipelines do. It has its secret at once each time.
+func TestANamespaceMadeAgainAndAgainIsNoContest(t *testing.T) {
+	writes := 0
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		return accepted(t, r, fmt.Sprint(writes))
+	}))
+	for n := range 20 {
+		shop(t, work)
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultCreated || err != nil {
+			t.Fatalf("made again %d times: %s, %v", n, result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+		add(t, work.namespaces.Informer, leaving(namespaceOf("shop", map[string]string{hostA: "true"})))
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultUnchanged || err != nil {
+			t.Fatalf("%s, %v", result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+	}
+	for _, e := range sent(events) {
+		if !strings.HasPrefix(e, "Normal PullSecretReady") {
+			t.Errorf("event %s", e)
+		}
+	}
+}
+
 // TestAPolicyThatEditsEveryWriteComesToRest has the API server store another
 // content than was sent, each time.
 func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
