@@ -28,6 +28,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 	"github.com/pullpass/pullpass/internal/version"
 )
 
@@ -40,10 +42,6 @@ const (
 	// minSkew is the least difference of clocks that is one: answers are dated
 	// in whole seconds and take a moment to come.
 	minSkew = 3 * time.Second
-
-	// maxTokenLife is what AWS documents for a token. An answer that promises
-	// more is not believed.
-	maxTokenLife = 12 * time.Hour
 )
 
 // awsTokens asks AWS for tokens. The configuration is read anew for each, so
@@ -177,7 +175,7 @@ func retryAfterOf(err error) time.Duration {
 // principal returns a fingerprint of who asks. Session keys differ every time, so
 // for those of the default chain it is of what the chain is configured to
 // use.
-func principal(c Credential, who aws.Credentials, chain []string) string {
+func principal(c credential.Credential, who aws.Credentials, chain []string) string {
 	switch {
 	case c.AccessKeyID == "" && c.RoleARN == "" && who.CanExpire:
 		return fingerprint(append([]string{"chain", who.AccountID}, chain...)...)
@@ -276,13 +274,13 @@ func (a authorization) token(asked, now time.Time) (Token, error) {
 		return Token{}, errors.New("the token is not AWS:<password>")
 	}
 	expires := a.expiresAt.Add(-a.skew)
-	if latest := asked.Add(maxTokenLife); expires.After(latest) {
+	if latest := asked.Add(pullsecret.MaxTokenLife); expires.After(latest) {
 		expires = latest
 	}
 	if !now.Before(expires) {
 		return Token{}, fmt.Errorf("the token expired at %s", a.expiresAt.UTC().Format(time.RFC3339))
 	}
-	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
+	return Token{Auth: credential.Text(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
 }
 
 // instrument counts and times every request to AWS, retries included, and cuts off
@@ -292,7 +290,8 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
+		// The SDK makes up an empty response where none came.
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil && response.StatusCode != 0 {
 			code = strconv.Itoa(response.StatusCode)
 			response.Body = struct {
 				io.Reader
@@ -369,7 +368,7 @@ func describe(err error, secrets []string) error {
 	}
 	for _, secret := range secrets {
 		if secret != "" {
-			text = strings.ReplaceAll(text, secret, redacted)
+			text = strings.ReplaceAll(text, secret, credential.Redacted)
 		}
 	}
 	text, _, _ = strings.Cut(text, "\n")

@@ -16,8 +16,6 @@ import (
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	typedauthorizationv1 "k8s.io/client-go/kubernetes/typed/authorization/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -57,19 +55,17 @@ func TestProgressBeforeTheFirstPieceOfWork(t *testing.T) {
 
 // reviews stands for the API server's authorizer.
 type reviews struct {
-	typedauthorizationv1.SelfSubjectAccessReviewInterface
 	mu     sync.Mutex
 	denied []string // verbs
 	err    error
 	asked  []authorizationv1.ResourceAttributes
 }
 
-func (r *reviews) Create(_ context.Context, review *authorizationv1.SelfSubjectAccessReview, _ metav1.CreateOptions) (*authorizationv1.SelfSubjectAccessReview, error) {
+func (r *reviews) allowed(_ context.Context, attributes authorizationv1.ResourceAttributes) (bool, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.asked = append(r.asked, *review.Spec.ResourceAttributes)
-	review.Status.Allowed = !slices.Contains(r.denied, review.Spec.ResourceAttributes.Verb)
-	return review, r.err
+	r.asked = append(r.asked, attributes)
+	return !slices.Contains(r.denied, attributes.Verb), r.err
 }
 
 func (r *reviews) answer(err error, denied ...string) {
@@ -83,7 +79,7 @@ func (r *reviews) answer(err error, denied ...string) {
 func TestPermissions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reviews{}
-		p := newPermissions(r, "pullpass", "own", slog.New(slog.NewTextHandler(io.Discard, nil)))
+		p := newPermissions(r.allowed, "pullpass", "own", slog.New(slog.NewTextHandler(io.Discard, nil)))
 		go p.run(t.Context())
 		check := func(when, want string) {
 			t.Helper()

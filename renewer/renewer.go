@@ -26,17 +26,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/pullpass/pullpass/internal/admin"
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -121,14 +115,12 @@ func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 
 func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener, log *slog.Logger) error {
 	reg := admin.NewRegistry()
-	broadcaster := newBroadcaster(ctx)
-	defer broadcaster.Shutdown()
-	recorder := broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"})
-	work, err := newController(c, cfg, recorder, reg, log)
+	events, err := newEvents(cfg, log)
 	if err != nil {
 		return err
 	}
-	if err := startEvents(cfg, broadcaster, work.permissions); err != nil {
+	work, err := newController(c, cfg, events, reg, log)
+	if err != nil {
 		return err
 	}
 
@@ -141,6 +133,10 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	})
 	group.Go(func() error {
 		work.permissions.run(background)
+		return nil
+	})
+	group.Go(func() error {
+		events.run(background, func(namespace string) { work.permissions.suspect(work.permissions.writes(namespace)) })
 		return nil
 	})
 	for _, i := range work.informers() {
@@ -159,31 +155,35 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 				return work.runLeading(ctx)
 			}
 			refused := func() { work.permissions.suspect(leaseRights(c.Namespace, c.LeaseName)) }
-			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, refused, work.runLeading)
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, log, refused, work.runLeading)
 		})
 	})
 	return group.Wait()
 }
 
 // newController puts the parts of the work together. Nothing runs yet.
-func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
-	client, err := kubernetes.NewForConfig(cfg)
+func newController(c Config, cfg *rest.Config, events eventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
+	core, err := newCoreClient(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("making the client: %w", err)
+		return nil, err
+	}
+	allowed, err := accessReviewer(cfg)
+	if err != nil {
+		return nil, err
 	}
 	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
 	if err != nil {
 		return nil, err
 	}
-	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
+	pullSecrets, err := secretInformer(core, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := secretInformer(client, c.CredentialsNamespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
+	credentials, err := secretInformer(core, c.CredentialsNamespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
 	if err != nil {
 		return nil, err
 	}
-	permissions := newPermissions(client.AuthorizationV1().SelfSubjectAccessReviews(), c.SecretName, c.CredentialsNamespace, log)
+	permissions := newPermissions(allowed, c.SecretName, c.CredentialsNamespace, log)
 	for _, i := range []cache.SharedIndexInformer{namespaces.Informer, pullSecrets, credentials} {
 		if err := i.SetWatchErrorHandlerWithContext(permissions.watchFailed); err != nil {
 			return nil, fmt.Errorf("preparing an informer: %w", err)
@@ -197,13 +197,13 @@ func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, re
 		credentials: credentials,
 		store:       store,
 		tokens:      newTokens(awsTokens{interval: c.RenewalInterval, metrics: m, now: time.Now}, store, m, log),
-		client:      client.CoreV1(),
+		client:      secretClient{core, c.SecretName},
 		secretName:  c.SecretName,
 		interval:    c.RenewalInterval,
 		workers:     c.Workers,
 		queue:       queue,
 		writes:      newWrites(time.Now),
-		status:      newStatus(recorder, c.SecretName, reg),
+		status:      newStatus(events, c.SecretName, reg),
 		progress:    &progress{waiting: queue.Len, now: time.Now},
 		permissions: permissions,
 		metrics:     m,
@@ -253,55 +253,4 @@ func (c *controller) runLeading(ctx context.Context) error {
 	c.metrics.leader.Set(1)
 	defer c.metrics.leader.Set(0)
 	return c.run(ctx)
-}
-
-// newBroadcaster returns what passes on events. client-go's own limits would lose
-// most events of a namespace with many registries: after 10 with one reason, it
-// merges them, and after 25 it drops what is new, ForeignSecret or TokenFailed
-// too. [status] repeats no event for a while, so that they are few as it is.
-func newBroadcaster(ctx context.Context) record.EventBroadcaster {
-	return record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)),
-		record.WithCorrelatorOptions(record.CorrelatorOptions{MaxEvents: maxEvents, BurstSize: maxEvents, QPS: 1}))
-}
-
-// maxEvents is how many events there may be about one pull secret at once.
-const maxEvents = 1000
-
-// startEvents has events written, with a client of its own, whose rate is
-// limited: ten thousand namespaces that become ready at once may lose some
-// events, and cost no write of a secret its turn.
-func startEvents(cfg *rest.Config, broadcaster record.EventBroadcaster, p *permissions) error {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS, cfg.Burst = 50, 100
-	client, err := typedcorev1.NewForConfig(cfg)
-	if err != nil {
-		return fmt.Errorf("making the event client: %w", err)
-	}
-	broadcaster.StartRecordingToSink(eventSink{&typedcorev1.EventSinkImpl{Interface: client.Events("")}, p})
-	return nil
-}
-
-// An eventSink writes events, and has the permissions to do so looked at when it
-// was refused.
-type eventSink struct {
-	record.EventSink
-	permissions *permissions
-}
-
-func (s eventSink) Create(e *corev1.Event) (*corev1.Event, error) {
-	created, err := s.EventSink.Create(e)
-	s.outcome(e, err)
-	return created, err
-}
-
-func (s eventSink) Patch(e *corev1.Event, data []byte) (*corev1.Event, error) {
-	patched, err := s.EventSink.Patch(e, data)
-	s.outcome(e, err)
-	return patched, err
-}
-
-func (s eventSink) outcome(e *corev1.Event, err error) {
-	if apierrors.IsForbidden(err) && !isGone(err) {
-		s.permissions.suspect(s.permissions.writes(e.Namespace))
-	}
 }
