@@ -23,7 +23,7 @@ func main() {
 
 // gcPercent trades a little CPU for memory: the caches of ten thousand namespaces
 // live long, and what a renewal leaves behind is small.
-const gcPercent = 50
+const gcPercent = 25
 
 func run(ctx context.Context, args []string, getenv func(string) string, hostname string, stdout, stderr io.Writer) int {
 	config := renewer.Config{Identity: hostname}

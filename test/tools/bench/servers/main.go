@@ -178,7 +178,7 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(stderr, "creating %d labelled namespaces\n", n)
-	if err := eachOf(ctx, n, func(ctx context.Context, i int) error { return b.namespace(ctx, name(i)) }); err != nil {
+	if err := each(ctx, n, func(ctx context.Context, i int) error { return b.namespace(ctx, name(i)) }); err != nil {
 		return err
 	}
 	fmt.Fprintf(stderr, "creating %d secrets of others in each\n", b.foreignEach)
@@ -191,7 +191,7 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 	fmt.Fprintln(stderr, "applying as many secrets in a bare loop")
 	content := []byte(`{"auths":{"` + registry + `":{"auth":"` + strings.Repeat("A", 4000) + `"}}}`)
 	start := time.Now()
-	err := eachOf(ctx, n, func(ctx context.Context, i int) error {
+	err := each(ctx, n, func(ctx context.Context, i int) error {
 		secret := applycorev1.Secret("floor", name(i)).WithType(corev1.SecretTypeDockerConfigJson).WithData(map[string][]byte{corev1.DockerConfigJsonKey: content}).
 			WithLabels(map[string]string{"a": "b"}).WithAnnotations(map[string]string{"a": strings.Repeat("a", 300)})
 		_, err := b.client.CoreV1().Secrets(name(i)).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: "floor"})
@@ -344,8 +344,8 @@ func (b *bench) requests() (c counts, err error) {
 	return c, err
 }
 
-// eachOf calls f for the numbers below n, several at once.
-func eachOf(ctx context.Context, n int, f func(context.Context, int) error) error {
+// each calls f for the numbers below n, several at once.
+func each(ctx context.Context, n int, f func(context.Context, int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for w := range workers {
 		group.Go(func() error {

@@ -63,8 +63,8 @@ func (b *bench) memory(p *install.Program, what, budget string) error {
 }
 
 // foreign creates secrets that are none of ours in each of n namespaces.
-func (b *bench) foreign(ctx context.Context, n, each int) error {
-	return eachOf(ctx, n*each, func(ctx context.Context, i int) error {
+func (b *bench) foreign(ctx context.Context, n, perNamespace int) error {
+	return each(ctx, n*perNamespace, func(ctx context.Context, i int) error {
 		secret := applycorev1.Secret(fmt.Sprintf("foreign-%d", i/n), name(i%n)).WithData(map[string][]byte{"content": bytes.Repeat([]byte("x"), 1000)})
 		_, err := b.client.CoreV1().Secrets(name(i%n)).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: "bench"})
 		return err
