@@ -1,7 +1,6 @@
 package renewer
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -171,7 +170,10 @@ func stateOf(s *observedSecret) secretState {
 // digest returns the SHA-256, in hex, of a pull secret's content and of the
 // annotation that describes it.
 func digest(content []byte, registries string) string {
-	return fmt.Sprintf("%x", sha256.Sum256(append(bytes.Clone(content), registries...)))
+	h := sha256.New()
+	h.Write(content)
+	h.Write([]byte(registries))
+	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
 // need is a registry that a namespace is labelled with, and its token or why
