@@ -106,7 +106,7 @@ func BenchmarkMutate(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, result, err := m.Mutate(b.Context(), req); result != injected {
+		if _, result, err := m.Mutate(b.Context(), time.Second, req); result != injected {
 			b.Fatal(result, err)
 		}
 	}

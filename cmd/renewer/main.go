@@ -21,9 +21,9 @@ func main() {
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, hostname, os.Stdout, os.Stderr))
 }
 
-// gcPercent trades a little CPU for memory: the caches of ten thousand namespaces
-// live long, and what a renewal leaves behind is small.
-const gcPercent = 50
+// gcPercent trades CPU for memory: of ten thousand namespaces some 13 MiB live, and
+// each write leaves 100 KB behind. Go's own 100 would take 9 MiB more.
+const gcPercent = 30
 
 func run(ctx context.Context, args []string, getenv func(string) string, hostname string, stdout, stderr io.Writer) int {
 	config := renewer.Config{Identity: hostname}

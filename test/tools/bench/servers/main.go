@@ -38,10 +38,12 @@ const (
 
 func main() {
 	n := flag.Int("namespaces", 10000, "labelled namespaces")
+	foreign := flag.Int("foreign", 5, "secrets of others in each namespace")
+	only := flag.Bool("memory", false, "measure memory and starts only")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *n, os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, *n, *foreign, *only, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -53,6 +55,8 @@ type bench struct {
 	aws     *fakeaws.Server
 	release *install.Release
 	rows    [][3]string
+
+	foreignEach int // secrets of others in each namespace
 }
 
 // row adds a line to the table.
@@ -60,14 +64,17 @@ func (b *bench) row(what, budget, format string, args ...any) {
 	b.rows = append(b.rows, [3]string{what, fmt.Sprintf(format, args...), budget})
 }
 
-func run(ctx context.Context, n int, stdout, stderr io.Writer) error {
+func run(ctx context.Context, n, foreign int, memoryOnly bool, stdout, stderr io.Writer) error {
 	dir, err := process.TempDir("bench")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{}
-	if err := b.webhookRatio(ctx); err != nil {
+	b := &bench{foreignEach: foreign}
+	parts := []func(context.Context, int, io.Writer) error{b.pods, b.renewer}
+	if memoryOnly {
+		parts = parts[1:]
+	} else if err := b.webhookRatio(ctx); err != nil {
 		return err
 	}
 	if b.cluster, err = cluster.Start(ctx, cluster.Options{Log: stderr}); err != nil {
@@ -87,7 +94,7 @@ func run(ctx context.Context, n int, stdout, stderr io.Writer) error {
 	}
 	defer b.aws.Close()
 
-	for _, part := range []func(context.Context, int, io.Writer) error{b.pods, b.renewer} {
+	for _, part := range parts {
 		if err := part(ctx, n, stderr); err != nil {
 			return err
 		}
@@ -174,6 +181,13 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 	if err := each(ctx, n, func(ctx context.Context, i int) error { return b.namespace(ctx, name(i)) }); err != nil {
 		return err
 	}
+	fmt.Fprintf(stderr, "creating %d secrets of others in each\n", b.foreignEach)
+	if err := b.foreign(ctx, n, b.foreignEach); err != nil {
+		return err
+	}
+	if err := b.webhook(ctx, n); err != nil {
+		return err
+	}
 	fmt.Fprintln(stderr, "applying as many secrets in a bare loop")
 	content := []byte(`{"auths":{"` + registry + `":{"auth":"` + strings.Repeat("A", 4000) + `"}}}`)
 	start := time.Now()
@@ -189,18 +203,25 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 	floor := time.Since(start)
 
 	fmt.Fprintln(stderr, "the renewer's first distribution")
+	all, err := b.written(ctx, n)
+	if err != nil {
+		return err
+	}
 	start = time.Now()
 	renewer, err := b.release.StartRenewer(ctx, b.aws.Environment())
 	if err != nil {
 		return err
 	}
 	defer renewer.Stop(10 * time.Second)
-	if err := until(ctx, renewer, float64(n), "pullpass_namespaces", "state", "ready"); err != nil {
+	scraping, stopScraping := context.WithCancel(ctx)
+	defer stopScraping()
+	go scrape(scraping, renewer)
+	if err := wait(ctx, renewer, all); err != nil {
 		return err
 	}
 	first := time.Since(start)
 	b.row(fmt.Sprintf("renewer: first distribution to %d, speed over a bare loop's", n), "at least 0.9", "%.2f (%.1f s, %.1f s)", floor.Seconds()/first.Seconds(), first.Seconds(), floor.Seconds())
-	if err := b.memory(ctx, renewer, "renewer: resident memory after it"); err != nil {
+	if err := b.memory(renewer, "renewer: resident memory after it", "under 48 MiB"); err != nil {
 		return err
 	}
 
@@ -227,6 +248,9 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 
 	fmt.Fprintln(stderr, "renewing all, with new namespaces meanwhile")
 	calls := b.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationToken})
+	if all, err = b.written(ctx, n+100); err != nil {
+		return err
+	}
 	if err := b.credential(ctx, "two"); err != nil {
 		return err
 	}
@@ -236,7 +260,7 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if err := until(ctx, renewer, float64(n+100), "secret_renewals_total"); err != nil {
+	if err := wait(ctx, renewer, all); err != nil {
 		return err
 	}
 	b.row(fmt.Sprintf("renewer: renewal of all %d", n+100), "", "%.1f s", time.Since(start).Seconds())
@@ -248,7 +272,11 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 	b.row("renewer: writes for each namespace and renewal", "1", "%.3f", float64(renewed.writes-after.writes-50)/float64(n+100))
 	b.row("renewer: reads for each namespace and renewal", "0", "%.3f", float64(renewed.reads-after.reads)/float64(n+100))
 	b.row("renewer: calls to AWS for the renewal", "1", "%d", b.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationToken})-calls)
-	return b.memory(ctx, renewer, "renewer: resident memory after it")
+	if err := b.memory(renewer, "renewer: resident memory after it", "under 48 MiB"); err != nil {
+		return err
+	}
+	renewer.Stop(10 * time.Second)
+	return b.restart(ctx, n)
 }
 
 func (b *bench) credential(ctx context.Context, user string) error {
@@ -316,12 +344,6 @@ func (b *bench) requests() (c counts, err error) {
 	return c, err
 }
 
-func (b *bench) memory(ctx context.Context, p *install.Program, what string) error {
-	bytes, err := p.Metric(ctx, "process_resident_memory_bytes")
-	b.row(what, "under 64 MiB", "%.0f MiB", bytes/(1<<20))
-	return err
-}
-
 // each calls f for the numbers below n, several at once.
 func each(ctx context.Context, n int, f func(context.Context, int) error) error {
 	group, ctx := errgroup.WithContext(ctx)
@@ -338,20 +360,15 @@ func each(ctx context.Context, n int, f func(context.Context, int) error) error 
 	return group.Wait()
 }
 
-// until waits until a metric of a program has reached a value.
-func until(ctx context.Context, p *install.Program, want float64, metric string, labels ...string) error {
-	for {
-		got, err := p.Metric(ctx, metric, labels...)
-		if err == nil && got >= want {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-p.Done():
-			return errors.New(p.Tail())
-		case <-time.After(50 * time.Millisecond):
-		}
+// wait waits for a channel to be closed while a program runs.
+func wait(ctx context.Context, p *install.Program, closed <-chan struct{}) error {
+	select {
+	case <-closed:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-p.Done():
+		return errors.New(p.Tail())
 	}
 }
 
