@@ -270,6 +270,21 @@ func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 	return f, nil
 }
 
+// CollectNamespace reads everything about registries of a namespace.
+func (c *Collector) CollectNamespace(ctx context.Context, namespace string, registries []ecr.Registry) (Facts, error) {
+	f := Facts{Now: c.Now(), Namespace: namespace, Subject: "namespace " + namespace}
+	for _, r := range registries {
+		f.Images = append(f.Images, r.String()+"/")
+	}
+	var err error
+	if f.Installation, err = c.Installation(ctx); err != nil {
+		return f, err
+	}
+	err = c.namespaceFacts(ctx, &f, registries)
+	f.Lacking = c.lacking
+	return f, err
+}
+
 // templateFor returns a pod that is as modest as can be, so that nothing but the
 // image is judged.
 func templateFor(t Target) corev1.PodTemplateSpec {

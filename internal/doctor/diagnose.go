@@ -67,6 +67,38 @@ func Diagnose(f Facts) Diagnosis {
 	return d
 }
 
+// DiagnoseNamespace walks the part of the chain that is a namespace's own, for
+// registries that it is labelled with.
+func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
+	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
+	for _, links := range [][]Link{{installationLink(f), namespaceLink(f)}, nil, {secretLink(f, registries)}} {
+		if links == nil {
+			for _, r := range registries {
+				links = append(links, registryLinks(f, r)...)
+			}
+		}
+		for _, l := range links {
+			d.Links = append(d.Links, l)
+			if l.Mark == Broken {
+				return d
+			}
+		}
+	}
+	return d
+}
+
+// Served reports whether pods of the namespace can pull from all the registries:
+// by the secret or, for those who may not read it, by an event since a time.
+func Served(f Facts, registries []ecr.Registry, since time.Time) bool {
+	if f.Secret.State != NotRead {
+		return f.Secret.Value.Marks.Ours && allGood(f, registries)
+	}
+	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool {
+		ready, ok := last(f.Events.Value, r.String(), false)
+		return !ok || ready.Last.Before(since.Truncate(time.Second))
+	})
+}
+
 // imageLinks tells the images' registries.
 func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 	for _, image := range images {

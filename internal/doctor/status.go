@@ -536,3 +536,19 @@ func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now ti
 	}
 	return injection.Match(inject, registries, meta.Labels) == injection.Injected
 }
+
+// LabelledBy returns the namespaces that are labelled with each registry's host.
+func (c *Collector) LabelledBy(ctx context.Context) (namespaces map[string][]string, lacking []string, err error) {
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}}
+	if err := c.scanNamespaces(ctx, "", Installation{}, &s); err != nil {
+		return nil, nil, err
+	}
+	namespaces = map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(s.namespaces)) {
+		registries, _ := ecr.ParseLabels(s.namespaces[name].Labels)
+		for _, r := range registries {
+			namespaces[r.String()] = append(namespaces[r.String()], name)
+		}
+	}
+	return namespaces, c.lacking, nil
+}
