@@ -87,16 +87,16 @@ default credentials, which only itself can test.`,
 		}),
 	}
 	cmd.Flags().BoolVar(&from.env, "from-env", false, "take the keys from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN")
-	cmd.Flags().StringVar(&from.profile, "from-profile", "", "take the keys from a profile of the AWS CLI")
-	cmd.Flags().StringVar(&from.file, "from-file", "", "take the keys from a file; - is standard input")
-	cmd.Flags().StringVar(&roleARN, "role-arn", "", "ARN of a role that the renewer is to assume")
-	cmd.Flags().StringVar(&externalID, "external-id", "", "external id for the role")
-	cmd.Flags().StringVar(&region, "region", "", "region whose STS is asked for the role (default: the registry's)")
+	cmd.Flags().StringVar(&from.profile, "from-profile", "", "take the keys from `PROFILE` of the AWS CLI")
+	cmd.Flags().StringVar(&from.file, "from-file", "", "take the keys from `FILE`; - is standard input")
+	cmd.Flags().StringVar(&roleARN, "role-arn", "", "`ARN` of a role that the renewer is to assume")
+	cmd.Flags().StringVar(&externalID, "external-id", "", "`ID` that the role wants from who assumes it")
+	cmd.Flags().StringVar(&region, "region", "", "`REGION` whose STS is asked for the role; without the flag, the registry's")
 	cmd.Flags().BoolVar(&skipCheck, "skip-check", false, "do not ask AWS for a token first")
 	cmd.Flags().StringVar(&dryRun, "dry-run", "none", "with client, print the secret, keys and all, and write nothing")
 	cmd.Flag("dry-run").NoOptDefVal = "client"
 	cmd.MarkFlagsMutuallyExclusive("from-env", "from-profile", "from-file")
-	print.AddFlags(cmd)
+	addOutput(cmd, print, "name or, with --dry-run=client, json, yaml")
 	return cmd
 }
 
@@ -256,7 +256,7 @@ func (p *plugin) listCredentials() *cobra.Command {
 			return p.printCredentials(all, i.Value, lacking, print)
 		}),
 	}
-	print.AddFlags(cmd)
+	addOutput(cmd, print, "wide, name, json, yaml")
 	return cmd
 }
 

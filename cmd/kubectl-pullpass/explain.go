@@ -71,9 +71,9 @@ one is created for show (dry run), which changes nothing.`,
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&image, "image", "", "image that a pod would have, before anything exists")
-	cmd.Flags().StringVar(&account, "service-account", "", "ServiceAccount that the pod of --image would have (default \"default\")")
-	print.AddFlags(cmd)
+	cmd.Flags().StringVar(&image, "image", "", "`REF` of an image that a pod would have, before anything exists")
+	cmd.Flags().StringVar(&account, "service-account", "", "`NAME` of the ServiceAccount that the pod of --image would have (default \"default\")")
+	addOutput(cmd, print, "json, yaml")
 	return cmd
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -88,7 +89,12 @@ type plugin struct {
 
 // kubectlFlags are those of kubectl's own flags that help shows. The others work
 // as well.
-var kubectlFlags = map[string]bool{"namespace": true, "context": true, "kubeconfig": true, "as": true}
+var kubectlFlags = map[string]string{
+	"namespace":  "`NAMESPACE` that is looked at",
+	"context":    "`NAME` of the kubeconfig's context",
+	"kubeconfig": "`FILE` that says how to reach the cluster",
+	"as":         "`USER` to act as",
+}
 
 func (p *plugin) command() *cobra.Command {
 	root := &cobra.Command{
@@ -109,9 +115,12 @@ broken or could not be done, and 2 for wrong usage.`,
 		SilenceUsage:  true,
 	}
 	p.flags.AddFlags(root.PersistentFlags())
-	root.PersistentFlags().VisitAll(func(f *pflag.Flag) { f.Hidden = !kubectlFlags[f.Name] })
-	root.PersistentFlags().StringVar(&p.namespace, "install-namespace", "", "namespace of pullpass itself; without the flag, it is looked for")
-	root.PersistentFlags().StringVar(&p.release, "release", "", "Helm release of pullpass, where a namespace has several")
+	root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		usage, ok := kubectlFlags[f.Name]
+		f.Hidden, f.Usage = !ok, cmp.Or(usage, f.Usage)
+	})
+	root.PersistentFlags().StringVar(&p.namespace, "install-namespace", "", "`NAMESPACE` of pullpass itself; without the flag, it is looked for")
+	root.PersistentFlags().StringVar(&p.release, "release", "", "`NAME` of the Helm release of pullpass, where there are several")
 	root.AddCommand(p.status(), p.explain(), p.credentials(), p.label(), p.unlabel(), p.restartStuck())
 	return root
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -40,6 +41,16 @@ func (p *plugin) print(flags *genericclioptions.PrintFlags, kind string, value a
 		return usageError{err}
 	}
 	return printer.PrintObj(o, p.Out)
+}
+
+// addOutput adds kubectl's output flags to a command. Help shows -o with the formats
+// that the command has.
+func addOutput(cmd *cobra.Command, flags *genericclioptions.PrintFlags, formats string) {
+	flags.AddFlags(cmd)
+	for _, rare := range []string{"allow-missing-template-keys", "show-managed-fields", "template"} {
+		cmd.Flag(rare).Hidden = true
+	}
+	cmd.Flag("output").Usage = "output format: " + formats + ", jsonpath=… or go-template=…"
 }
 
 // outputFlags are kubectl's. Without -o there is no printer.

@@ -69,8 +69,7 @@ those that do not, and STUCK those of both that wait for such an image.`,
 	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and print rows again that have changed")
 	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch looks")
-	print.AddFlags(cmd)
-	cmd.Flag("output").Usage = "Output format: json, yaml, wide, name, jsonpath=…, go-template=…"
+	addOutput(cmd, print, "wide, name, json, yaml")
 	return cmd
 }
 

@@ -467,10 +467,6 @@ func ours(items []corev1.Event) (events []Event) {
 	return events
 }
 
-func newestFirst(events []Event) {
-	slices.SortStableFunc(events, func(a, b Event) int { return b.Last.Compare(a.Last) })
-}
-
 // CredentialSecret reads the credential secret of a registry.
 func (c *Collector) CredentialSecret(ctx context.Context, i Installation, r ecr.Registry) (Read[CredentialSecret], error) {
 	s, err := c.Client.CoreV1().Secrets(i.CredentialsNS).Get(ctx, credential.SecretName(i.CredentialsPrefix, r), metav1.GetOptions{})

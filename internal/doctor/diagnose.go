@@ -324,20 +324,29 @@ func good(f Facts, r ecr.Registry) bool {
 	return ok && f.Now.Before(e.Ends(f.Now))
 }
 
-// lasting returns the newest warning about a registry, unless something good is
-// known since.
+// lasting returns the newest warning about a registry, unless something is known
+// that it cannot have survived.
 func lasting(f Facts, r ecr.Registry) (Event, bool) {
-	warning, ok := last(f.Events.Value, r.String(), true)
-	if !ok {
-		return Event{}, false
+	ready, isReady := last(f.Events.Value, r.String(), false)
+	for _, e := range f.Events.Value {
+		if !e.Warning || !pullsecret.Concerns(e.Reason, e.Message, r.String()) {
+			continue
+		}
+		if isReady && !ready.Last.Before(e.Last) && !(ready.Last.Equal(e.Last) && ready.name < e.name) {
+			return Event{}, false
+		}
+		if entry, ok := f.Secret.Value.Entries[r.String()]; ok && entry.Issued.After(e.Last) {
+			return Event{}, false
+		}
+		switch {
+		case e.Reason == pullsecret.ReasonNoCredentials && f.Credentials[r].State == Available:
+		case e.Reason == pullsecret.ReasonForeign && f.Secret.State != NotRead && (f.Secret.State == Absent || f.Secret.Value.Marks.Ours):
+		case e.Reason == pullsecret.ReasonInvalidLabel: // of another label
+		default:
+			return e, true
+		}
 	}
-	if ready, ok := last(f.Events.Value, r.String(), false); ok && !ready.Last.Before(warning.Last) {
-		return Event{}, false
-	}
-	if e, ok := f.Secret.Value.Entries[r.String()]; ok && e.Issued.After(warning.Last) {
-		return Event{}, false
-	}
-	return warning, true
+	return Event{}, false
 }
 
 // tokenLink tells whether there is a token of the registry in the pull secret.

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -163,6 +165,8 @@ type Event struct {
 	Reason, Message string
 	Warning         bool
 	Last            time.Time
+
+	name string // which client-go makes of the time in nanoseconds
 }
 
 func eventOf(e *corev1.Event) Event {
@@ -176,7 +180,7 @@ func eventOf(e *corev1.Event) Event {
 	if last.IsZero() {
 		last = e.CreationTimestamp.Time
 	}
-	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last}
+	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last, name: e.Name}
 }
 
 // last returns the newest event about a registry that is a warning, or is not.
@@ -187,6 +191,13 @@ func last(events []Event, host string, warning bool) (Event, bool) {
 		}
 	}
 	return Event{}, false
+}
+
+// newestFirst sorts events. Their times are in whole seconds.
+func newestFirst(events []Event) {
+	slices.SortStableFunc(events, func(a, b Event) int {
+		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(b.name, a.name))
+	})
 }
 
 // imagesOf returns all images of a pod's spec, each once, ephemeral containers'
