@@ -18,6 +18,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -289,7 +290,8 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
+		// The SDK makes up an empty response where none came.
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil && response.StatusCode != 0 {
 			code = strconv.Itoa(response.StatusCode)
 			response.Body = struct {
 				io.Reader
@@ -330,6 +332,10 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
+// unknownError is what the SDK has for the code and the message of an answer
+// without one, such as a proxy's.
+const unknownError = "UnknownError"
+
 // describe returns an error that says in one line, for users to see, what went
 // wrong. AWS quotes parts of requests back in some errors, so secrets are taken
 // out.
@@ -341,10 +347,23 @@ func describe(err error, secrets []string) error {
 		var answer *smithyhttp.ResponseError
 		_, busy := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
 		_, slow := retry.DefaultRetryableErrorCodes[api.ErrorCode()]
-		refused = errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 4 && answer.HTTPStatusCode() != http.StatusTooManyRequests && !busy && !slow
+		if errors.As(err, &answer) {
+			status := answer.HTTPStatusCode()
+			refused = status/100 == 4 && status != http.StatusTooManyRequests && !busy && !slow
+			if api.ErrorCode() == unknownError && api.ErrorMessage() == unknownError {
+				text = fmt.Sprintf("HTTP status %d without a reason", status)
+			}
+		}
 		var operation *smithy.OperationError
 		if errors.As(err, &operation) {
 			text = operation.Operation() + ": " + text
+		}
+	}
+	// The SDK quotes what a credential_process printed when that cannot be read.
+	var program *processcreds.ProviderError
+	if errors.As(err, &program) {
+		if cause := errors.Unwrap(program.Err); cause != nil {
+			text = "credential_process: " + cause.Error()
 		}
 	}
 	for _, secret := range secrets {

@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -199,6 +201,7 @@ func TestTokenFromAWS(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		life   time.Duration // to within a few seconds
+		tries  int           // 0: one
 		code   string
 		err    string
 	}{
@@ -211,6 +214,7 @@ func TestTokenFromAWS(t *testing.T) {
 		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
 		}, code: "200", err: "asking for a token: "},
+		"a connection that ends without an answer": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, tries: 3, code: "none", err: "asking for a token: "},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
 			w.WriteHeader(http.StatusBadRequest)
@@ -233,10 +237,11 @@ func TestTokenFromAWS(t *testing.T) {
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
 			}, Token{})
 			server.Close()
-			if len(bodies) != 1 || bodies[0] != "{}" {
-				t.Errorf("requests %q, want one that is empty", bodies)
+			tries := cmp.Or(c.tries, 1)
+			if !slices.Equal(bodies, slices.Repeat([]string{"{}"}, tries)) {
+				t.Errorf("requests %q, want %d that are empty", bodies, tries)
 			}
-			want := map[string]float64{c.code + " GetAuthorizationToken": 1}
+			want := map[string]float64{c.code + " GetAuthorizationToken": float64(tries)}
 			got := values(t, reg, "pullpass_aws_requests_total")
 			maps.DeleteFunc(got, func(_ string, n float64) bool { return n == 0 })
 			if !maps.Equal(got, want) {
@@ -326,6 +331,24 @@ func TestWhatAWSSaysOfItsErrors(t *testing.T) {
 	}
 }
 
+// TestAnAnswerWithoutAReason has a proxy or the like answer in AWS's place. Nobody
+// is sent elsewhere by it.
+func TestAnAnswerWithoutAReason(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("somebody else was asked") }))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308, 404, 407} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(status)
+		}))
+		defer server.Close()
+		_, err := awsAnswering(t, server, nil)(Token{})
+		if want := fmt.Sprintf("GetAuthorizationToken: HTTP status %d", status); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
+	}
+}
+
 func TestCallsLeaveNoConnectionsOpen(t *testing.T) {
 	server := httptest.NewUnstartedServer(http.HandlerFunc(goodAnswer))
 	var open atomic.Int64
@@ -389,6 +412,35 @@ func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
 	session(time.Now().Add(8 * time.Hour)) // which is no bound
 	long := step("a long session", first, 4)
 	step("a long session again", long, 5)
+}
+
+// TestWhatAProgramPrintsIsNotShown has a credential_process print what cannot be
+// read, keys among it. The SDK quotes it.
+func TestWhatAProgramPrintsIsNotShown(t *testing.T) {
+	for name, c := range map[string]struct{ command, want string }{
+		"JSON with a comma too many": {`printf '{"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret",}'`, "credential_process: invalid character '}'"},
+		"a note before it":           {`echo 'note: {"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret"}'`, "credential_process: invalid character 'o'"},
+		"numbers":                    {`echo '{"Version":"s3cret"}'`, "credential_process: json: cannot unmarshal string"},
+		"nothing":                    {`true s3cret`, "credential_process: unexpected end of JSON input"},
+		"it fails":                   {`echo s3cret && exit 3`, "credential_process: exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "program")
+			if err := os.WriteFile(program, []byte(c.command+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(file, []byte("[default]\ncredential_process = sh "+program+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(http.NotFoundHandler())
+			defer server.Close()
+			_, err := awsAnswering(t, server, map[string]string{"AWS_CONFIG_FILE": file})(Token{})
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error %v, want one with %q and nothing that was printed", err, c.want)
+			}
+		})
+	}
 }
 
 func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {

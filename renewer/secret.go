@@ -1,14 +1,16 @@
 package renewer
 
 import (
+	"encoding/base64"
 	"encoding/json"
 	"hash/fnv"
+	"strings"
 	"time"
 	"unique"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -75,11 +77,17 @@ func (s secretState) expires(now time.Time) (t time.Time) {
 // observedSecret is a pull secret as the cache keeps it: ten thousand of them fit
 // in a few megabytes, and no token stays in memory.
 type observedSecret struct {
-	metav1.ObjectMeta // namespace, name, UID and resourceVersion
+	namespace, name, uid, resourceVersion string
 
 	ours, immutable, leaving, labelled bool
 
 	registries unique.Handle[string] // [pullsecret.AnnotationRegistries], which many secrets share; empty when edited
+}
+
+// GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
+// asks for the names and the version.
+func (s *observedSecret) GetObjectMeta() metav1.Object {
+	return &metav1.ObjectMeta{Namespace: s.namespace, Name: s.name, UID: types.UID(s.uid), ResourceVersion: s.resourceVersion}
 }
 
 // observe is the transform of the cache of pull secrets.
@@ -90,7 +98,7 @@ func observe(object any) (any, error) {
 	}
 	marks := pullsecret.Read(s)
 	return &observedSecret{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion},
+		namespace: s.Namespace, name: unique.Make(s.Name).Value(), uid: string(s.UID), resourceVersion: s.ResourceVersion,
 		ours:       marks.Ours,
 		immutable:  marks.Immutable,
 		leaving:    marks.Leaving,
@@ -106,8 +114,8 @@ func stateOf(s *observedSecret) secretState {
 		ours:            s.ours,
 		immutable:       s.immutable,
 		leaving:         s.leaving,
-		uid:             string(s.UID),
-		resourceVersion: s.ResourceVersion,
+		uid:             s.uid,
+		resourceVersion: s.resourceVersion,
 	}
 	state.entries, state.intact = pullsecret.Marks{Labelled: s.labelled, Registries: s.registries.Value()}.Entries()
 	return state
@@ -278,7 +286,7 @@ func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
 }
 
 // pullSecret returns the pull secret of a namespace, to be applied.
-func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*applycorev1.SecretApplyConfiguration, error) {
+func pullSecret(namespace, name string, tokens map[string]Token, kept map[string]keptEntry) (*corev1.Secret, error) {
 	config, entries := dockerConfig{Auths: map[string]dockerAuth{}}, map[string]entry{}
 	for host, k := range kept {
 		config.Auths[host], entries[host] = dockerAuth{Auth: string(k.auth)}, k.entry
@@ -294,9 +302,41 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 	if err != nil {
 		return nil, err
 	}
-	return applycorev1.Secret(name, namespace).
-		WithLabels(map[string]string{pullsecret.LabelManagedBy: pullsecret.ManagedBy}).
-		WithAnnotations(map[string]string{pullsecret.AnnotationRegistries: string(annotation), pullsecret.AnnotationDigest: pullsecret.Digest(content, string(annotation))}).
-		WithType(corev1.SecretTypeDockerConfigJson).
-		WithData(map[string][]byte{corev1.DockerConfigJsonKey: content}), nil
+	return &corev1.Secret{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Secret"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace:   namespace,
+			Name:        name,
+			Labels:      map[string]string{pullsecret.LabelManagedBy: pullsecret.ManagedBy},
+			Annotations: map[string]string{pullsecret.AnnotationRegistries: string(annotation), pullsecret.AnnotationDigest: pullsecret.Digest(content, string(annotation))},
+		},
+		Type: corev1.SecretTypeDockerConfigJson,
+		Data: map[string][]byte{corev1.DockerConfigJsonKey: content},
+	}, nil
 }
+
+// withoutContent takes a pull secret's content out of the text of an error: a
+// policy of the cluster may quote what it refuses.
+func withoutContent(err error, content []byte) error {
+	hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
+	var config dockerConfig
+	if json.Unmarshal(content, &config) == nil {
+		for _, a := range config.Auths {
+			hidden = append(hidden, a.Auth)
+		}
+	}
+	text := err.Error()
+	for _, h := range hidden {
+		text = strings.ReplaceAll(text, h, credential.Redacted)
+	}
+	return quietError{err, text}
+}
+
+// A quietError is an error with another text.
+type quietError struct {
+	error
+	text string
+}
+
+func (e quietError) Error() string { return e.text }
+func (e quietError) Unwrap() error { return e.error }

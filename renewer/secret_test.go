@@ -14,8 +14,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 
 	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -565,7 +565,7 @@ func TestTwoDays(t *testing.T) {
 }
 
 // stored returns a pull secret as the API server gives it back.
-func stored(t *testing.T, secret *applycorev1.SecretApplyConfiguration) *corev1.Secret {
+func stored(t *testing.T, secret *corev1.Secret) *corev1.Secret {
 	t.Helper()
 	data, err := json.Marshal(secret)
 	if err != nil {
@@ -691,8 +691,8 @@ func TestObservedSecretsHoldNoToken(t *testing.T) {
 	s.Data["more"] = []byte("of somebody's")
 	s.Annotations["note"] = "of somebody's"
 	once := observed(t, s)
-	if want := (metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(once.ObjectMeta, want) {
-		t.Errorf("kept %+v, want %+v", once.ObjectMeta, want)
+	if got, want := once.GetObjectMeta(), (&metav1.ObjectMeta{Namespace: "shop", Name: "pullpass", UID: "uid", ResourceVersion: "7"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %+v, want %+v", got, want)
 	}
 	text := fmt.Sprintf("%+v %s", once, once.registries.Value())
 	for _, secret := range []string{string(tokenOf("alice", 0).Auth), "AWS:alice", "somebody's"} {
@@ -843,5 +843,31 @@ func TestALabelEditedAwayCostsNoGoodEntry(t *testing.T) {
 	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), middle)
 	if !slices.Equal(d.kept, []string{hostA}) || d.action != write {
 		t.Errorf("%+v, want %s kept", d.outcome(), hostA)
+	}
+}
+
+// TestAnErrorThatQuotesTheContent takes it out, whichever way a policy of the cluster
+// quotes it.
+func TestAnErrorThatQuotesTheContent(t *testing.T) {
+	secret, err := pullSecret("shop", "pullpass", map[string]Token{hostA: {Auth: "QVdTOnQwa2Vu"}}, map[string]keptEntry{hostB: {auth: "QVdTOm8wbGQ="}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := secret.Data[corev1.DockerConfigJsonKey]
+	for name, quoted := range map[string]string{
+		"the data":           base64.StdEncoding.EncodeToString(content),
+		"what it stands for": string(content),
+		"an entry":           "an auth of QVdTOnQwa2Vu",
+		"a kept entry":       "an auth of QVdTOm8wbGQ=",
+		"quoted again":       fmt.Sprintf("%q", content),
+	} {
+		refusal := apierrors.NewForbidden(corev1.Resource("secrets"), "pullpass", errors.New("no, not "+quoted))
+		got := withoutContent(refusal, content)
+		if text := got.Error(); strings.Contains(text, "QVdTO") || strings.Contains(text, base64.StdEncoding.EncodeToString(content)[:20]) || !strings.Contains(text, "no, not ") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if !apierrors.IsForbidden(got) {
+			t.Errorf("%s: the error is another", name)
+		}
 	}
 }

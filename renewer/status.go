@@ -6,7 +6,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
@@ -22,7 +21,7 @@ type problem struct{ reason, message string }
 // and into events when it changes. Namespaces that are not labelled and have no
 // secret of ours are not in it.
 type status struct {
-	events     record.EventRecorder
+	events     eventRecorder
 	secretName string
 	now        func() time.Time
 
@@ -37,7 +36,7 @@ type namespaceStatus struct {
 	reported map[problem]time.Time // when the last event of each went out
 }
 
-func newStatus(events record.EventRecorder, secretName string, reg prometheus.Registerer) *status {
+func newStatus(events eventRecorder, secretName string, reg prometheus.Registerer) *status {
 	s := &status{events: events, secretName: secretName, now: time.Now, namespaces: map[string]namespaceStatus{}}
 	reg.MustRegister(s)
 	return s

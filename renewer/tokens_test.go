@@ -1011,13 +1011,22 @@ func TestOneSessionUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
 		began, issued := time.Now(), 0
+		var same, latest time.Time // the last look that found nothing new, the end of the session before
 		r.answers(lastFunc(func(_ context.Context, _ TokenRequest, last Token) (Token, error) {
 			now := time.Now()
 			ends := began.Add((now.Sub(began)/time.Hour + 1) * time.Hour)
 			if last.session.Equal(ends) {
+				if wait := now.Sub(same); wait < time.Minute {
+					t.Errorf("asked again for the same session after %s", wait)
+				}
+				same = now
 				return last, nil
 			}
+			if late := now.Sub(latest); !latest.IsZero() && late > time.Minute {
+				t.Errorf("the session ended %s before its successor was asked for", late)
+			}
 			issued++
+			latest = ends
 			return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: renewBy(now, now.Add(12*time.Hour), 0, ends), session: ends}, nil
 		}))
 		r.prefetch([]ecr.Registry{registryOf(hostA)})

@@ -11,9 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // An apiServer stands for one that takes a while to read a namespace, as it is when
@@ -26,12 +25,12 @@ type apiServer struct {
 	most     atomic.Int32 // of atOnce
 }
 
-func (a *apiServer) get(ctx context.Context, _ string) (*metav1.PartialObjectMetadata, error) {
+func (a *apiServer) get(ctx context.Context, _ string) (*kube.Namespace, error) {
 	a.reads.Add(1)
 	n := a.atOnce.Add(1)
 	defer a.atOnce.Add(-1)
 	a.most.Store(max(n, a.most.Load()))
-	ns := &metav1.PartialObjectMetadata{}
+	ns := &kube.Namespace{}
 	if a.labelled.Load() {
 		ns.Labels = labels{hostA: "true"}
 	}

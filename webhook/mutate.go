@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // A result says what became of a request. It is the label of a metric, so the
@@ -31,9 +30,9 @@ var results = [...]result{injected, present, unmatched, optedOut, skipped, faile
 // A namespaceGetter knows namespaces; see internal/kube.
 type namespaceGetter interface {
 	// Get returns a namespace from a cache that may be a moment old.
-	Get(name string) (*metav1.PartialObjectMetadata, bool)
+	Get(name string) (*kube.Namespace, bool)
 	// GetLive asks the API server.
-	GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error)
+	GetLive(ctx context.Context, name string) (*kube.Namespace, error)
 }
 
 // A mutator decides about pods.

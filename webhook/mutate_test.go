@@ -12,15 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
 	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 type (
 	labels = map[string]string
-	nsMeta = metav1.PartialObjectMetadata
+	nsMeta = kube.Namespace
 )
 
 // fakeNamespaces stand for the cache and the API server behind it.
@@ -32,7 +31,7 @@ type fakeNamespaces struct {
 
 func (f *fakeNamespaces) Get(name string) (*nsMeta, bool) {
 	l, ok := f.cached[name]
-	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, ok
+	return &nsMeta{Name: name, Labels: l}, ok
 }
 
 func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, error) {
@@ -46,7 +45,7 @@ func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, err
 	if !ok {
 		return nil, errors.New("not found")
 	}
-	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, nil
+	return &nsMeta{Name: name, Labels: l}, nil
 }
 
 // Each case compares the pull secrets of the pod as it is admitted. Unless it

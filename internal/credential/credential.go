@@ -85,6 +85,13 @@ func Parse(s *corev1.Secret) (Credential, error) {
 	case c.RoleARN != "" && !strings.HasPrefix(c.RoleARN, "arn:"):
 		problem = fmt.Sprintf("holds an %s that does not begin with arn:", KeyRoleARN)
 	}
+	for _, key := range []string{KeyAccessKeyID, KeySecretAccessKey, KeySessionToken, KeyRoleARN, KeyExternalID, KeyRegion} {
+		// AWS refuses some of these, and others cannot even be sent. Neither would
+		// tell what is wrong.
+		if problem == "" && strings.ContainsFunc(value(key), func(c rune) bool { return c <= ' ' || c > '~' }) {
+			problem = fmt.Sprintf("holds %s with a character that it cannot have, such as a line feed, a byte order mark or a zero byte of UTF-16", key)
+		}
+	}
 	if problem != "" {
 		return Credential{}, MalformedError{Secret: s.Namespace + "/" + s.Name, Problem: problem}
 	}

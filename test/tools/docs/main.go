@@ -1,6 +1,7 @@
-// Docs writes what can be told from the product into other files: what the programs
-// say of themselves into the README and the guide of the plugin, between the
-// comments <!-- PROGRAM [COMMAND…] --help --> and <!-- end -->; the chart's values into its README, after <!-- values -->; and
+// Docs writes what can be told from the product into other files: the programs' help
+// into docs/reference/flags.md and that of the plugin's commands into its guide,
+// between the comments <!-- PROGRAM [COMMAND…] --help --> and <!-- end -->; the
+// chart's values into its README, after <!-- values -->; and
 // the patterns of registries' hosts into the chart and the documentation. With
 // -check it only says whether they are up to date.
 package main
@@ -43,7 +44,7 @@ var (
 func run(check bool) error {
 	chart := repo.ChartDir()
 	return errors.Join(
-		rewrite(filepath.Join(repo.Root(), "README.md"), helpBlock, check, help),
+		rewrite(filepath.Join(repo.Root(), "docs", "reference", "flags.md"), helpBlock, check, help),
 		rewrite(filepath.Join(repo.Root(), "docs", "kubectl-pullpass.md"), helpBlock, check, help),
 		rewrite(filepath.Join(chart, "README.md"), valuesBlock, check, func([][]byte) ([]byte, error) {
 			values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
