@@ -24,7 +24,7 @@ func (p *plugin) restartStuck() *cobra.Command {
 		Long: `Finds pods that wait for an image and do not name the pull secret, although it
 serves their namespace by now. Their Deployments, StatefulSets and DaemonSets are
 restarted as kubectl rollout restart does it. Pods of others, such as Jobs, and
-bare pods are listed: they have to be created again by hand.`,
+bare pods are listed: you have to recreate them by hand.`,
 		Example: `  kubectl pullpass restart-stuck --namespace shop --dry-run
   kubectl pullpass restart-stuck --all-namespaces --yes`,
 		Args: cobra.NoArgs,
@@ -76,9 +76,9 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 	for _, o := range byHand {
 		for _, pod := range o.Pods {
 			if o.Owner.Kind == "" {
-				fmt.Fprintf(p.Out, "pod/%s in namespace %s is bare: create it again by hand\n", pod, o.Namespace)
+				fmt.Fprintf(p.Out, "pod/%s in namespace %s is bare: recreate it by hand\n", pod, o.Namespace)
 			} else {
-				fmt.Fprintf(p.Out, "pod/%s in namespace %s is of %s/%s: delete it, or create that again, by hand\n", pod, o.Namespace, o.Owner.Kind, o.Owner.Name)
+				fmt.Fprintf(p.Out, "pod/%s in namespace %s is of %s/%s: delete it, or recreate that, by hand\n", pod, o.Namespace, o.Owner.Kind, o.Owner.Name)
 			}
 		}
 	}

@@ -472,12 +472,12 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 			Mend: []string{"# have whoever set the finalizers finish, or take them away:", fmt.Sprintf("kubectl patch secret %s --namespace %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", i.SecretName, f.Namespace)}}
 	case s.Marks.Immutable && (!s.Intact || warning.Reason == pullsecret.ReasonApplyFailed || !allGood(f, registries)):
 		return Link{Name: name, Mark: Broken, Cause: ImmutableSecret, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; deleted, it is made anew", i.SecretName)}
+			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; if you delete it, the renewer recreates it", i.SecretName)}
 	case !s.Intact && warning.Reason == pullsecret.ReasonApplyFailed:
 		return apply
 	case !s.Intact:
 		return Link{Name: name, Mark: Broken, Cause: SecretEdited, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s was edited and has not been put back; deleted, it is made anew", i.SecretName)}
+			Text: fmt.Sprintf("secret %s was edited and has not been put back; if you delete it, the renewer recreates it", i.SecretName)}
 	case !allGood(f, registries):
 		if warning.Reason == pullsecret.ReasonApplyFailed {
 			return apply

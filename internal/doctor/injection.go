@@ -273,9 +273,9 @@ func recreate(f Facts) []string {
 	case f.Owner.Restartable():
 		return []string{fmt.Sprintf("kubectl rollout restart %s/%s --namespace %s", f.Owner.Kind, f.Owner.Name, f.Namespace)}
 	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s makes another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
+		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
 	default:
-		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and create it again:", f.Pod.Name, f.Namespace),
+		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and recreate it:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
 	}
 }

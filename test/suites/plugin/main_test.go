@@ -32,7 +32,7 @@ import (
 )
 
 var (
-	suite  = fixture.Suite{Programs: []string{"renewer", "webhook"}}
+	suite  = fixture.Suite{Programs: []string{"renewer", "webhook"}, Workloads: true}
 	update = flag.Bool("update", false, "write what the plugin prints into testdata")
 
 	kubectl string // path

@@ -198,7 +198,7 @@ func restartStuck(w *world) {
 // reason has a set-up here or in TestExplain.
 func TestReadmeRows(t *testing.T) {
 	text := readme(t)
-	_, section, ok := strings.Cut(text, "## When something is wrong")
+	_, section, ok := strings.Cut(text, "## When a pod cannot pull")
 	if !ok {
 		t.Fatal("the README has no such section")
 	}

@@ -38,7 +38,6 @@ var (
 	hostDefine = regexp.MustCompile(`(?s)({{- define "pullpass.hostPattern" -}}\n).*?({{- end }})`)
 	markDefine = regexp.MustCompile(`(?s)({{- define "pullpass.markPattern" -}}\n).*?({{- end }})`)
 	markMatch  = regexp.MustCompile(`(key\.matches\(r'\(\?i\))[^']*('\))`)
-	markGrep   = regexp.MustCompile(`(grep -E ')[^']*ecr[^']*(')`)
 )
 
 func run(check bool) error {
@@ -57,7 +56,6 @@ func run(check bool) error {
 		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), hostDefine, check, between(ecr.HostPattern()+"\n")),
 		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), markDefine, check, between(ecr.MarkPattern()+"\n")),
 		rewrite(filepath.Join(repo.Root(), "docs", "security.md"), markMatch, check, between(ecr.MarkPattern())),
-		rewrite(filepath.Join(repo.Root(), "docs", "operations.md"), markGrep, check, between(ecr.MarkPattern())),
 	)
 }
 
