@@ -387,15 +387,9 @@ then leave all pull secrets at once.`,
 			if n := len(used[registries[0].String()]); n > 0 && !i.Value.DefaultCredentials {
 				fmt.Fprintf(p.ErrOut, "pods of %d namespaces will not be able to pull from %s: %s\n", n, registries[0], strings.Join(used[registries[0].String()], ", "))
 			}
-			if !yes {
-				ok, err := p.confirm(fmt.Sprintf("Delete secret/%s in namespace %s?", name, i.Value.CredentialsNS))
-				if err != nil {
-					return err
-				}
-				if !ok {
-					fmt.Fprintln(p.ErrOut, "nothing was deleted")
-					return errBroken
-				}
+			if !yes && !p.confirm(fmt.Sprintf("Delete secret/%s in namespace %s?", name, i.Value.CredentialsNS)) {
+				fmt.Fprintln(p.ErrOut, "nothing was deleted")
+				return errBroken
 			}
 			if err := c.Client.CoreV1().Secrets(i.Value.CredentialsNS).Delete(cmd.Context(), name, metav1.DeleteOptions{}); err != nil {
 				return err

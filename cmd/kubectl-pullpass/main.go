@@ -172,14 +172,13 @@ func (p *plugin) lacks(rights []string) {
 }
 
 // confirm asks whether to go on.
-func (p *plugin) confirm(question string) (bool, error) {
+func (p *plugin) confirm(question string) bool {
 	fmt.Fprintf(p.ErrOut, "%s [y/N] ", question)
-	var answer string
-	if _, err := fmt.Fscanln(p.In, &answer); err != nil && answer == "" {
-		fmt.Fprintln(p.ErrOut)
-		return false, nil
+	answer := ""
+	if _, err := fmt.Fscanln(p.In, &answer); err != nil {
+		fmt.Fprintln(p.ErrOut) // there is no answer
 	}
-	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes"), nil
+	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
 }
 
 // namespaceName checks a namespace's name, which becomes a part of URLs.

@@ -83,19 +83,11 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 		}
 	}
 	switch {
-	case dryRun:
+	case dryRun || len(restarts) == 0:
 		return errBroken
-	case len(restarts) == 0:
+	case !yes && !p.confirm(fmt.Sprintf("Restart %d of them?", len(restarts))):
+		fmt.Fprintln(p.ErrOut, "nothing was restarted")
 		return errBroken
-	case !yes:
-		ok, err := p.confirm(fmt.Sprintf("Restart %d of them?", len(restarts)))
-		if err != nil {
-			return err
-		}
-		if !ok {
-			fmt.Fprintln(p.ErrOut, "nothing was restarted")
-			return errBroken
-		}
 	}
 	failed := false
 	for _, o := range restarts {

@@ -85,7 +85,7 @@ func (e SeveralError) Error() string {
 // gives pods the secret. If it cannot be seen, the value has the default names.
 func (c *Collector) Installation(ctx context.Context) (Read[Installation], error) {
 	assumed := Installation{Release: "pullpass", Namespace: cmp.Or(c.Namespace, "pullpass"), Fullname: "pullpass", SecretName: pullsecret.DefaultName,
-		CredentialsPrefix: credential.DefaultPrefix, Assumed: true}
+		CredentialsPrefix: credential.DefaultPrefix}
 	assumed.CredentialsNS = assumed.Namespace
 	selector := partOf + "," + renewerComponent
 	if c.Release != "" {
@@ -196,7 +196,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	}
 	if hook.State == Available && len(configuration.Webhooks) > 0 {
 		w := configuration.Webhooks[0]
-		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions, w.FailurePolicy)}
+		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions)}
 		return nil
 	}
 	if hook.State == NotRead || i.HasWebhook {
@@ -211,7 +211,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	}
 	var a Admission
 	if m := policy.Spec.MatchConstraints; m != nil {
-		a = admissionOf(name, policy.CreationTimestamp, m.NamespaceSelector, m.ObjectSelector, policy.Spec.MatchConditions, policy.Spec.FailurePolicy)
+		a = admissionOf(name, policy.CreationTimestamp, m.NamespaceSelector, m.ObjectSelector, policy.Spec.MatchConditions)
 	}
 	a.Policy = true
 	binding, err := api.MutatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
@@ -377,8 +377,8 @@ func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		waits, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
-		if f.Pod == nil || waits && !waited || waits == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
+		waiting, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
+		if f.Pod == nil || waiting && !waited || waiting == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
 			f.Pod = pod
 		}
 	}

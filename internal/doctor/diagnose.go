@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -239,7 +240,7 @@ func labelLink(f Facts, r ecr.Registry) Link {
 		return Link{Name: name, Text: fmt.Sprintf("namespace %s is labelled with %s", f.Namespace, r)}
 	}
 	var other []string
-	for _, key := range slices.Sorted(mapKeys(labels)) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		labelled, err := ecr.ParseLabelKey(key)
 		var malformed *ecr.MalformedError
 		switch {
@@ -443,7 +444,7 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 			warning = w
 		}
 	}
-	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: warning.Message, Mend: mendApply(warning.Message, f)}
+	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Mend: mendApply(warning.Message, f)}
 	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
 		Text: fmt.Sprintf("the secret %s in namespace %s is not pullpass's, and is never touched", i.SecretName, f.Namespace),
 		Mend: []string{manual + "   # or give it another name"}}
@@ -496,22 +497,36 @@ func allGood(f Facts, registries []ecr.Registry) bool {
 	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool { return !good(f, r) })
 }
 
-// mendApply returns what helps against a refusal by the API server.
-func mendApply(message string, f Facts) []string {
+// mendRefusal returns what helps against a refusal by the API server of whatever
+// object, nil if that is not known.
+func mendRefusal(message string, f Facts) []string {
 	has := func(text string) bool { return strings.Contains(message, text) }
 	switch {
 	case has("exceeded quota"):
 		return []string{fmt.Sprintf("kubectl describe resourcequota --namespace %s", f.Namespace)}
+	case has("violates PodSecurity"):
+		return []string{fmt.Sprintf("kubectl get namespace %s --show-labels   # and correct the pod, or the level", f.Namespace)}
+	case has("ValidatingAdmissionPolicy"):
+		return []string{"kubectl get validatingadmissionpolicybindings"}
+	case has("admission webhook"):
+		return []string{"kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"}
+	}
+	return nil
+}
+
+// mendApply returns what helps against a refusal of the pull secret.
+func mendApply(message string, f Facts) []string {
+	if mend := mendRefusal(message, f); mend != nil {
+		return mend
+	}
+	has := func(text string) bool { return strings.Contains(message, text) }
+	switch {
 	case has("is immutable"):
 		return []string{fmt.Sprintf("kubectl delete secret %s --namespace %s", f.Installation.Value.SecretName, f.Namespace)}
 	case has("somebody else changes"):
 		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # names who writes it", f.Installation.Value.SecretName, f.Namespace)}
 	case has(`resource "secrets"`):
 		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
-	case has("ValidatingAdmissionPolicy"):
-		return []string{"kubectl get validatingadmissionpolicybindings"}
-	case has("admission webhook"):
-		return []string{"kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"}
 	}
 	return []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}
 }

@@ -200,7 +200,7 @@ func TestDiagnose(t *testing.T) {
 
 // nothing is what a user knows who may read nothing but pods.
 func nothing(f *Facts) {
-	i := Installation{SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds", Assumed: true}
+	i := Installation{SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds"}
 	*f = Facts{Now: f.Now, Subject: f.Subject, Namespace: f.Namespace, Images: f.Images, Pod: f.Pod, Template: f.Template, Installation: Read[Installation]{Value: i}}
 }
 

@@ -126,12 +126,9 @@ func (d Diagnosis) String() string {
 	out.WriteString("\n")
 	switch broken, ok := d.Broken(); {
 	case ok:
-		fmt.Fprintf(&out, "The cause: %s (%s).\n", broken.Text, broken.Cause)
-		if len(broken.Mend) > 0 {
-			out.WriteString("To mend it:\n\n")
-			for _, line := range broken.Mend {
-				fmt.Fprintf(&out, "  %s\n", line)
-			}
+		fmt.Fprintf(&out, "The cause is %s. To mend it:\n\n", broken.Cause)
+		for _, line := range broken.Mend {
+			fmt.Fprintf(&out, "  %s\n", line)
 		}
 	case unknown:
 		out.WriteString("No broken link was found, but not all could be looked at.\n")

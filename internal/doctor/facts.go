@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
@@ -63,10 +64,9 @@ func (o Owner) Restartable() bool {
 
 // A Trial is a pod that the API server was asked to create for show (dry run).
 type Trial struct {
-	State    ReadState
-	Secrets  []string // the pull secrets that it would have
-	Refusal  string   // why there would be none
-	Webhooks []string // warnings, such as those of a webhook that failed
+	State   ReadState
+	Secrets []string // the pull secrets that it would have
+	Refusal string   // why there would be none
 }
 
 // An Installation is one release of the chart.
@@ -78,7 +78,6 @@ type Installation struct {
 	CredentialsNS      string
 	CredentialsPrefix  string
 	DefaultCredentials bool
-	Assumed            bool // it could not be seen: the names are those of the defaults
 
 	Replicas int32 // of the renewer, that are ready
 	Desired  int32
@@ -111,7 +110,6 @@ type Admission struct {
 	Namespaces *metav1.LabelSelector
 	Objects    *metav1.LabelSelector
 	Conditions []string // names of conditions that are not the chart's own
-	Fail       bool     // pods are refused when it cannot be asked
 }
 
 // chartConditions are the names of the chart's own match conditions. Of pods
@@ -121,14 +119,13 @@ const (
 	imageCondition  = "image-of-ecr"
 )
 
-func admissionOf(name string, created metav1.Time, namespaces, objects *metav1.LabelSelector, conditions []admissionv1.MatchCondition, policy *admissionv1.FailurePolicyType) Admission {
-	a := Admission{Name: name, Created: created.Time, Inject: "all", Namespaces: namespaces, Objects: objects,
-		Fail: policy != nil && *policy == admissionv1.Fail}
+func admissionOf(name string, created metav1.Time, namespaces, objects *metav1.LabelSelector, conditions []admissionv1.MatchCondition) Admission {
+	a := Admission{Name: name, Created: created.Time, Inject: injection.All, Namespaces: namespaces, Objects: objects}
 	for _, c := range conditions {
 		switch c.Name {
 		case mirrorCondition:
 		case imageCondition:
-			a.Inject = "matching"
+			a.Inject = injection.Matching
 		default:
 			a.Conditions = append(a.Conditions, c.Name)
 		}

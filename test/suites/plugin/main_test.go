@@ -140,7 +140,7 @@ var arbitrary = []struct {
 	{regexp.MustCompile(`\bbatch-[a-z0-9]{5}\b`), "batch-RANDOM"},
 	{regexp.MustCompile(`\bpullpass-explain-[a-z0-9]{5}\b`), "pullpass-explain-RANDOM"},
 	{regexp.MustCompile(`\bt\d+-pullpass\b`), "pullpass"},
-	{regexp.MustCompile(`\b(release|namespace|upgrade|--namespace|namespaces) t\d+\b`), "$1 pullpass"},
+	{regexp.MustCompile(`\b(release |namespace |upgrade |--namespace |secret |serviceaccount:)t\d+\b`), "${1}pullpass"},
 	{regexp.MustCompile(` +\n`), "\n"},
 	{regexp.MustCompile(`([^ \n])   +`), "$1  "},
 }

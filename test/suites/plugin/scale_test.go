@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"syscall"
@@ -60,7 +61,7 @@ func TestScale(t *testing.T) {
 	begin := time.Now()
 	out, err := cmd.Output()
 	took := time.Since(begin)
-	if exit, ok := err.(*exec.ExitError); !ok || exit.ExitCode() != 1 {
+	if exit := (*exec.ExitError)(nil); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Fatalf("%v\n%.2000s", err, out)
 	}
 	rows := 0
