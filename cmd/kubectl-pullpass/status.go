@@ -99,7 +99,7 @@ func (p *plugin) printStatus(status doctor.Status, namespace string, print *gene
 		} else if err := p.table(statusColumns, rowsOf(status.Rows, time.Now()), format == "wide", true); err != nil {
 			return err
 		}
-		if len(status.Summary) > 0 {
+		if len(status.Summary) > 0 && len(status.Rows) > 0 {
 			fmt.Fprintln(p.Out)
 		}
 		for _, line := range status.Summary {

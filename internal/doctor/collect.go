@@ -58,9 +58,15 @@ func take[T any](c *Collector, verb, what, namespace string, value T, err error)
 	return Read[T]{}, fmt.Errorf("reading %s%s: %w", what, in(namespace), err)
 }
 
+// everywhere stands for a namespace where all of them are meant.
+const everywhere = "all namespaces"
+
 func in(namespace string) string {
-	if namespace == "" {
+	switch namespace {
+	case "":
 		return ""
+	case everywhere:
+		return " in " + everywhere
 	}
 	return " in namespace " + namespace
 }
@@ -94,7 +100,7 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	list, err := c.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	right := c.Namespace
 	if c.Namespace == "" && apierrors.IsForbidden(err) {
-		c.lack("list deployments in all namespaces")
+		c.lack("list deployments" + in(everywhere))
 		list, err = c.Client.AppsV1().Deployments(assumed.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		right = assumed.Namespace
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -189,6 +190,13 @@ func (w *world) pod(namespace, name, image string, edit ...func(*corev1.Pod)) *c
 	}
 	created, err := w.Client.CoreV1().Pods(namespace).Create(w.Context(), pod, metav1.CreateOptions{})
 	w.Must(err)
+	w.Cleanup(func() { // as no kubelet does it
+		now := int64(0)
+		err := w.Client.CoreV1().Pods(namespace).Delete(context.Background(), name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+		if err != nil && !apierrors.IsNotFound(err) {
+			w.Error(err)
+		}
+	})
 	return created
 }
 

@@ -1,8 +1,11 @@
 package plugin
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
@@ -216,4 +219,56 @@ func TestReadmeRows(t *testing.T) {
 			t.Errorf("no set-up tries %s", row[1])
 		}
 	}
+}
+
+// TestWatch watches a namespace while its credentials come.
+func TestWatch(t *testing.T) {
+	w := newWorld(t, nil)
+	w.Renewer()
+	w.NamespaceNamed("w-shop", labelled(host))
+	w.WaitEvent("w-shop", "NoCredentials", "")
+	cmd := exec.CommandContext(t.Context(), kubectl, "pullpass", "status", "-n", "w-shop", "--watch", "--interval", "1s")
+	cmd.Env = []string{"PATH=" + plugins, "HOME=" + w.home, "KUBECONFIG=" + suite.Cluster.Kubeconfig()}
+	out, err := cmd.StdoutPipe()
+	w.Must(err)
+	w.Must(cmd.Start())
+	lines := bufio.NewScanner(out)
+	next := func(text string) {
+		t.Helper()
+		if !lines.Scan() || !strings.Contains(lines.Text(), text) {
+			t.Fatalf("the next line is %q, want one with %s", lines.Text(), text)
+		}
+	}
+	next("NAMESPACE")
+	next("NoCredentials")
+	w.Credential(host, fixture.Keys(w.User("alice")))
+	for !strings.Contains(lines.Text(), "ready") {
+		next("w-shop") // there may be one between, of a token that is on its way
+	}
+	w.Must(cmd.Process.Signal(os.Interrupt))
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("interrupted: %v", err)
+	}
+}
+
+// TestFormats prints a diagnosis as JSON and completes commands.
+func TestFormats(t *testing.T) {
+	w := newWorld(t, nil)
+	w.NamespaceNamed("f-shop", nil)
+	r := w.pullpass("explain", "--image", image, "-n", "f-shop", "-o", "json")
+	var d struct {
+		Kind  string
+		Links []struct {
+			Name, Mark, Cause string
+			Mend              []string
+		}
+	}
+	w.Must(json.Unmarshal([]byte(r.stdout), &d))
+	if last := d.Links[len(d.Links)-1]; d.Kind != "Diagnosis" || last.Mark != "broken" || last.Cause == "" || len(last.Mend) == 0 || r.code != 1 {
+		t.Errorf("exit code %d: %+v", r.code, d)
+	}
+	if r := w.pullpass("completion", "bash"); r.code != 0 || !strings.Contains(r.stdout, "__complete") {
+		t.Errorf("exit code %d: %s", r.code, r.stderr)
+	}
+	w.see("complete", "__complete", "credentials", "s")
 }
