@@ -280,7 +280,7 @@ func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 func (c *Collector) CollectNamespace(ctx context.Context, namespace string, registries []ecr.Registry) (Facts, error) {
 	f := Facts{Now: c.Now(), Namespace: namespace, Subject: "namespace " + namespace}
 	for _, r := range registries {
-		f.Images = append(f.Images, r.String()+"/")
+		f.Images = append(f.Images, r.String()+"/any")
 	}
 	var err error
 	if f.Installation, err = c.Installation(ctx); err != nil {

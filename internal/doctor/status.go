@@ -364,7 +364,6 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 
 // rowOf tells where a registry of a namespace stands.
 func rowOf(f Facts, r ecr.Registry, s *scan) Row {
-	f.Images = []string{r.String() + "/"}
 	c := Read[CredentialSecret]{State: s.credentialsState}
 	if s.credentialsState == Available {
 		c.State = Absent

@@ -339,14 +339,7 @@ func TestPolicyMode(t *testing.T) {
 	w.credentials()
 	w.Renewer()
 	w.NamespaceNamed("ready", labelled(host))
-	w.Eventually("the policy", func() error {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "wait"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}}
-		got, err := w.Client.CoreV1().Pods("ready").Create(t.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
-		if err == nil && len(got.Spec.ImagePullSecrets) == 0 {
-			err = fmt.Errorf("it is not in force")
-		}
-		return err
-	})
+	w.injecting("ready", true)
 	explainAll(w, []setUp{
 		{"policy-sound", "", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
@@ -361,11 +354,26 @@ func TestPolicyMode(t *testing.T) {
 		}},
 	})
 	w.delete("MutatingAdmissionPolicyBinding")
+	w.injecting("ready", false)
 	explainAll(w, []setUp{{"policy-stopped", "InjectionStopped", labelled(host), func(w *world, namespace string) []string {
 		w.WaitSecret(namespace, host)
 		w.stuck(namespace, "app", image, func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} })
 		return []string{"app"}
 	}}})
+}
+
+// injecting waits until pods of a namespace are given the secret, or no longer: a
+// new policy takes a moment to be in force, and so does its end.
+func (w *world) injecting(namespace string, want bool) {
+	w.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "wait"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}}
+	w.Eventually("the policy", func() error {
+		got, err := w.Client.CoreV1().Pods(namespace).Create(w.Context(), pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if err == nil && (len(got.Spec.ImagePullSecrets) > 0) != want {
+			err = fmt.Errorf("a pod has the pull secrets %v", got.Spec.ImagePullSecrets)
+		}
+		return err
+	})
 }
 
 // TestModeNone explains where nothing gives pods the secret.
