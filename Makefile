@@ -9,8 +9,8 @@ MAKEFLAGS += --no-print-directory
 # Folders under cmd/: the servers, which are in the image, and what users run.
 # credcache is small so that it starts quickly; what takes large libraries is in
 # its helper, which belongs beside it.
-PROGRAMS := renewer webhook credcache credcache-helper
-CLIENTS := credcache credcache-helper
+PROGRAMS := renewer webhook credcache credcache-helper kubectl-pullpass
+CLIENTS := credcache credcache-helper kubectl-pullpass
 CLIENT_PLATFORMS := linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 windows/amd64 windows/arm64
 
 # Modules of our own code, and those that pin what the tests build from source.
@@ -61,10 +61,10 @@ build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
 
 .PHONY: build-clients
-build-clients: ## Build credcache for Linux, macOS and Windows, into bin/OS-ARCH/
+build-clients: ## Build credcache and the kubectl plugin for Linux, macOS and Windows, into bin/OS-ARCH/
 	@for platform in $(CLIENT_PLATFORMS); do \
 		os=$${platform%/*}; arch=$${platform#*/}; \
-		echo "building credcache for $$platform"; \
+		echo "building $(CLIENTS) for $$platform"; \
 		GOOS=$$os GOARCH=$$arch CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '$(LDFLAGS)' \
 			-o "bin/$$os-$$arch/" $(CLIENTS:%=./cmd/%); \
 	done

@@ -337,7 +337,7 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
 	}
-	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + "; it is tried again"})
+	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + pullsecret.TriedAgain})
 	c.status.set(name, pullsecret.StateFailed, have.expires(c.now()), problems)
 	if apierrors.IsForbidden(err) {
 		return resultForbidden, err
@@ -372,7 +372,7 @@ func (d decision) result(have secretState) string {
 func troubleOf(d decision) (state string, problems []problem) {
 	state = pullsecret.StateReady
 	for _, n := range append(d.missing, d.fading...) {
-		reason, advice := pullsecret.ReasonTokenFailed, "; it is tried again"
+		reason, advice := pullsecret.ReasonTokenFailed, pullsecret.TriedAgain
 		switch {
 		case errors.Is(n.err, errPending):
 			if state == pullsecret.StateReady {

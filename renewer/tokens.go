@@ -191,11 +191,16 @@ func (t *tokens) credentialChanged(r ecr.Registry) bool {
 
 // request returns the request whose token opens a registry.
 func (t *tokens) request(r ecr.Registry) (TokenRequest, error) {
-	credential, err := t.credentials.of(r)
+	c, err := t.credentials.of(r)
 	if err != nil {
 		return TokenRequest{}, err
 	}
-	return TokenRequest{Credential: credential, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}, nil
+	return requestOf(c, r), nil
+}
+
+// requestOf returns the request for a registry's token with a credential.
+func requestOf(c credential.Credential, r ecr.Registry) TokenRequest {
+	return TokenRequest{Credential: c, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}
 }
 
 // entryLocked returns the entry that a registry uses. The first time it has the

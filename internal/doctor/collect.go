@@ -58,9 +58,15 @@ func take[T any](c *Collector, verb, what, namespace string, value T, err error)
 	return Read[T]{}, fmt.Errorf("reading %s%s: %w", what, in(namespace), err)
 }
 
+// everywhere stands for a namespace where all of them are meant.
+const everywhere = "all namespaces"
+
 func in(namespace string) string {
-	if namespace == "" {
+	switch namespace {
+	case "":
 		return ""
+	case everywhere:
+		return " in " + everywhere
 	}
 	return " in namespace " + namespace
 }
@@ -85,7 +91,7 @@ func (e SeveralError) Error() string {
 // gives pods the secret. If it cannot be seen, the value has the default names.
 func (c *Collector) Installation(ctx context.Context) (Read[Installation], error) {
 	assumed := Installation{Release: "pullpass", Namespace: cmp.Or(c.Namespace, "pullpass"), Fullname: "pullpass", SecretName: pullsecret.DefaultName,
-		CredentialsPrefix: credential.DefaultPrefix, Assumed: true}
+		CredentialsPrefix: credential.DefaultPrefix}
 	assumed.CredentialsNS = assumed.Namespace
 	selector := partOf + "," + renewerComponent
 	if c.Release != "" {
@@ -94,7 +100,7 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	list, err := c.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 	right := c.Namespace
 	if c.Namespace == "" && apierrors.IsForbidden(err) {
-		c.lack("list deployments in all namespaces")
+		c.lack("list deployments" + in(everywhere))
 		list, err = c.Client.AppsV1().Deployments(assumed.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		right = assumed.Namespace
 	}
@@ -196,7 +202,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	}
 	if hook.State == Available && len(configuration.Webhooks) > 0 {
 		w := configuration.Webhooks[0]
-		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions, w.FailurePolicy)}
+		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions)}
 		return nil
 	}
 	if hook.State == NotRead || i.HasWebhook {
@@ -211,7 +217,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	}
 	var a Admission
 	if m := policy.Spec.MatchConstraints; m != nil {
-		a = admissionOf(name, policy.CreationTimestamp, m.NamespaceSelector, m.ObjectSelector, policy.Spec.MatchConditions, policy.Spec.FailurePolicy)
+		a = admissionOf(name, policy.CreationTimestamp, m.NamespaceSelector, m.ObjectSelector, policy.Spec.MatchConditions)
 	}
 	a.Policy = true
 	binding, err := api.MutatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
@@ -268,6 +274,21 @@ func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 	}
 	f.Lacking = c.lacking
 	return f, nil
+}
+
+// CollectNamespace reads everything about registries of a namespace.
+func (c *Collector) CollectNamespace(ctx context.Context, namespace string, registries []ecr.Registry) (Facts, error) {
+	f := Facts{Now: c.Now(), Namespace: namespace, Subject: "namespace " + namespace}
+	for _, r := range registries {
+		f.Images = append(f.Images, r.String()+"/any")
+	}
+	var err error
+	if f.Installation, err = c.Installation(ctx); err != nil {
+		return f, err
+	}
+	err = c.namespaceFacts(ctx, &f, registries)
+	f.Lacking = c.lacking
+	return f, err
 }
 
 // templateFor returns a pod that is as modest as can be, so that nothing but the
@@ -362,8 +383,8 @@ func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f
 		if pod.DeletionTimestamp != nil {
 			continue
 		}
-		waits, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
-		if f.Pod == nil || waits && !waited || waits == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
+		waiting, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
+		if f.Pod == nil || waiting && !waited || waiting == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
 			f.Pod = pod
 		}
 	}
@@ -450,10 +471,6 @@ func ours(items []corev1.Event) (events []Event) {
 	}
 	newestFirst(events)
 	return events
-}
-
-func newestFirst(events []Event) {
-	slices.SortStableFunc(events, func(a, b Event) int { return b.Last.Compare(a.Last) })
 }
 
 // CredentialSecret reads the credential secret of a registry.

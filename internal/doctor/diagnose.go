@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +66,38 @@ func Diagnose(f Facts) Diagnosis {
 		add(kubeletLink(f, waiting))
 	}
 	return d
+}
+
+// DiagnoseNamespace walks the part of the chain that is a namespace's own, for
+// registries that it is labelled with.
+func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
+	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
+	for _, links := range [][]Link{{installationLink(f), namespaceLink(f)}, nil, {secretLink(f, registries)}} {
+		if links == nil {
+			for _, r := range registries {
+				links = append(links, registryLinks(f, r)...)
+			}
+		}
+		for _, l := range links {
+			d.Links = append(d.Links, l)
+			if l.Mark == Broken {
+				return d
+			}
+		}
+	}
+	return d
+}
+
+// Served reports whether pods of the namespace can pull from all the registries:
+// by the secret or, for those who may not read it, by an event since a time.
+func Served(f Facts, registries []ecr.Registry, since time.Time) bool {
+	if f.Secret.State != NotRead {
+		return f.Secret.Value.Marks.Ours && allGood(f, registries)
+	}
+	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool {
+		ready, ok := last(f.Events.Value, r.String(), false)
+		return !ok || ready.Last.Before(since.Truncate(time.Second))
+	})
 }
 
 // imageLinks tells the images' registries.
@@ -207,7 +240,7 @@ func labelLink(f Facts, r ecr.Registry) Link {
 		return Link{Name: name, Text: fmt.Sprintf("namespace %s is labelled with %s", f.Namespace, r)}
 	}
 	var other []string
-	for _, key := range slices.Sorted(mapKeys(labels)) {
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
 		labelled, err := ecr.ParseLabelKey(key)
 		var malformed *ecr.MalformedError
 		switch {
@@ -292,20 +325,29 @@ func good(f Facts, r ecr.Registry) bool {
 	return ok && f.Now.Before(e.Ends(f.Now))
 }
 
-// lasting returns the newest warning about a registry, unless something good is
-// known since.
+// lasting returns the newest warning about a registry, unless something is known
+// that it cannot have survived.
 func lasting(f Facts, r ecr.Registry) (Event, bool) {
-	warning, ok := last(f.Events.Value, r.String(), true)
-	if !ok {
-		return Event{}, false
+	ready, isReady := last(f.Events.Value, r.String(), false)
+	for _, e := range f.Events.Value {
+		if !e.Warning || !pullsecret.Concerns(e.Reason, e.Message, r.String()) {
+			continue
+		}
+		if isReady && !ready.Last.Before(e.Last) && !(ready.Last.Equal(e.Last) && ready.name < e.name) {
+			return Event{}, false
+		}
+		if entry, ok := f.Secret.Value.Entries[r.String()]; ok && entry.Issued.After(e.Last) {
+			return Event{}, false
+		}
+		switch {
+		case e.Reason == pullsecret.ReasonNoCredentials && f.Credentials[r].State == Available:
+		case e.Reason == pullsecret.ReasonForeign && f.Secret.State != NotRead && (f.Secret.State == Absent || f.Secret.Value.Marks.Ours):
+		case e.Reason == pullsecret.ReasonInvalidLabel: // of another label
+		default:
+			return e, true
+		}
 	}
-	if ready, ok := last(f.Events.Value, r.String(), false); ok && !ready.Last.Before(warning.Last) {
-		return Event{}, false
-	}
-	if e, ok := f.Secret.Value.Entries[r.String()]; ok && e.Issued.After(warning.Last) {
-		return Event{}, false
-	}
-	return warning, true
+	return Event{}, false
 }
 
 // tokenLink tells whether there is a token of the registry in the pull secret.
@@ -402,7 +444,7 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 			warning = w
 		}
 	}
-	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: warning.Message, Mend: mendApply(warning.Message, f)}
+	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Mend: mendApply(warning.Message, f)}
 	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
 		Text: fmt.Sprintf("the secret %s in namespace %s is not pullpass's, and is never touched", i.SecretName, f.Namespace),
 		Mend: []string{manual + "   # or give it another name"}}
@@ -431,12 +473,12 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 			Mend: []string{"# have whoever set the finalizers finish, or take them away:", fmt.Sprintf("kubectl patch secret %s --namespace %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", i.SecretName, f.Namespace)}}
 	case s.Marks.Immutable && (!s.Intact || warning.Reason == pullsecret.ReasonApplyFailed || !allGood(f, registries)):
 		return Link{Name: name, Mark: Broken, Cause: ImmutableSecret, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; deleted, it is made anew", i.SecretName)}
+			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; if you delete it, the renewer recreates it", i.SecretName)}
 	case !s.Intact && warning.Reason == pullsecret.ReasonApplyFailed:
 		return apply
 	case !s.Intact:
 		return Link{Name: name, Mark: Broken, Cause: SecretEdited, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s was edited and has not been put back; deleted, it is made anew", i.SecretName)}
+			Text: fmt.Sprintf("secret %s was edited and has not been put back; if you delete it, the renewer recreates it", i.SecretName)}
 	case !allGood(f, registries):
 		if warning.Reason == pullsecret.ReasonApplyFailed {
 			return apply
@@ -455,22 +497,36 @@ func allGood(f Facts, registries []ecr.Registry) bool {
 	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool { return !good(f, r) })
 }
 
-// mendApply returns what helps against a refusal by the API server.
-func mendApply(message string, f Facts) []string {
+// mendRefusal returns what helps against a refusal by the API server of whatever
+// object, nil if that is not known.
+func mendRefusal(message string, f Facts) []string {
 	has := func(text string) bool { return strings.Contains(message, text) }
 	switch {
 	case has("exceeded quota"):
 		return []string{fmt.Sprintf("kubectl describe resourcequota --namespace %s", f.Namespace)}
+	case has("violates PodSecurity"):
+		return []string{fmt.Sprintf("kubectl get namespace %s --show-labels   # and correct the pod, or the level", f.Namespace)}
+	case has("ValidatingAdmissionPolicy"):
+		return []string{"kubectl get validatingadmissionpolicybindings"}
+	case has("admission webhook"):
+		return []string{"kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"}
+	}
+	return nil
+}
+
+// mendApply returns what helps against a refusal of the pull secret.
+func mendApply(message string, f Facts) []string {
+	if mend := mendRefusal(message, f); mend != nil {
+		return mend
+	}
+	has := func(text string) bool { return strings.Contains(message, text) }
+	switch {
 	case has("is immutable"):
 		return []string{fmt.Sprintf("kubectl delete secret %s --namespace %s", f.Installation.Value.SecretName, f.Namespace)}
 	case has("somebody else changes"):
 		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # names who writes it", f.Installation.Value.SecretName, f.Namespace)}
 	case has(`resource "secrets"`):
 		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
-	case has("ValidatingAdmissionPolicy"):
-		return []string{"kubectl get validatingadmissionpolicybindings"}
-	case has("admission webhook"):
-		return []string{"kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"}
 	}
 	return []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}
 }

@@ -29,6 +29,11 @@ const (
 // String returns the sign that stands before a link.
 func (m Mark) String() string { return [...]string{"✓", "!", "?", "✗"}[m] }
 
+// MarshalText implements [encoding.TextMarshaler], which JSON uses.
+func (m Mark) MarshalText() ([]byte, error) {
+	return []byte([...]string{"sound", "noted", "unknown", "broken"}[m]), nil
+}
+
 // A Cause is why a link is broken, in one word. The set is closed: see causes.
 type Cause string
 
@@ -82,18 +87,18 @@ const (
 
 // A Link is one condition of a pull.
 type Link struct {
-	Name  string // what is looked at, in a word or two
-	Mark  Mark
-	Text  string   // what was found
-	Cause Cause    // if it is broken
-	Mend  []string // if it is broken: what to type, or what to do as a comment
+	Name  string   `json:"name"` // what is looked at, in a word or two
+	Mark  Mark     `json:"mark"`
+	Text  string   `json:"text"`            // what was found
+	Cause Cause    `json:"cause,omitempty"` // if it is broken
+	Mend  []string `json:"mend,omitempty"`  // if it is broken: what to type, or what to do as a comment
 }
 
 // A Diagnosis is what was found out about one pod, workload or image.
 type Diagnosis struct {
-	Subject string
-	Links   []Link
-	Lacking []string // rights that whoever asked does not have
+	Subject string   `json:"subject"`
+	Links   []Link   `json:"links"`
+	Lacking []string `json:"lacking,omitempty"` // rights that whoever asked does not have
 }
 
 // Broken returns the first broken link.
@@ -121,12 +126,9 @@ func (d Diagnosis) String() string {
 	out.WriteString("\n")
 	switch broken, ok := d.Broken(); {
 	case ok:
-		fmt.Fprintf(&out, "The cause: %s (%s).\n", broken.Text, broken.Cause)
-		if len(broken.Mend) > 0 {
-			out.WriteString("To mend it:\n\n")
-			for _, line := range broken.Mend {
-				fmt.Fprintf(&out, "  %s\n", line)
-			}
+		fmt.Fprintf(&out, "The cause is %s. To mend it:\n\n", broken.Cause)
+		for _, line := range broken.Mend {
+			fmt.Fprintf(&out, "  %s\n", line)
 		}
 	case unknown:
 		out.WriteString("No broken link was found, but not all could be looked at.\n")

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 	"time"
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
@@ -9,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
@@ -61,10 +64,9 @@ func (o Owner) Restartable() bool {
 
 // A Trial is a pod that the API server was asked to create for show (dry run).
 type Trial struct {
-	State    ReadState
-	Secrets  []string // the pull secrets that it would have
-	Refusal  string   // why there would be none
-	Webhooks []string // warnings, such as those of a webhook that failed
+	State   ReadState
+	Secrets []string // the pull secrets that it would have
+	Refusal string   // why there would be none
 }
 
 // An Installation is one release of the chart.
@@ -76,7 +78,6 @@ type Installation struct {
 	CredentialsNS      string
 	CredentialsPrefix  string
 	DefaultCredentials bool
-	Assumed            bool // it could not be seen: the names are those of the defaults
 
 	Replicas int32 // of the renewer, that are ready
 	Desired  int32
@@ -109,7 +110,6 @@ type Admission struct {
 	Namespaces *metav1.LabelSelector
 	Objects    *metav1.LabelSelector
 	Conditions []string // names of conditions that are not the chart's own
-	Fail       bool     // pods are refused when it cannot be asked
 }
 
 // chartConditions are the names of the chart's own match conditions. Of pods
@@ -119,14 +119,13 @@ const (
 	imageCondition  = "image-of-ecr"
 )
 
-func admissionOf(name string, created metav1.Time, namespaces, objects *metav1.LabelSelector, conditions []admissionv1.MatchCondition, policy *admissionv1.FailurePolicyType) Admission {
-	a := Admission{Name: name, Created: created.Time, Inject: "all", Namespaces: namespaces, Objects: objects,
-		Fail: policy != nil && *policy == admissionv1.Fail}
+func admissionOf(name string, created metav1.Time, namespaces, objects *metav1.LabelSelector, conditions []admissionv1.MatchCondition) Admission {
+	a := Admission{Name: name, Created: created.Time, Inject: injection.All, Namespaces: namespaces, Objects: objects}
 	for _, c := range conditions {
 		switch c.Name {
 		case mirrorCondition:
 		case imageCondition:
-			a.Inject = "matching"
+			a.Inject = injection.Matching
 		default:
 			a.Conditions = append(a.Conditions, c.Name)
 		}
@@ -163,6 +162,8 @@ type Event struct {
 	Reason, Message string
 	Warning         bool
 	Last            time.Time
+
+	name string // which client-go makes of the time in nanoseconds
 }
 
 func eventOf(e *corev1.Event) Event {
@@ -176,7 +177,7 @@ func eventOf(e *corev1.Event) Event {
 	if last.IsZero() {
 		last = e.CreationTimestamp.Time
 	}
-	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last}
+	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last, name: e.Name}
 }
 
 // last returns the newest event about a registry that is a warning, or is not.
@@ -187,6 +188,13 @@ func last(events []Event, host string, warning bool) (Event, bool) {
 		}
 	}
 	return Event{}, false
+}
+
+// newestFirst sorts events. Their times are in whole seconds.
+func newestFirst(events []Event) {
+	slices.SortStableFunc(events, func(a, b Event) int {
+		return cmp.Or(b.Last.Compare(a.Last), strings.Compare(b.name, a.name))
+	})
 }
 
 // imagesOf returns all images of a pod's spec, each once, ephemeral containers'

@@ -2,7 +2,6 @@ package doctor
 
 import (
 	"fmt"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -63,8 +62,7 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 		if account.Mark == Broken {
 			return []Link{{Name: name, Mark: Noted, Text: "a new pod would be refused: " + f.Trial.Refusal}, account}
 		}
-		return []Link{{Name: name, Mark: Broken, Cause: PodRefused, Text: "the API server refuses new pods: " + f.Trial.Refusal,
-			Mend: []string{"# the message says what refuses them"}}}
+		return []Link{{Name: name, Mark: Broken, Cause: PodRefused, Text: "the API server refuses new pods: " + f.Trial.Refusal, Mend: mendPods(f.Trial.Refusal, f)}}
 	}
 	if slices.Contains(f.Trial.Secrets, secret) {
 		return []Link{{Name: name, Text: fmt.Sprintf("a pod that is created now gets the secret %s", secret)}, account}
@@ -74,6 +72,14 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 		return []Link{why}
 	}
 	return []Link{failedOpen(f, "a pod that is created now does not get the secret")}
+}
+
+// mendPods returns what helps against a refusal of pods.
+func mendPods(message string, f Facts) []string {
+	if mend := mendRefusal(message, f); mend != nil {
+		return mend
+	}
+	return []string{"# the message says what refuses them"}
 }
 
 // accountLink tells whether the ServiceAccount lets a pod name the secret.
@@ -273,9 +279,9 @@ func recreate(f Facts) []string {
 	case f.Owner.Restartable():
 		return []string{fmt.Sprintf("kubectl rollout restart %s/%s --namespace %s", f.Owner.Kind, f.Owner.Name, f.Namespace)}
 	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s makes another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
+		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
 	default:
-		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and create it again:", f.Pod.Name, f.Namespace),
+		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and recreate it:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
 	}
 }
@@ -307,5 +313,3 @@ func withName(namespace metav1.ObjectMeta) map[string]string {
 	set[corev1.LabelMetadataName] = namespace.Name
 	return set
 }
-
-func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }

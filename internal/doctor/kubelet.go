@@ -16,7 +16,7 @@ func kubeletLink(f Facts, waiting []waits) Link {
 	if f.Pod == nil {
 		for _, e := range f.PodEvents.Value {
 			if e.Reason == "FailedCreate" && e.Warning && f.Trial.State != Available {
-				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "there is no pod yet: " + e.Message, Mend: []string{"# the message says what refuses pods"}}
+				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "there is no pod yet: " + e.Message, Mend: mendPods(e.Message, f)}
 			}
 		}
 		return Link{Name: name, Text: "there is no pod yet"}

@@ -55,6 +55,7 @@ type Status struct {
 // scan is what is gathered for a status.
 type scan struct {
 	namespaces  map[string]metav1.ObjectMeta // labelled ones
+	leaving     map[string]bool              // namespaces that are being deleted
 	secrets     map[string]PullSecret
 	events      map[string][]Event
 	credentials map[ecr.Registry]CredentialSecret
@@ -75,7 +76,7 @@ func (c *Collector) Status(ctx context.Context, namespace string) (Status, error
 		return Status{}, err
 	}
 	i := installation.Value
-	s := scan{namespaces: map[string]metav1.ObjectMeta{}, secrets: map[string]PullSecret{}, events: map[string][]Event{}, credentials: map[ecr.Registry]CredentialSecret{},
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}, leaving: map[string]bool{}, secrets: map[string]PullSecret{}, events: map[string][]Event{}, credentials: map[ecr.Registry]CredentialSecret{},
 		pods: map[string]map[string]*PodCount{}, stuckWithout: map[string]int{}, unlabelled: map[string]int{}}
 	for _, read := range []func(context.Context, string, Installation, *scan) error{
 		c.scanNamespaces, c.scanSecrets, c.scanEvents, c.scanCredentials, c.scanPods,
@@ -103,9 +104,13 @@ func pages(options metav1.ListOptions, list func(metav1.ListOptions) (next strin
 
 func (c *Collector) scanNamespaces(ctx context.Context, namespace string, _ Installation, s *scan) error {
 	keep := func(ns *corev1.Namespace) {
+		if ns.DeletionTimestamp != nil { // it gets nothing any more, and that is right
+			s.leaving[ns.Name] = true
+			return
+		}
 		registries, problems := ecr.ParseLabels(ns.Labels)
 		if len(registries)+len(problems) > 0 {
-			s.namespaces[ns.Name] = metav1.ObjectMeta{Name: ns.Name, Labels: ns.Labels, DeletionTimestamp: ns.DeletionTimestamp}
+			s.namespaces[ns.Name] = metav1.ObjectMeta{Name: ns.Name, Labels: ns.Labels}
 		}
 	}
 	if namespace != "" {
@@ -156,7 +161,7 @@ func (c *Collector) scanSecrets(ctx context.Context, namespace string, i Install
 		}
 		return list.Continue, nil
 	})
-	read, err := take(c, "list", "secrets named "+i.SecretName, "all namespaces", struct{}{}, err)
+	read, err := take(c, "list", "secrets named "+i.SecretName, everywhere, struct{}{}, err)
 	s.secretsState = read.State
 	return err
 }
@@ -175,7 +180,7 @@ func (c *Collector) scanEvents(ctx context.Context, namespace string, i Installa
 	for _, events := range s.events {
 		newestFirst(events)
 	}
-	read, err := take(c, "list", "events", cmp.Or(namespace, "all namespaces"), struct{}{}, err)
+	read, err := take(c, "list", "events", cmp.Or(namespace, everywhere), struct{}{}, err)
 	s.eventsState = read.State
 	return err
 }
@@ -205,7 +210,7 @@ func (c *Collector) Credentials(ctx context.Context, i Installation, f func(ecr.
 
 func (c *Collector) scanPods(ctx context.Context, namespace string, i Installation, s *scan) error {
 	err := c.pods(ctx, namespace, func(pod *corev1.Pod) { s.count(pod, i) })
-	_, err = take(c, "list", "pods", cmp.Or(namespace, "all namespaces"), struct{}{}, err)
+	_, err = take(c, "list", "pods", cmp.Or(namespace, everywhere), struct{}{}, err)
 	return err
 }
 
@@ -228,7 +233,7 @@ func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.P
 // count takes note of a pod.
 func (s *scan) count(pod *corev1.Pod, i Installation) {
 	registries := registriesOf(imagesOf(&pod.Spec))
-	if len(registries) == 0 {
+	if len(registries) == 0 || s.leaving[pod.Namespace] {
 		return
 	}
 	var stuck []ecr.Registry
@@ -359,7 +364,6 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 
 // rowOf tells where a registry of a namespace stands.
 func rowOf(f Facts, r ecr.Registry, s *scan) Row {
-	f.Images = []string{r.String() + "/"}
 	c := Read[CredentialSecret]{State: s.credentialsState}
 	if s.credentialsState == Available {
 		c.State = Absent
@@ -381,8 +385,7 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 			break
 		}
 	}
-	links := append([]Link{namespaceLink(f)}, registryLinks(f, r)...)
-	for _, l := range append(links, secretLink(f, []ecr.Registry{r})) {
+	for _, l := range append(registryLinks(f, r), secretLink(f, []ecr.Registry{r})) {
 		switch l.Mark {
 		case Unknown:
 			row.State = StateUnknown
@@ -409,16 +412,15 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 // titleOf says what a cause is, for many namespaces at once.
 func titleOf(c Cause) string {
 	return map[Cause]string{
-		TokenExpired:     "tokens have expired and have no successor",
-		TokenPending:     "tokens are on their way",
-		ForeignSecret:    "a secret of the pull secret's name is not pullpass's",
-		ImmutableSecret:  "the pull secret is immutable and cannot be renewed",
-		SecretLeaving:    "the pull secret was deleted, and finalizers keep it",
-		SecretEdited:     "the pull secret was edited and has not been put back",
-		SecretMissing:    "there is no pull secret, or no entry in it",
-		ApplyFailed:      "the API server refuses the pull secret",
-		LabelMalformed:   "a label is nearly a registry's host, or its value is not true",
-		NamespaceLeaving: "the namespace is being deleted",
+		TokenExpired:    "tokens have expired and have no successor",
+		TokenPending:    "tokens are on their way",
+		ForeignSecret:   "a secret of the pull secret's name is not pullpass's",
+		ImmutableSecret: "the pull secret is immutable and cannot be renewed",
+		SecretLeaving:   "the pull secret was deleted, and finalizers keep it",
+		SecretEdited:    "the pull secret was edited and has not been put back",
+		SecretMissing:   "there is no pull secret, or no entry in it",
+		ApplyFailed:     "the API server refuses the pull secret",
+		LabelMalformed:  "a label is nearly a registry's host, or its value is not true",
 	}[c]
 }
 
@@ -471,7 +473,7 @@ func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []Stuck
 		return nil, nil, err
 	}
 	i := installation.Value
-	s := scan{namespaces: map[string]metav1.ObjectMeta{}, secrets: map[string]PullSecret{}}
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}, leaving: map[string]bool{}, secrets: map[string]PullSecret{}}
 	if err := c.scanNamespaces(ctx, namespace, i, &s); err != nil {
 		return nil, nil, err
 	}
@@ -486,7 +488,7 @@ func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []Stuck
 			found = append(found, kept)
 		}
 	})
-	if _, err := take(c, "list", "pods", cmp.Or(namespace, "all namespaces"), struct{}{}, err); err != nil {
+	if _, err := take(c, "list", "pods", cmp.Or(namespace, everywhere), struct{}{}, err); err != nil {
 		return nil, nil, err
 	}
 	for _, pod := range found {
@@ -535,4 +537,20 @@ func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now ti
 		return false
 	}
 	return injection.Match(inject, registries, meta.Labels) == injection.Injected
+}
+
+// LabelledBy returns the namespaces that are labelled with each registry's host.
+func (c *Collector) LabelledBy(ctx context.Context) (namespaces map[string][]string, lacking []string, err error) {
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}, leaving: map[string]bool{}}
+	if err := c.scanNamespaces(ctx, "", Installation{}, &s); err != nil {
+		return nil, nil, err
+	}
+	namespaces = map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(s.namespaces)) {
+		registries, _ := ecr.ParseLabels(s.namespaces[name].Labels)
+		for _, r := range registries {
+			namespaces[r.String()] = append(namespaces[r.String()], name)
+		}
+	}
+	return namespaces, c.lacking, nil
 }

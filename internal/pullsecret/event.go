@@ -35,6 +35,9 @@ const (
 	hostSeparator  = ", "
 )
 
+// TriedAgain ends the message of what the renewer goes on trying.
+const TriedAgain = "; it is tried again"
+
 // RegistryMessage returns the message of an event about one registry.
 func RegistryMessage(host string, text string) string {
 	return fmt.Sprintf("%s%s: %s", registryPrefix, host, text)
@@ -62,7 +65,8 @@ func Concerns(reason, message, host string) bool {
 	return true
 }
 
-// Cause returns what the event says went wrong, without the registry before it.
+// Cause returns what the message of an event says went wrong, without the registry
+// before it and [TriedAgain] after it.
 func Cause(message, host string) string {
-	return strings.TrimPrefix(message, registryPrefix+host+": ")
+	return strings.TrimSuffix(strings.TrimPrefix(message, registryPrefix+host+": "), TriedAgain)
 }

@@ -85,7 +85,7 @@ func TestConcerns(t *testing.T) {
 			t.Errorf("%s: %t", name, got)
 		}
 	}
-	if got := Cause(RegistryMessage(host, "AWS said no"), host); got != "AWS said no" {
+	if got := Cause(RegistryMessage(host, "AWS said no"+TriedAgain), host); got != "AWS said no" {
 		t.Errorf("the cause is %q", got)
 	}
 }
