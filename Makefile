@@ -51,6 +51,11 @@ demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 	@cd test && CGO_ENABLED=0 GOGC=400 go run ./tools/demo
 
 # Without -trimpath, so that what the demo and the tests compiled serves here too.
+.PHONY: picture
+picture: ## Draw what the demo prints, for the README
+	@mkdir -p docs/images
+	@cd test && CGO_ENABLED=0 go run ./tools/demo 2>/dev/null | CGO_ENABLED=0 go run ./tools/picture > ../docs/images/demo.svg
+
 .PHONY: build
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
@@ -77,6 +82,15 @@ image: ## Build the container image IMAGE, with docker or podman
 bench: ## Measure the product against floors measured in the same run
 	@cd test && go run ./tools/bench/servers
 	@cd test && go run ./tools/bench/credcache
+
+# The report of one run is in docs/reference/soak.md. With SEED the same faults are
+# drawn again, in the same order; what they meet depends on the machine.
+DURATION ?= 20m
+
+.PHONY: soak
+soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is a file; takes root on Linux
+	@echo 'compiling the soak, which takes some minutes the first time'
+	@cd test && CGO_ENABLED=0 go run ./tools/soak -duration '$(DURATION)' $(SEED:%=-seed %) $(if $(REPORT),-report '$(abspath $(REPORT))')
 
 ##@ Check
 

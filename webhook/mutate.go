@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // A result says what became of a request. It is the label of a metric, so the
@@ -29,15 +30,15 @@ var results = [...]result{injected, present, unmatched, optedOut, skipped, faile
 // A namespaceGetter knows namespaces; see internal/kube.
 type namespaceGetter interface {
 	// Get returns a namespace from a cache that may be a moment old.
-	Get(name string) (*metav1.PartialObjectMetadata, bool)
+	Get(name string) (*kube.Namespace, bool)
 	// GetLive asks the API server.
-	GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error)
+	GetLive(ctx context.Context, name string) (*kube.Namespace, error)
 }
 
 // A mutator decides about pods.
 type mutator struct {
 	secretName string
-	inject     string // InjectMatching or InjectAll
+	inject     string // injection.Matching or injection.All
 	namespaces namespaceGetter
 	known      *lookups // of namespaces that the cache has
 	unknown    *lookups // of others
@@ -69,10 +70,10 @@ func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, err
 	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
 	}
-	if req.pod.inject == injectNever {
+	if req.pod.inject == injection.Never {
 		return nil, optedOut, nil
 	}
-	if len(req.pod.registries) == 0 && m.inject != InjectAll {
+	if len(req.pod.registries) == 0 && m.inject != injection.All {
 		return nil, unmatched, nil
 	}
 	patch := patch(req.pod.pullSecrets, m.secretName)

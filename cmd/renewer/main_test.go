@@ -88,6 +88,7 @@ func TestBadFlags(t *testing.T) {
 		"a kubeconfig of an unknown context":   {args: []string{"--kubeconfig=" + file(t, "other", strings.Replace(kubeconfig, `"current-context":"c"`, `"current-context":"d"`, 1))}, want: `--kubeconfig="`},
 		"an address in use":                    {args: []string{"--admin-address=" + busy.Addr().String()}, want: `--admin-address="` + busy.Addr().String() + `": `},
 		"an address that is none":              {args: []string{"--admin-address=nonsense"}, want: `--admin-address="nonsense": `},
+		"no address":                           {args: []string{"--admin-address="}, want: `--admin-address="": want HOST:PORT or :PORT`},
 		"a flag of the webhook's":              {args: []string{"--inject=matching"}, want: "unknown flag: --inject"},
 		"an argument without a flag":           {args: []string{"now"}, want: `unexpected argument "now"; see renewer --help`},
 	} {

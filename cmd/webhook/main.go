@@ -16,6 +16,7 @@ import (
 
 	"github.com/pullpass/pullpass/internal/admin"
 	"github.com/pullpass/pullpass/internal/cli"
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/kube"
 	"github.com/pullpass/pullpass/webhook"
 )
@@ -55,7 +56,7 @@ func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error,
 	if err != nil {
 		return nil, err
 	}
-	namespaces, err := kube.NewNamespaces(kubeCfg, webhook.Matters, nil)
+	namespaces, err := kube.NewNamespaces(kubeCfg, injection.Matters, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -117,6 +118,25 @@ func TestABadRotationIsTold(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("bob")))
 	w.WaitOtherToken(namespace, hostA, before)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "ready")
+}
+
+// TestEveryRegistryInTroubleIsTold labels a namespace with many registries that
+// there are no credentials for, and then has another kind of trouble.
+func TestEveryRegistryInTroubleIsTold(t *testing.T) {
+	w := world(t, nil)
+	w.Renewer()
+	namespace := w.Namespace()
+	labels := map[string]string{}
+	for i := range 40 {
+		labels[fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i)] = "true"
+	}
+	w.label(namespace, labels)
+	for host := range labels {
+		w.WaitEvent(namespace, "NoCredentials", "registry "+host)
+	}
+	const bad = "000000000007.dkr.ecr.us-east-1.amazonaws.com"
+	w.Credential(bad, map[string]string{"aws_access_key_id": "AKIAUNKNOWN", "aws_secret_access_key": "of-nobody"})
+	w.WaitEvent(namespace, "TokenFailed", "registry "+bad)
 }
 
 // TestEatrSecrets runs on the credential secrets of an eatr installation.
