@@ -382,8 +382,8 @@ func TestImage(t *testing.T) {
 	}
 }
 
-// maxImageSize is the budget of a compressed image.
-const maxImageSize = 12 << 20
+// maxImageSize notices a large dependency: the image has 13 MiB.
+const maxImageSize = 14 << 20
 
 func (p published) checkImage(img v1.Image, arch string) {
 	p.Helper()
