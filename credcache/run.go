@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/pullpass/pullpass/credcache/caller"
@@ -170,12 +171,8 @@ func servable(c *command.Command, id identity.Identity, token execcredential.Tok
 	if request.Date.After(now) {
 		return errors.New("the token was signed in the future")
 	}
-	key := c.Env.Get("AWS_ACCESS_KEY_ID")
-	if !id.EnvironmentKeys || key == "" || c.ChoosesIdentity() || c.Env.Get("DEFAULT_ROLE") != "" {
-		return nil
-	}
-	if request.Key != key {
-		return errors.New("the token was signed with another key than AWS_ACCESS_KEY_ID")
+	if len(id.Signers) > 0 && !c.AssumesRole() && !slices.Contains(id.Signers, request.Key) {
+		return errors.New("the token was signed with a different access key")
 	}
 	return nil
 }
@@ -218,8 +215,8 @@ func (p Process) miss(r *request) int {
 		return ExitOK
 	case errors.Is(err, store.ErrBusy):
 		return p.run(r, nil)
-	case err != nil:
-		return p.passThrough(r.command, err.Error())
+	case err != nil: // no locks on this file system, for instance
+		return p.run(r, nil)
 	}
 	// While it waited, whose token it is may have become another's.
 	if !identity.Of(r.command, r.info).Same(r.id) {

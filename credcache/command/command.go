@@ -373,11 +373,11 @@ func (c *Command) option(name string, least int) (found string) {
 	return found
 }
 
-// ChoosesIdentity reports whether an argument may name a profile or a role, in
-// any spelling.
-func (c *Command) ChoosesIdentity() bool {
-	return slices.ContainsFunc(c.Maker, func(arg string) bool {
-		return strings.HasPrefix(arg, "--p") || strings.HasPrefix(arg, "--ro") || strings.HasPrefix(arg, "-r")
+// AssumesRole reports whether an argument, in any spelling, or a variable may
+// name a role.
+func (c *Command) AssumesRole() bool {
+	return c.Env.Get("DEFAULT_ROLE") != "" || slices.ContainsFunc(c.Maker, func(arg string) bool {
+		return strings.HasPrefix(arg, "--ro") || strings.HasPrefix(arg, "-r")
 	})
 }
 

@@ -34,12 +34,12 @@ type Identity struct {
 	Prompts bool
 	// Expires is when the credentials end, where they say so themselves; or zero.
 	Expires time.Time
-	// EnvironmentKeys is set where the keys of the environment sign.
-	EnvironmentKeys bool
-	// Boto is set where the keys of older tools' files sign.
-	Boto bool
+	// Signers are the access keys of which one signs the token, unless an argument
+	// names a role. It is empty if that is not known, as for sessions.
+	Signers []string
 
-	logins []string // names of inputs that are logins of AWS SSO
+	logins       []string // names of the inputs that are logins of AWS SSO or aws login
+	loginFolders []string // of those of aws login
 }
 
 // Of collects the identity of a command, for what the client asks.

@@ -209,23 +209,25 @@ func TestWhatChangesTheKey(t *testing.T) {
 		"named credentials":           {before: []change{set("AWS_SHARED_CREDENTIALS_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "file in AWS_SHARED_CREDENTIALS_FILE"},
 		"instead of the usual":        {before: []change{set("AWS_CONFIG_FILE", "HOME/f")}, change: file(".aws/config", "[a]\n")},
 
-		"an AWS SSO login":                  {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
-		"another AWS SSO login":             {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
-		"that of another session":           {before: sso, change: file(loginFile("other"), "x")},
-		"any file beside it":                {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
-		"an AWS SSO login with other keys":  {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
-		"an AWS SSO login of a start page":  {before: []change{noKeys, file(".aws/config", "[default]\nsso_start_url = u\nsso_account_id = 1\nsso_role_name = r\nsso_region = x\n")}, change: file(loginFile("u"), "x"), want: "AWS SSO login u"},
-		"that of a role's source":           {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+ssoProfile)}, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
-		"aws login":                         {before: login, change: file(".aws/login/cache/"+loginName, "x"), want: "aws login me"},
-		"aws login of another session":      {before: login, change: file(".aws/login/cache/a.json", "x")},
-		"aws login elsewhere":               {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
-		"a web identity":                    {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
-		"a web identity not in force":       {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
-		"a web identity of a profile":       {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
-		"boto's credentials":                {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
-		"boto's named configuration":        {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
-		"boto's configuration":              {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
-		"boto's configuration not in force": {change: file(".boto", "x")},
+		"an AWS SSO login":                 {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"another AWS SSO login":            {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
+		"that of another session":          {before: sso, change: file(loginFile("other"), "x")},
+		"any file beside it":               {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
+		"an AWS SSO login with other keys": {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
+		"an AWS SSO login of a start page": {before: []change{noKeys, file(".aws/config", "[default]\nsso_start_url = u\nsso_account_id = 1\nsso_role_name = r\nsso_region = x\n")}, change: file(loginFile("u"), "x"), want: "AWS SSO login u"},
+		"that of a role's source":          {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+ssoProfile)}, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"aws login":                        {before: login, change: file(".aws/login/cache/"+loginName, "x"), want: "aws login me"},
+		"aws login of another session":     {before: login, change: file(".aws/login/cache/a.json", "x")},
+		"aws login elsewhere":              {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
+		"a web identity":                   {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity not in force":      {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
+		"a web identity of a profile":      {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity of an authenticator, before the profile's role": {before: []change{noKeys, run("aws-iam-authenticator token"), set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+staticKeys)}, change: file("f", "x"), want: "web identity in AWS_WEB_IDENTITY_TOKEN_FILE"},
+		"a web identity behind aws-vault":                               {before: []change{run(vault), file(".aws/config", "[profile dev]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"boto's credentials":                                            {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
+		"boto's named configuration":                                    {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
+		"boto's configuration":                                          {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
+		"boto's configuration not in force":                             {change: file(".boto", "x")},
 
 		"an authenticator's -c":          {before: []change{run("aws-iam-authenticator token -c HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
 		"an authenticator's -c, joined":  {before: []change{run("aws-iam-authenticator token -cHOME/f")}, change: file("f", "x"), want: "file HOME/f"},
@@ -379,6 +381,9 @@ func TestOpaque(t *testing.T) {
 			reason: "the credential_process of the AWS profile dev decides whose token it is; if it always gives the same credentials, add the line `allow-profile dev` to CONFIG"},
 		"a process of aws-vault's source": {config: "[profile dev]\nsource_profile = base\n[profile base]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
 			reason: "the credential_process of the AWS profile base decides whose token it is; if it always gives the same credentials, add the line `allow-profile base` to CONFIG"},
+		"a process that aws-vault's profile inherits": {config: "[profile dev]\nrole_arn = r\n[default]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token", reason: process},
+		"a web identity's process behind aws-vault": {config: "[profile dev]\nrole_arn = r\nweb_identity_token_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
+			reason: "the web_identity_token_process of the AWS profile dev decides whose token it is; use web_identity_token_file"},
 
 		"aws-vault":                    {args: "aws-vault exec dev -- aws eks get-token"},
 		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "aws-vault chooses the credentials by what is not in its arguments; name the profile in them"},
@@ -504,7 +509,9 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		env         []string
 		args        string
 		credentials string
+		config      string
 		cached      string
+		login       string
 		want        string // or nobody knows
 	}{
 		"nobody knows when":                 {credentials: stored("")},
@@ -520,12 +527,17 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		"the AWS CLI's old way":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00UTC"), want: "12:03"},
 		"the AWS CLI says it of others":     {credentials: stored(""), cached: cached("ASIATWO", "2026-11-23T12:03:00Z")},
 		"the AWS CLI says nothing of sense": {credentials: stored(""), cached: cached("ASIAONE", "soon")},
+		"aws login says when":               {config: "[default]\nlogin_session = me\n", login: `{"accessToken":{"accessKeyId":"ASIAONE","expiresAt":"2026-11-23T12:03:00Z"}}`, want: "12:03"},
+		"aws login says it of another key":  {config: "[default]\nlogin_session = me\n", login: `{"accessToken":{"accessKeyId":"ASIATWO","expiresAt":"2026-11-23T12:03:00Z"}}`},
+		"aws login is not in effect":        {credentials: stored(""), login: `{"accessToken":{"accessKeyId":"ASIAONE","expiresAt":"2026-11-23T12:03:00Z"}}`},
 		"the sooner counts":                 {credentials: stored("expiration = 2026-11-23 12:05:00"), cached: cached("ASIAONE", "2026-11-23T12:03:00Z"), want: "12:03"},
 	} {
 		p := newPlace(t)
 		p.env = append(environ.List{"HOME=" + p.home}, c.env...)
 		p.write(".aws/credentials", c.credentials)
+		p.write(".aws/config", c.config)
 		p.write(".aws/cli/cache/a.json", c.cached)
+		p.write(".aws/login/cache/a.json", c.login)
 		if c.args != "" {
 			p.args = strings.Fields(c.args)
 		}
@@ -568,6 +580,36 @@ func TestRefreshedLogins(t *testing.T) {
 		if c.more != nil {
 			c.more(p)
 		}
+		if got := Refreshed(before, p.identity(), noon); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestRefreshedLoginsOfAWSLogin replaces a login of aws login. Its private key shows
+// that it is the same login.
+func TestRefreshedLoginsOfAWSLogin(t *testing.T) {
+	login := func(key, expires, private string) string {
+		return fmt.Sprintf(`{"accessToken":{"accessKeyId":%q,"expiresAt":%q},"clientId":"c","refreshToken":"t","dpopKey":%q}`, key, expires, private)
+	}
+	near, far := "2026-11-23T12:03:00Z", "2026-11-23T20:00:00Z"
+	sum := sha256.Sum256([]byte("me"))
+	path := ".aws/login/cache/" + hex.EncodeToString(sum[:]) + ".json"
+	for name, c := range map[string]struct {
+		before, after string
+		want          bool
+	}{
+		"refreshed near its end": {before: login("a", near, "k"), after: login("b", far, "k"), want: true},
+		"long before its end":    {before: login("a", far, "k"), after: login("b", far, "k")},
+		"with another key":       {before: login("a", near, "k"), after: login("b", far, "l")},
+		"without a key":          {before: login("a", near, ""), after: login("b", far, "")},
+	} {
+		p := newPlace(t)
+		p.env = environ.List{"HOME=" + p.home}
+		p.write(".aws/config", "[default]\nlogin_session = me\n")
+		p.write(path, c.before)
+		before := p.identity()
+		p.write(path, c.after)
 		if got := Refreshed(before, p.identity(), noon); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}

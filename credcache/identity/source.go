@@ -41,37 +41,66 @@ func (o *collector) source(config *awsconfig.Config) {
 		}
 	}
 	o.output(config, profiles)
-	if !named && (len(o.command.Wrappers) > 0 || o.environmentKeys()) {
+	if !named && (len(o.command.Wrappers) > 0 || o.environmentKey() != "") {
 		if len(o.command.Wrappers) > 0 { // then the keys are others by the time that they sign
 			return
 		}
-		o.identity.EnvironmentKeys = true
+		o.identity.Signers = []string{o.environmentKey()}
 		for _, variable := range []string{"AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"} {
 			o.expires(o.env.Get(variable))
 		}
 		return
 	}
+	signers := []string{}
 	for _, profile := range profiles {
-		o.chain(config, config.Chain(profile, named, o.env))
+		chain := config.Chain(profile, named, o.env)
+		o.chain(config, chain)
+		signers = append(signers, signerOf(config, chain))
+	}
+	if !slices.Contains(signers, "") {
+		o.identity.Signers = signers
+	}
+	if file := o.env.Get("AWS_WEB_IDENTITY_TOKEN_FILE"); file != "" && o.command.Kind == command.Authenticator {
+		// The AWS SDK for Go prefers it to a role of the profile; the AWS CLI does not.
+		o.file("web identity in AWS_WEB_IDENTITY_TOKEN_FILE", file)
 	}
 }
 
-// environmentKeys reports whether the keys of the environment are in force where
-// no argument names a profile. The AWS CLI fails when half of the pair is
-// missing, and the other tools look elsewhere then.
-func (o *collector) environmentKeys() bool {
-	if o.likeAWS() {
-		return o.env.Get("AWS_ACCESS_KEY_ID") != ""
+// signerOf returns the access key that signs for a profile, or nothing if that is
+// the key of a session, which is not known before it is made.
+func signerOf(config *awsconfig.Config, chain awsconfig.Chain) string {
+	switch {
+	case len(chain.Roles) > 0:
+	case chain.Source == awsconfig.Stored:
+		return config.Stored[chain.Profile]["aws_access_key_id"]
+	case chain.Source == awsconfig.Keys:
+		return config.Config[chain.Profile]["aws_access_key_id"]
 	}
-	return cmp.Or(o.env.Get("AWS_ACCESS_KEY_ID"), o.env.Get("AWS_ACCESS_KEY")) != "" &&
-		cmp.Or(o.env.Get("AWS_SECRET_ACCESS_KEY"), o.env.Get("AWS_SECRET_KEY")) != ""
+	return ""
+}
+
+// environmentKey returns the access key in the environment if that is in effect
+// where no argument names a profile. If the secret key is missing, the AWS CLI
+// fails, and the other tools look elsewhere.
+func (o *collector) environmentKey() string {
+	key := o.env.Get("AWS_ACCESS_KEY_ID")
+	if o.likeAWS() {
+		return key
+	}
+	if cmp.Or(o.env.Get("AWS_SECRET_ACCESS_KEY"), o.env.Get("AWS_SECRET_KEY")) == "" {
+		return ""
+	}
+	return cmp.Or(key, o.env.Get("AWS_ACCESS_KEY"))
 }
 
 // wrapped looks at the profiles that programs before the maker read.
 func (o *collector) wrapped(config *awsconfig.Config) {
 	for _, w := range o.command.Wrappers {
-		seen := []string{}
-		for next := []string{w.Profile}; len(next) > 0; next = next[1:] {
+		seen, next := []string{}, []string{w.Profile}
+		if w.Name == "aws-vault" { // its profiles inherit from [default]
+			next = append(next, awsconfig.DefaultProfile)
+		}
+		for ; len(next) > 0; next = next[1:] {
 			p := config.Profiles[next[0]]
 			if p == nil || slices.Contains(seen, next[0]) {
 				continue
@@ -79,6 +108,12 @@ func (o *collector) wrapped(config *awsconfig.Config) {
 			seen = append(seen, next[0])
 			if p["credential_process"] != "" {
 				o.process(next[0])
+			}
+			if p["web_identity_token_process"] != "" {
+				o.opaque("the web_identity_token_process of the AWS profile "+next[0]+" decides whose token it is", "use web_identity_token_file")
+			}
+			if file := p["web_identity_token_file"]; file != "" {
+				o.file("web identity "+file, file)
 			}
 			next = append(next, p["source_profile"], p["include_profile"], p["parent_profile"])
 		}
@@ -142,7 +177,7 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 	}
 	switch chain.Source {
 	case awsconfig.Environment:
-		if !o.environmentKeys() {
+		if o.environmentKey() == "" {
 			o.machine("the AWS profile " + name + " takes its credentials from the environment, which has none")
 		}
 	case awsconfig.WebIdentity:
@@ -159,7 +194,10 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 		o.expiry(config.Config[name])
 	case awsconfig.Login:
 		hash := sha256.Sum256([]byte(p["login_session"]))
-		o.file("aws login "+p["login_session"], filepath.Join(o.loginFolder(), hex.EncodeToString(hash[:])+".json"))
+		input, dir := "aws login "+p["login_session"], o.loginFolder()
+		o.identity.logins = append(o.identity.logins, input)
+		o.identity.loginFolders = append(o.identity.loginFolders, dir)
+		o.file(input, filepath.Join(dir, hex.EncodeToString(hash[:])+".json"))
 	case awsconfig.Process:
 		o.process(name)
 	case awsconfig.Machine:
@@ -205,10 +243,11 @@ func (o *collector) expiry(p awsconfig.Profile) {
 // boto adds older tools' files, of which the AWS CLI takes the first that has
 // keys, and reports whether one has.
 func (o *collector) boto() bool {
+	found := false
 	if path, ok := o.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
 		for line := range strings.Lines(string(o.expandedFile("file in AWS_CREDENTIAL_FILE", path))) {
 			if name, _, ok := strings.Cut(line, "="); ok && strings.TrimSpace(name) == "AWSAccessKeyId" {
-				o.identity.Boto = true
+				found = true
 			}
 		}
 	}
@@ -218,9 +257,9 @@ func (o *collector) boto() bool {
 		names, paths = []string{"file in BOTO_CONFIG"}, []string{path}
 	}
 	for n, path := range paths {
-		o.identity.Boto = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || o.identity.Boto
+		found = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || found
 	}
-	return o.identity.Boto
+	return found
 }
 
 // expandedFile is file for a name that the AWS CLI replaces ~ in.
