@@ -240,11 +240,11 @@ func TestRefresh(t *testing.T) {
 	}{
 		"a token":        {script: printing(tokentest.Token("AKIA", noon))},
 		"a failure":      {script: "echo expired >&2; exit 255", code: 255, stderr: "expired\n"},
-		"no credential":  {script: "echo text", code: 1, stderr: "credcache: nothing was stored: it is not one JSON object\n"},
+		"no credential":  {script: "echo text", code: 1, stderr: "credcache: nothing was stored: the output is not a JSON object\n"},
 		"another's":      {script: printing(tokentest.Token("AKIATWO", noon)), code: 1, stderr: "credcache: nothing was stored: the token was signed with a different access key\n"},
-		"an old token":   {script: printing(tokentest.Token("AKIA", noon.Add(-13*time.Minute-5*time.Second))), code: 1, stderr: "credcache: nothing was stored: it ends in 55s\n"},
-		"what is opaque": {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CONFIG_FILE=/dev/zero", code: 1, stderr: "credcache: nothing was stored: /dev/zero cannot be read as a file: it is not a regular file\n"},
-		"of ended keys":  {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CREDENTIAL_EXPIRATION=2026-11-23T11:00:00Z", code: 1, stderr: "credcache: nothing was stored: the credentials that signed it ended at 2026-11-23T11:00:00Z\n"},
+		"an old token":   {script: printing(tokentest.Token("AKIA", noon.Add(-13*time.Minute-5*time.Second))), code: 1, stderr: "credcache: nothing was stored: the token expires in 55s\n"},
+		"what is opaque": {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CONFIG_FILE=/dev/zero", code: 1, stderr: "credcache: nothing was stored: /dev/zero cannot be read: it is not a regular file\n"},
+		"of ended keys":  {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CREDENTIAL_EXPIRATION=2026-11-23T11:00:00Z", code: 1, stderr: "credcache: nothing was stored: the credentials that signed it expired at 2026-11-23T11:00:00Z\n"},
 	} {
 		m := newMaker(t)
 		m.p.Env = append(m.p.Env, c.env)
@@ -277,7 +277,7 @@ func TestStaleVariables(t *testing.T) {
 	m.run(printing(tokentest.Token("AKIADEV", noon)), nil)
 	for args, want := range map[string]error{
 		"--profile dev": nil,
-		"":              errors.New("the credentials that signed it ended at 2001-01-01T00:00:00Z"),
+		"":              errors.New("the credentials that signed it expired at 2001-01-01T00:00:00Z"),
 	} {
 		c := command.ForHelper(path, strings.Fields(args), m.p.Env, m.p.Config)
 		r := &request{command: c, id: identity.Of(c, execcredential.Info{})}
@@ -356,9 +356,9 @@ func TestTokenFlags(t *testing.T) {
 		"":                                "credcache token needs --cluster-name",
 		"--cluster-name":                  "--cluster-name needs a value",
 		"--cluster-name=":                 "--cluster-name is empty",
-		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id exclude each other: a cluster on Outposts is named by its id",
-		"--cluster-name x --output json":  "credcache token has no argument \"--output\"; see credcache --help",
-		"--cluster-name x stray":          "credcache token has no argument \"stray\"; see credcache --help",
+		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id",
+		"--cluster-name x --output json":  "unknown argument \"--output\" for credcache token; see credcache --help",
+		"--cluster-name x stray":          "unknown argument \"stray\" for credcache token; see credcache --help",
 	} {
 		_, err := ParseTokenFlags(strings.Fields(args))
 		checkReason(t, args, err, reason)

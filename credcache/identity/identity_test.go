@@ -329,7 +329,7 @@ func TestInputsThatChangeMeanwhile(t *testing.T) {
 // is for what can be seen.
 func TestOpaque(t *testing.T) {
 	const (
-		noKeys  = "the AWS profile default has no credentials, so that they come from the machine (a container's server or instance metadata); use a profile with credentials of its own"
+		noKeys  = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
 		process = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
 	)
 	for name, c := range map[string]struct {
@@ -353,13 +353,13 @@ func TestOpaque(t *testing.T) {
 		"a container's server":               {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost"}, reason: noKeys},
 		"a container's server, not in force": {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost", "AWS_ACCESS_KEY_ID=AKIA"}},
 		"a profile's source is the machine": {config: "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n",
-			reason: "the AWS profile default takes its credentials from the machine (Ec2InstanceMetadata); use a profile with credentials of its own"},
+			reason: "the AWS profile default uses the credentials of the machine (Ec2InstanceMetadata); use a profile that has credentials"},
 		"a profile's source is the environment": {config: "[profile dev]\nrole_arn = r\ncredential_source = Environment\n", args: "aws eks get-token --profile dev", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
-		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
-		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
-		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
-		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
 
 		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
@@ -386,21 +386,21 @@ func TestOpaque(t *testing.T) {
 			reason: "the web_identity_token_process of the AWS profile dev decides whose token it is; use web_identity_token_file"},
 
 		"aws-vault":                    {args: "aws-vault exec dev -- aws eks get-token"},
-		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "aws-vault chooses the credentials by what is not in its arguments; name the profile in them"},
-		"aws-vault's server":           {args: "aws-vault exec --ecs-server dev -- aws eks get-token", reason: "aws-vault --ecs-server leaves the credentials with a server, which may change them; leave out --ecs-server"},
+		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "the arguments of aws-vault do not say which credentials it provides; add the profile to them"},
+		"aws-vault's server":           {args: "aws-vault exec --ecs-server dev -- aws eks get-token", reason: "aws-vault --ecs-server starts a credential server, whose credentials may change; remove --ecs-server"},
 		"saml2aws":                     {args: "saml2aws exec --exec-profile x -- aws eks get-token"},
-		"saml2aws, no profile":         {args: "saml2aws exec -- aws eks get-token", reason: "saml2aws chooses the credentials by what is not in its arguments; name the profile in them"},
-		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run chooses the account by the folder and by its own state"},
-		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "what AWS_ACCESS_KEY_ID refers to is 1Password's, and may change there; give the command a profile of its own"},
+		"saml2aws, no profile":         {args: "saml2aws exec -- aws eks get-token", reason: "the arguments of saml2aws do not say which credentials it provides; add the profile to them"},
+		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run selects the account by the working directory and by its own state"},
+		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "AWS_ACCESS_KEY_ID refers to a value in 1Password, which may change there; use an AWS profile instead"},
 		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
 
-		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file gives eks another meaning; rename the alias"},
-		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; take the section [plugins] out"},
-		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
-		"text of the profile":        {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
+		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
+		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
+		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the output format of the AWS CLI is text, which clients cannot read; add --output json to its arguments"},
+		"text of the profile":        {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the output format of the AWS CLI is text, which clients cannot read; add --output json to its arguments"},
 		"text, and another argument": {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --output json"},
-		"a broken configuration":     {config: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS configuration: line 1 stands before any section; mend it; aws configure list-profiles says whether the AWS CLI takes it"},
-		"an unknown user's file":     {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=~nobody-of-that-name/x"}, reason: "where AWS_CONFIG_FILE leads is not known: the home folder of nobody-of-that-name is not known; name the file by its full path"},
+		"a broken configuration":     {config: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS configuration: line 1 is before the first section; correct it; aws configure list-profiles shows whether the AWS CLI accepts it"},
+		"an unknown user's file":     {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=~nobody-of-that-name/x"}, reason: "AWS_CONFIG_FILE cannot be expanded: the home folder of the user nobody-of-that-name is unknown; set it to a full path"},
 		"no file at all":             {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=" + os.DevNull}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -438,12 +438,12 @@ func TestFilesThatAreNone(t *testing.T) {
 		set    func()
 		reason string
 	}{
-		"a pipe":         {func() { p.env = p.env.With("AWS_CONFIG_FILE", pipe) }, pipe + " cannot be read as a file: it is not a regular file"},
-		"an endless one": {func() { p.env = p.env.With("AWS_CONFIG_FILE", "/dev/zero") }, "/dev/zero cannot be read as a file: it is not a regular file"},
-		"a long one":     {func() { p.env = p.env.With("AWS_CONFIG_FILE", long) }, long + " cannot be read as a file: it is longer than 1048576 bytes"},
+		"a pipe":         {func() { p.env = p.env.With("AWS_CONFIG_FILE", pipe) }, pipe + " cannot be read: it is not a regular file"},
+		"an endless one": {func() { p.env = p.env.With("AWS_CONFIG_FILE", "/dev/zero") }, "/dev/zero cannot be read: it is not a regular file"},
+		"a long one":     {func() { p.env = p.env.With("AWS_CONFIG_FILE", long) }, long + " cannot be read: it is larger than 1048576 bytes"},
 		"a folder":       {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home) }, ""},
 		"none":           {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home+"/none") }, ""},
-		"no home folder": {func() { p.env = environ.List{"AWS_ACCESS_KEY_ID=AKIA"} }, "there is no home folder in the environment, so the AWS tools look for one elsewhere; set HOME"},
+		"no home folder": {func() { p.env = environ.List{"AWS_ACCESS_KEY_ID=AKIA"} }, "HOME is not set, so the AWS tools look for the home folder elsewhere; set HOME"},
 	} {
 		t.Run(name, func(t *testing.T) { p.checkOpaque(t, c.set, c.reason) })
 	}
@@ -452,7 +452,7 @@ func TestFilesThatAreNone(t *testing.T) {
 	login := filepath.Join(p.home, loginFile("corp"))
 	p.must(os.MkdirAll(filepath.Dir(login), 0o700))
 	p.must(os.Rename(pipe, login))
-	p.checkOpaque(t, func() {}, login+" cannot be read as a file: it is not a regular file")
+	p.checkOpaque(t, func() {}, login+" cannot be read: it is not a regular file")
 }
 
 func (p *place) checkOpaque(t *testing.T, set func(), reason string) {
