@@ -40,12 +40,14 @@ type size struct {
 	namespaces int // labelled ones at last
 	step       int // of so many at once
 	foreign    int // secrets of others
+	smallPairs int // turns of the renewer and the floor, for a step
+	starts     int // of each program, with all namespaces
 	samples    int // namespaces labelled for each latency
 	turns      int // of the webhook, for each number of clients and size of a review
 	turn       time.Duration
-	pods       int // for each webhook
-	hits       int // of credcache
-	kubectl    int // runs of kubectl
+	pods       int           // for each webhook
+	hits       int           // of credcache
+	kubectl    int           // runs of kubectl
 	life       time.Duration // of a token, for 48 hours
 	identities int           // that AWS is asked for then
 	idleTime   time.Duration
@@ -54,11 +56,11 @@ type size struct {
 
 var (
 	full = size{
-		namespaces: 10000, step: 1000, foreign: 50000, samples: 200, turns: 15, turn: 200 * time.Millisecond,
+		namespaces: 10000, step: 1000, foreign: 50000, smallPairs: 6, starts: 5, samples: 200, turns: 15, turn: 200 * time.Millisecond,
 		pods: 1500, hits: 800, kubectl: 200, life: time.Minute, identities: 50, idleTime: 20 * time.Second, goCount: 6,
 	}
 	quick = size{
-		namespaces: 1000, step: 200, foreign: 1000, samples: 60, turns: 10, turn: 100 * time.Millisecond,
+		namespaces: 1000, step: 500, foreign: 1000, smallPairs: 2, starts: 3, samples: 60, turns: 10, turn: 100 * time.Millisecond,
 		pods: 200, hits: 200, kubectl: 30, idleTime: 5 * time.Second,
 	}
 )

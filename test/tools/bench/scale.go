@@ -26,8 +26,8 @@ const (
 	ownFormat   = "own-%06d"   // labelled namespaces
 	floorFormat = "floor-%06d" // as many for the floor, which have no label
 	perForeign  = 100          // secrets of others in each of their namespaces
-	// smallPairs and fullPairs are how often the renewer and the floor take turns.
-	smallPairs, fullPairs = 5, 2
+	// fullPairs is how often the renewer and the floor take turns with all namespaces.
+	fullPairs = 2
 	// quiet is for how long the renewer asks for nothing once it has nothing to do.
 	quiet = 3 * time.Second
 )
@@ -39,6 +39,7 @@ type scaled struct {
 	aws     *fakeaws.Server
 	renewer *install.Program // nil while none runs
 	n       int              // numbered labelled namespaces
+	rounds  int              // in which it grew
 	late    int              // further labelled ones, for latencies
 	users   int              // of AWS, for rotations
 	secret  *corev1.Secret   // what the floor applies: a copy of the renewer's
@@ -78,12 +79,19 @@ func (b *bench) scale(ctx context.Context, r *report.Result) error {
 	var errs []error
 	var small []float64
 	for s.n < b.namespaces {
-		speed, err := s.grow(ctx)
+		step := b.step
+		if s.n >= b.namespaces/2 { // by then there are enough turns of a step
+			step = max(step, b.namespaces/4)
+		}
+		step = min(step, b.namespaces-s.n)
+		speed, err := s.grow(ctx, step)
 		if err != nil {
 			return errors.Join(append(errs, fmt.Errorf("at %d namespaces: %w", s.n, err))...)
 		}
-		small = append(small, speed)
-		if s.n == b.step {
+		if step == b.step {
+			small = append(small, speed)
+		}
+		if s.rounds == 1 {
 			errs = append(errs, s.small(ctx))
 		}
 	}
@@ -174,12 +182,10 @@ func (s *scaled) stop() {
 	}
 }
 
-// costs is the processor time of a phase.
-type costs map[string]time.Duration
-
-func (s *scaled) costs(own int) (costs, error) {
-	c := costs{}
-	for name, pid := range map[string]int{"own": own, "etcd": s.pids["etcd"], "kube-apiserver": s.pids["kube-apiserver"]} {
+// costs returns the processor time of the API server and etcd so far.
+func (s *scaled) costs() (map[string]time.Duration, error) {
+	c := map[string]time.Duration{}
+	for name, pid := range s.pids {
 		var err error
 		if c[name], err = cpuTime(pid); err != nil {
 			return nil, err
@@ -274,8 +280,8 @@ func (s *scaled) template(ctx context.Context) error {
 // grow adds a step of namespaces. The renewer, started anew, and the bare loop
 // write to them in turns; then it measures what depends on the number of
 // namespaces. It returns the renewer's speed over the loop's.
-func (s *scaled) grow(ctx context.Context) (speed float64, err error) {
-	from, to := s.n, s.n+s.step
+func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) {
+	from, to := s.n, s.n+step
 	s.say("growing to %d namespaces", to)
 	err = each(ctx, from, to, func(ctx context.Context, i int) error {
 		return errors.Join(namespace(ctx, s.client, fmt.Sprintf(ownFormat, i), registry), namespace(ctx, s.client, fmt.Sprintf(floorFormat, i), ""))
@@ -284,7 +290,7 @@ func (s *scaled) grow(ctx context.Context) (speed float64, err error) {
 		return 0, err
 	}
 	var floor time.Duration
-	floorFirst := (from/s.step)%2 == 1 // the floor's secret is a copy of one that the renewer wrote
+	floorFirst := s.rounds%2 == 1 // the floor's secret is a copy of one that the renewer wrote
 	if floorFirst {
 		if floor, err = s.floorWrites(ctx, from, to); err != nil {
 			return 0, err
@@ -299,8 +305,8 @@ func (s *scaled) grow(ctx context.Context) (speed float64, err error) {
 		return 0, err
 	}
 	defer s.stop()
-	s.n = to
-	requests, err := s.wait(ctx, mark, s.step, renewerAgent)
+	s.n, s.rounds = to, s.rounds+1
+	requests, err := s.wait(ctx, mark, step, renewerAgent)
 	if err != nil {
 		return 0, err
 	}
@@ -313,8 +319,8 @@ func (s *scaled) grow(ctx context.Context) (speed float64, err error) {
 		return 0, err
 	}
 	// Those that were there before have their secrets, and a restart leaves them.
-	if n := len(written(s.audit.since(mark, renewerAgent))); n != s.step {
-		s.result.Notes = append(s.result.Notes, fmt.Sprintf("A restart with %d new namespaces wrote %d secrets.", s.step, n))
+	if n := len(written(s.audit.since(mark, renewerAgent))); n != step {
+		s.result.Notes = append(s.result.Notes, fmt.Sprintf("A restart with %d new namespaces wrote %d secrets.", step, n))
 	}
 	_, peak, err := memory(s.renewer.PID())
 	if err != nil {
@@ -342,8 +348,8 @@ func (s *scaled) grow(ctx context.Context) (speed float64, err error) {
 			return 0, err
 		}
 	}
-	s.result.Sample(fmt.Sprintf("FirstDistribution/by=pullpass/namespaces=%d", s.step), "ns", float64(own))
-	s.result.Sample(fmt.Sprintf("FirstDistribution/by=loop/namespaces=%d", s.step), "ns", float64(floor))
+	s.result.Sample(fmt.Sprintf("FirstDistribution/by=pullpass/namespaces=%d", step), "ns/secret", float64(own)/float64(step))
+	s.result.Sample(fmt.Sprintf("FirstDistribution/by=loop/namespaces=%d", step), "ns/secret", float64(floor)/float64(step))
 	if err := s.webhookMemory(ctx); err != nil {
 		return 0, err
 	}
@@ -476,20 +482,29 @@ func (s *scaled) latencies(ctx context.Context, prefix string, most int, done fu
 
 // small measures what is asked for a step of namespaces, too.
 func (s *scaled) small(ctx context.Context) error {
+	mark, err := s.audit.mark()
+	if err != nil {
+		return err
+	}
 	if _, err := s.start(ctx); err != nil {
 		return err
 	}
 	defer s.stop()
-	writes, err := s.idle(ctx, quiet)
-	if err != nil {
+	if err := pause(ctx, quiet); err != nil {
 		return err
 	}
-	s.result.Values["restart-writes-small"] = report.Exactly(float64(writes))
-	speeds, err := s.renewals(ctx, smallPairs)
+	if err := s.audit.read(); err != nil {
+		return err
+	}
+	s.result.Values["restart-writes-small"] = report.Exactly(float64(len(written(s.audit.since(mark, renewerAgent)))))
+	speeds, err := s.renewals(ctx, s.smallPairs)
 	if err != nil {
 		return err
 	}
 	s.result.Values["renewal-small"] = report.Summarize(speeds)
+	if s.quick {
+		return nil
+	}
 	return s.failover(ctx, "failover-small")
 }
 
@@ -655,8 +670,7 @@ func (s *scaled) whole(ctx context.Context) error {
 	return s.restarts(ctx)
 }
 
-// latency records the p50 and p99 of labels, with the interval of the median of
-// tenths of them.
+// latency records the p50 and p99 of labels.
 func (s *scaled) latency(id string, took []float64) {
 	for name, p := range map[string]float64{"p50": 0.5, "p99": 0.99} {
 		s.result.Values[id+"-"+name] = report.Exactly(report.Quantile(took, p)).With(fmt.Sprintf("of %d", len(took)))
@@ -692,7 +706,7 @@ func (s *scaled) distribution(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	before, err := s.costs(os.Getpid())
+	before, err := s.costs()
 	if err != nil {
 		return 0, err
 	}
@@ -704,7 +718,11 @@ func (s *scaled) distribution(ctx context.Context) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	after, err := s.costs(s.renewer.PID())
+	after, err := s.costs()
+	if err != nil {
+		return 0, err
+	}
+	renewer, err := cpuTime(s.renewer.PID()) // since its start
 	if err != nil {
 		return 0, err
 	}
@@ -716,7 +734,7 @@ func (s *scaled) distribution(ctx context.Context) (float64, error) {
 	s.result.Tables = []report.Table{{
 		Title: fmt.Sprintf("Processor time for each of %s secrets of the first distribution", thousands(s.labelled())),
 		Head:  []string{"renewer", "kube-apiserver", "etcd", "secrets in a second"},
-		Rows: [][]string{{perWrite(after["own"]), perWrite(after["kube-apiserver"] - before["kube-apiserver"]), perWrite(after["etcd"] - before["etcd"]),
+		Rows: [][]string{{perWrite(renewer), perWrite(after["kube-apiserver"] - before["kube-apiserver"]), perWrite(after["etcd"] - before["etcd"]),
 			fmt.Sprintf("%.0f", n/own.Seconds())}},
 	}}
 	s.result.Series["rate"] = []report.Point{{X: n, Y: n / own.Seconds()}}
@@ -800,7 +818,7 @@ func perSecond(r *report.Result, series string, requests []request, begin time.T
 
 // restarts measures what starts take with all namespaces, and the failover.
 func (s *scaled) restarts(ctx context.Context) error {
-	const starts = 5
+	starts := s.starts
 	var leading, first, resident []float64
 	mark, err := s.audit.mark()
 	if err != nil {
