@@ -30,6 +30,9 @@ const (
 	// failing is the share of calls to AWS that fail, and of each life during which
 	// AWS throttles all of them.
 	failing = 0.1
+	// throttled is when that begins, as a share of half a life: tokens are renewed
+	// shortly before the middle of their lives, so that is when it hurts most.
+	throttled = 0.78
 	// seed makes the same failures in every run.
 	seed = 48
 )
@@ -44,7 +47,7 @@ func (b *bench) aws(ctx context.Context, r *report.Result) error {
 	}
 	defer l.close()
 	aws := fakeaws.New(fakeaws.Options{TokenLifetime: b.life})
-	trouble := &trouble{aws: aws, random: rand.New(rand.NewPCG(seed, seed))}
+	trouble := &trouble{aws: aws, now: time.Now, random: rand.New(rand.NewPCG(seed, seed))}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -194,6 +197,7 @@ func expiry(secret *corev1.Secret) (time.Time, error) {
 // trouble stands before AWS, and has calls fail once it was started.
 type trouble struct {
 	aws *fakeaws.Server
+	now func() time.Time
 
 	mu            sync.Mutex // guards what follows
 	random        *rand.Rand
@@ -206,7 +210,7 @@ type trouble struct {
 func (t *trouble) start(ctx context.Context, life time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.begin, t.life = time.Now(), life
+	t.begin, t.life = t.now(), life
 	context.AfterFunc(ctx, func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
@@ -231,11 +235,8 @@ func (t *trouble) fate() fakeaws.Mode {
 		return ""
 	}
 	t.calls++
-	// Tokens are renewed shortly before the middle of their lives, so that is when
-	// throttling hurts most.
-	phase := float64(time.Since(t.begin)%(t.life/2)) / float64(t.life/2)
-	switch {
-	case phase >= 0.8:
+	switch phase := float64(t.now().Sub(t.begin)%(t.life/2)) / float64(t.life/2); {
+	case phase >= throttled && phase < throttled+failing:
 		t.failed++
 		return fakeaws.Throttle
 	case t.random.Float64() < failing:

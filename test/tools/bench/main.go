@@ -29,6 +29,9 @@ import (
 	"syscall"
 	"time"
 
+	"k8s.io/klog/v2"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
 	"github.com/pullpass/pullpass/test/harness/binary"
 	"github.com/pullpass/pullpass/test/harness/process"
 	"github.com/pullpass/pullpass/test/harness/repo"
@@ -81,15 +84,16 @@ type section func(*bench, context.Context, *report.Result) error
 
 var sections = map[string]section{
 	"size": (*bench).sizes, "webhook": (*bench).webhook, "pods": (*bench).pods, "scale": (*bench).scale,
-	"aws": (*bench).aws, "credcache": (*bench).credcache, "go": (*bench).goBenchmarks,
+	"aws": (*bench).aws, "credcache": (*bench).credcache, "parallel": (*bench).parallel, "go": (*bench).goBenchmarks,
 }
 
 // slow are the sections that a quick run leaves out.
-var slow = []string{"aws", "go"}
+var slow = []string{"aws", "parallel", "go"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	log.SetLogger(klog.Background()) // else controller-runtime complains that there is none
 	if err := run(ctx, os.Args[1:], os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
@@ -217,7 +221,13 @@ func (b *bench) report(out, docs string, stdout io.Writer) error {
 	if err := errors.Join(report.Benchfmt(forBenchstat, results), forBenchstat.Close()); err != nil {
 		return err
 	}
-	if docs != "" {
+	var missing []error
+	for _, name := range names() {
+		if docs != "" && !slices.ContainsFunc(results, func(r *report.Result) bool { return r.Section == name }) {
+			missing = append(missing, fmt.Errorf("performance.md is not written: %s has no results of section %s", out, name))
+		}
+	}
+	if docs != "" && missing == nil {
 		machine, err := loadMachine(out)
 		if err != nil {
 			return err
@@ -226,7 +236,6 @@ func (b *bench) report(out, docs string, stdout io.Writer) error {
 			return err
 		}
 	}
-	var missing []error
 	for _, r := range results {
 		for _, row := range r.Missing() {
 			missing = append(missing, fmt.Errorf("%s: %q was not measured", r.Section, row.ID))

@@ -54,6 +54,7 @@ var Sections = []struct{ Name, Title string }{
 	{"scale", "Renewer and webhook, by the number of namespaces"},
 	{"aws", "48 hours with failing AWS"},
 	{"credcache", "credcache"},
+	{"parallel", "credcache: ten clients at once"},
 	{"go", "Go benchmarks"},
 }
 
@@ -104,6 +105,7 @@ var Rows = []Row{
 
 	{"hit", "credcache", "a hit, over a Go program that reads and prints a file", UnitRatio, AtMost(1.2), true},
 	{"kubectl", "credcache", "`kubectl get` with credcache, over a static token", UnitRatio, AtMost(1.03), true},
+	{"no-hit", "parallel", "the slowest of ten clients, over the command without credcache", UnitRatio, AtMost(1.3), false},
 }
 
 // Format prints a value in a unit.

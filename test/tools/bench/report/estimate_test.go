@@ -15,9 +15,9 @@ func TestSummarize(t *testing.T) {
 		values []float64
 		want   Estimate
 	}{
-		// The order statistics 40 and 61 enclose the median of 100 values with 95 %
+		// The order statistics 40 and 60 enclose the median of 100 values with 95 %
 		// confidence, by the binomial distribution.
-		"enough values have an interval":                       {hundred, Estimate{Median: 50.5, Low: 40, High: 61, N: 100}},
+		"enough values have an interval":                       {hundred, Estimate{Median: 50.5, Low: 40, High: 60, N: 100}},
 		"an outlier moves neither the median nor the interval": {[]float64{5, 1, 2, 3, 4, 6, 7, 8, 1e9}, Estimate{Median: 5, Low: 2, High: 8, N: 9}},
 		"few values have their range for an interval":          {[]float64{3, 1, 2}, Estimate{Median: 2, Low: 1, High: 3, N: 3}},
 		"one value is sure of itself":                          {[]float64{7}, Estimate{Median: 7, Low: 7, High: 7, N: 1}},

@@ -132,29 +132,33 @@ func (f figure) addLines(p *plot.Plot, names []string, all map[string][]Point) e
 
 // addBars draws one horizontal bar for each series, which has one point: its X
 // says where it stands, its Y how long it is. Lengths differ a hundredfold, so
-// their scale is logarithmic.
+// their scale is logarithmic, which plotter's own bars, that begin at 0, cannot be
+// on.
 func (f figure) addBars(p *plot.Plot, names []string, all map[string][]Point) error {
-	slices.SortFunc(names, func(a, b string) int { return -cmp.Compare(all[a][0].X, all[b][0].X) })
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(all[b][0].X, all[a][0].X) })
+	least, greatest := all[names[0]][0].Y, all[names[0]][0].Y
+	for _, name := range names {
+		least, greatest = min(least, all[name][0].Y), max(greatest, all[name][0].Y)
+	}
+	p.X.Label.Text, p.Y.Label.Text = f.y, ""
+	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
+	p.X.Min, p.X.Max = least/2, greatest*3
 	var labels []string
 	var ends plotter.XYLabels
-	values := make(plotter.Values, len(names))
-	least := all[names[0]][0].Y
-	for _, name := range names {
-		least = min(least, all[name][0].Y)
-	}
 	for i, name := range names {
-		values[i] = all[name][0].Y
+		value, y := all[name][0].Y, float64(i)
+		bar, err := plotter.NewLine(plotter.XYs{{X: p.X.Min, Y: y}, {X: value, Y: y}})
+		if err != nil {
+			return err
+		}
+		bar.Color, bar.Width = plotutil.DarkColors[2], vg.Points(14)
+		p.Add(bar)
 		labels = append(labels, strings.TrimPrefix(name, f.prefix))
-		ends.XYs = append(ends.XYs, plotter.XY{X: values[i], Y: float64(i)})
-		ends.Labels = append(ends.Labels, fmt.Sprintf(" %.1f ms", values[i]))
+		ends.XYs = append(ends.XYs, plotter.XY{X: value, Y: y})
+		ends.Labels = append(ends.Labels, fmt.Sprintf(" %.1f ms", value))
 	}
-	bars, err := plotter.NewBarChart(values, vg.Points(14))
-	if err != nil {
-		return err
-	}
-	bars.Horizontal, bars.Color, bars.LineStyle.Width, bars.XMin = true, plotutil.DarkColors[2], 0, 0
 	p.NominalY(labels...)
-	p.X.Label.Text, p.Y.Label.Text = f.y, ""
+	p.Y.Min, p.Y.Max = -0.5, float64(len(names))-0.5
 	texts, err := plotter.NewLabels(ends)
 	if err != nil {
 		return err
@@ -162,8 +166,6 @@ func (f figure) addBars(p *plot.Plot, names []string, all map[string][]Point) er
 	for i := range texts.TextStyle {
 		texts.TextStyle[i].Font.Variant, texts.TextStyle[i].YAlign = "Sans", draw.YCenter
 	}
-	p.Add(bars, texts)
-	p.X.Scale, p.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{Prec: -1}
-	p.X.Min, p.X.Max = least/2, slices.Max(values)*3
+	p.Add(texts)
 	return nil
 }
