@@ -82,11 +82,11 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 	asked := a.now().Truncate(time.Second)
 	answer, err := getAuthorization(ctx, cfg, request)
 	if err != nil {
-		return Token{}, fmt.Errorf("asking for a token: %w", err)
+		return Token{}, fmt.Errorf("requesting a token: %w", err)
 	}
 	token, err := answer.token(asked, a.now())
 	if err != nil {
-		return Token{}, fmt.Errorf("reading AWS's answer: %w", err)
+		return Token{}, fmt.Errorf("reading AWS's response: %w", err)
 	}
 	var credentialExpires time.Time
 	if who.CanExpire {
@@ -260,10 +260,10 @@ func getAuthorization(ctx context.Context, cfg aws.Config, request TokenRequest)
 // every pull of the pods that name it, and moves its expiry to this clock.
 func (a authorization) token(asked, now time.Time) (Token, error) {
 	if a.text == nil || *a.text == "" {
-		return Token{}, errors.New("it holds no token")
+		return Token{}, errors.New("it contains no token")
 	}
 	if a.expiresAt == nil {
-		return Token{}, errors.New("it states no expiry")
+		return Token{}, errors.New("it has no expiry")
 	}
 	decoded, err := base64.StdEncoding.DecodeString(*a.text)
 	if err != nil {

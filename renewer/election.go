@@ -221,7 +221,7 @@ func (e *election) release() {
 			err = e.write(ctx, "", time.Second)
 		}
 		if err != nil && !apierrors.IsConflict(err) {
-			e.report(ctx, "cannot release the lease; the next leader waits until it has run out", err)
+			e.report(ctx, "cannot release the lease; the next leader waits until it expires", err)
 		}
 		if !apierrors.IsConflict(err) {
 			return

@@ -78,7 +78,7 @@ func (e *events) Event(about runtime.Object, eventType, reason, message string) 
 	select {
 	case e.waiting <- event{*about.(*corev1.ObjectReference), eventType, reason, message}:
 	default:
-		e.log.Debug("dropped an event, because too many wait", "reason", reason, "message", message)
+		e.log.Debug("dropped an event because too many are queued", "reason", reason, "message", message)
 	}
 }
 

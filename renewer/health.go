@@ -46,7 +46,7 @@ func (p *progress) live(work string) error {
 		p.last = now
 	}
 	if idle := now.Sub(p.last); idle > stuckAfter {
-		return fmt.Errorf("%s wait, and none has ended for %s", work, idle.Round(time.Second))
+		return fmt.Errorf("%s are waiting, and none has completed for %s", work, idle.Round(time.Second))
 	}
 	return nil
 }
@@ -165,7 +165,7 @@ func (p *permissions) granted(ctx context.Context, rights []right) bool {
 	defer p.mu.Unlock()
 	p.missing = ""
 	if len(missing) > 0 {
-		p.missing = "restore the renewer's roles: its account may not " + strings.Join(missing, "; ")
+		p.missing = "restore the renewer's RBAC roles: its ServiceAccount may not " + strings.Join(missing, "; ")
 	}
 	return p.missing == ""
 }
@@ -177,7 +177,7 @@ func (p *permissions) refused(ctx context.Context, r right) (verbs []string) {
 		attributes.Verb = verb
 		allowed, err := p.allowed(ctx, attributes)
 		if err != nil {
-			p.log.Warn("cannot ask for permissions", "of", r.to, "error", err)
+			p.log.Warn("cannot check permissions", "of", r.to, "error", err)
 			break
 		}
 		if !allowed {

@@ -219,7 +219,7 @@ func (c *controller) informers() []cache.SharedIndexInformer {
 // liveChecks are those that a restart would help.
 func (c *controller) liveChecks() []admin.Check {
 	return []admin.Check{
-		{Name: "work", Func: func() error { return c.progress.live("looks at namespaces") }},
+		{Name: "work", Func: func() error { return c.progress.live("namespace reconciliations") }},
 		{Name: "tokens", Func: c.tokens.live},
 	}
 }
@@ -228,7 +228,7 @@ func (c *controller) readyChecks() []admin.Check {
 	synced := func() error {
 		for _, i := range c.informers() {
 			if !i.HasSynced() {
-				return errors.New("the caches of namespaces and secrets are still filling")
+				return errors.New("the caches of namespaces and secrets have not synced yet")
 			}
 		}
 		return nil
@@ -243,7 +243,7 @@ func (c *controller) runWhenSynced(ctx context.Context, f func(context.Context) 
 			return nil
 		}
 	}
-	c.log.Info("caches are full", "namespaces", len(c.namespaces.Informer.GetStore().ListKeys()))
+	c.log.Info("caches synced", "namespaces", len(c.namespaces.Informer.GetStore().ListKeys()))
 	return f(ctx)
 }
 

@@ -94,9 +94,9 @@ func (s *status) forget(namespace string) {
 var (
 	// createdDesc is eatr's, who counted updates too. A namespace's counter goes
 	// with the namespace.
-	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets written, created or updated, by namespace; name is the secret's.", []string{"namespace", "name"}, nil)
+	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets created or updated, by namespace. The label name is the name of the secret.", []string{"namespace", "name"}, nil)
 	namespacesDesc = prometheus.NewDesc("pullpass_namespaces", "Labelled namespaces by state: ready, pending, failed or foreign.", []string{"state"}, nil)
-	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "When the first of all tokens in pull secrets expires, or did. Absent while there are none.", nil, nil)
+	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "Unix time at which the first entry of any pull secret expires or expired. Absent if there are no entries.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

@@ -211,7 +211,7 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 		if isConflict(err) {
 			level = slog.LevelDebug // the cache is a moment behind
 		}
-		c.log.Log(ctx, level, "cannot sync", "namespace", name, "error", err)
+		c.log.Log(ctx, level, "cannot reconcile the namespace", "namespace", name, "error", err)
 		c.queue.retry(name, !c.secretState(name).exists)
 		return true
 	}
@@ -243,10 +243,10 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	var problems []problem
 	for _, err := range invalid {
-		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
+		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the namespace's label"})
 	}
 	if have.exists && !have.ours && len(registries) > 0 {
-		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
+		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s was not created by pullpass, so pullpass does not change it: delete it, or recreate it under another name, to get a pull secret", c.secretName)})
 		c.status.set(name, pullsecret.StateForeign, time.Time{}, problems)
 		return resultForeign, c.now().Add(eventInterval), nil
 	}
@@ -320,7 +320,7 @@ func (c *controller) tell(name string, d decision) {
 
 // contest is what users should know of a secret that others change.
 func (c *controller) contest() problem {
-	return problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it is written, such as a policy of the cluster or another release with this secretName, so it is put back ever less often: exempt it there, or give one of two releases another secretName", c.secretName)}
+	return problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("another client changes secret %s after every write, such as a policy of the cluster or another release with the same secretName, so pullpass restores it less and less often: exempt the secret there, or give one of the releases another secretName", c.secretName)}
 }
 
 // failed takes note of a write that did not succeed. It returns the error if the
@@ -335,7 +335,7 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 	case errors.Is(ctx.Err(), context.Canceled): // the end of the program
 		return resultFailed, err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
+		err = fmt.Errorf("the API server did not accept the write within %s: %w", syncTimeout, err)
 	}
 	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + pullsecret.TriedAgain})
 	c.status.set(name, pullsecret.StateFailed, have.expires(c.now()), problems)
@@ -391,7 +391,7 @@ func troubleOf(d decision) (state string, problems []problem) {
 }
 
 // errChanged says that a secret is no longer what the cache has.
-var errChanged = errors.New("the secret changed meanwhile")
+var errChanged = errors.New("the secret was changed in the meantime")
 
 // carryOut makes a decision true. It reports whether a policy or a webhook of the
 // cluster edited the secret on its way. Its errors are the API server's.
@@ -407,7 +407,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	}
 
 	if have.immutable {
-		return false, fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
+		return false, fmt.Errorf("secret %s is immutable and cannot be updated: delete it, and pullpass recreates it", c.secretName)
 	}
 	var kept map[string]keptEntry
 	if len(d.kept) > 0 {

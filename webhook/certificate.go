@@ -93,7 +93,7 @@ func (c *certificate) watchBundles(ctx context.Context, read func(context.Contex
 			unread = ""
 		} else if ctx.Err() == nil && err.Error() != unread {
 			unread = err.Error()
-			c.log.Warn("whether API servers trust the certificate is not checked", "error", err)
+			c.log.Warn("cannot check whether API servers trust the certificate", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -111,7 +111,7 @@ func (c *certificate) setBundles(bundles [][]byte) {
 		var t trust
 		if len(b) > 0 {
 			if t.roots = x509.NewCertPool(); !t.roots.AppendCertsFromPEM(b) {
-				t.err = errors.New("the CA bundle of the webhook's configuration holds no certificate")
+				t.err = errors.New("the CA bundle of the webhook's configuration contains no certificate")
 			}
 		}
 		trusts = append(trusts, t)
@@ -138,9 +138,9 @@ func (c *certificate) poll() {
 	}
 	c.problem = problem
 	if err != nil {
-		c.log.Error("certificate files not usable", "error", err, "serving", c.pair.Load() != nil)
+		c.log.Error("certificate files are unusable", "error", err, "serving", c.pair.Load() != nil)
 	} else {
-		c.log.Info("certificate files usable", "expires", c.pair.Load().Leaf.NotAfter)
+		c.log.Info("certificate files are usable", "expires", c.pair.Load().Leaf.NotAfter)
 	}
 }
 
@@ -165,7 +165,7 @@ func (c *certificate) load() error {
 		return fmt.Errorf("pairing --tls-cert-file=%q and --tls-private-key-file=%q: %w", c.certFile, c.keyFile, err)
 	}
 	if err := c.valid(&pair); err != nil && c.Ready() == nil {
-		return fmt.Errorf("replacing a valid certificate by --tls-cert-file=%q: %w", c.certFile, err)
+		return fmt.Errorf("replacing a valid certificate with --tls-cert-file=%q: %w", c.certFile, err)
 	}
 	c.pair.Store(&pair)
 	c.certPEM, c.keyPEM = certPEM, keyPEM
@@ -209,7 +209,7 @@ func (c *certificate) trusted(pair *tls.Certificate, trusts []trust) error {
 		}
 		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: intermediates, CurrentTime: c.now()})
 		if err != nil {
-			return fmt.Errorf("by the CA bundle of the webhook's configuration API servers do not trust the certificate: %w", err)
+			return fmt.Errorf("API servers do not trust the certificate, given the CA bundle of the webhook's configuration: %w", err)
 		}
 	}
 	return nil

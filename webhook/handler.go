@@ -73,7 +73,7 @@ func (s *Server) refuse(w http.ResponseWriter, r result, status int, err error) 
 // warn logs the first of a kind of trouble, and after that one in a while; the
 // metric counts all.
 func (s *Server) warn(r result, err error) {
-	s.warnings[r].Do(func() { s.log.Warn("pod not decided on", "result", r, "error", err) })
+	s.warnings[r].Do(func() { s.log.Warn("cannot review a pod", "result", r, "error", err) })
 }
 
 // checkHeaders refuses what is not plain JSON: a compressed body could be far

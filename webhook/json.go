@@ -123,7 +123,7 @@ func (m *members) next() bool {
 		}
 		m.name = m.wanted[i]
 		if m.seen&(1<<i) != 0 {
-			s.fail(fmt.Errorf("a second %q before byte %d", strings.Clone(m.name), s.before+s.pos))
+			s.fail(fmt.Errorf("duplicate member %q before byte %d", strings.Clone(m.name), s.before+s.pos))
 			return false
 		}
 		m.seen |= 1 << i
@@ -140,7 +140,7 @@ func (s *scanner) text() string {
 	}
 	value, whole := s.string()
 	if !whole {
-		s.fail(fmt.Errorf("a string of more than %d bytes before byte %d", maxString, s.before+s.pos))
+		s.fail(fmt.Errorf("string of more than %d bytes before byte %d", maxString, s.before+s.pos))
 	}
 	return string(value)
 }

@@ -90,11 +90,11 @@ func (r *reviewReader) decodeReview(body io.Reader) (*request, error) {
 	}
 	switch req := &r.request; {
 	case r.apiVersion != reviewVersion || r.kind != reviewKind:
-		return nil, fmt.Errorf("parsing review: kind %.100q of %.100q where %s of %s is spoken", r.kind, r.apiVersion, reviewKind, reviewVersion)
+		return nil, fmt.Errorf("parsing review: got kind %.100q of %.100q, want %s of %s", r.kind, r.apiVersion, reviewKind, reviewVersion)
 	case !r.hasRequest:
-		return nil, errors.New("parsing review: no request in it")
+		return nil, errors.New("parsing review: it contains no request")
 	case req.uid == "" || len(req.uid) > maxUID:
-		return nil, fmt.Errorf("parsing review: a uid of %d characters where 1 to %d belong", len(req.uid), maxUID)
+		return nil, fmt.Errorf("parsing review: the uid has %d characters, want 1 to %d", len(req.uid), maxUID)
 	default:
 		return req, nil
 	}
@@ -246,7 +246,7 @@ func (r *reviewReader) pullSecrets() {
 			secret = s.text()
 		}
 		if r.secretBytes += 16 + len(secret); r.secretBytes > maxSecretBytes {
-			s.fail(fmt.Errorf("pull secrets whose names take more than %d bytes", maxSecretBytes))
+			s.fail(fmt.Errorf("the names of pull secrets take more than %d bytes", maxSecretBytes))
 			return
 		}
 		*names = append(*names, secret)

@@ -131,7 +131,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
-		s.log.Warn("requests cut off", "error", err)
+		s.log.Warn("requests were interrupted", "error", err)
 		srv.Close()
 	}
 	<-failed
