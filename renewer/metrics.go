@@ -4,20 +4,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The results of looking at a namespace.
+// The results of reconciling a namespace.
 const (
 	resultUnchanged = "unchanged"
 	resultCreated   = "created"
 	resultUpdated   = "updated"
 	resultDeleted   = "deleted"
-	resultForeign   = "foreign"  // the secret is somebody else's
-	resultConflict  = "conflict" // somebody else writes it
+	resultForeign   = "foreign"  // pullpass did not create the secret
+	resultConflict  = "conflict" // another client writes it too, or the cache was stale
 	resultForbidden = "forbidden"
 	resultFailed    = "failed"
 )
 
-// metrics is what the renewer exposes, besides where namespaces stand: see
-// [status]. The first is eatr's.
+// metrics are the renewer's metrics, except those about the state of namespaces: see
+// [status]. The first one is eatr's.
 type metrics struct {
 	renewals prometheus.Counter
 
