@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are what the webhook counts.
+// metrics are the webhook's metrics.
 type metrics struct {
 	admissions         map[result]prometheus.Counter // complete; read only
 	duration           prometheus.Histogram
@@ -50,5 +50,5 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // count counts a request.
 func (m *metrics) count(r result) { m.admissions[r].Inc() }
 
-// observe notes how long a review took that was answered as one.
+// observe records the duration of a review that was answered.
 func (m *metrics) observe(d time.Duration) { m.duration.Observe(d.Seconds()) }
