@@ -1,5 +1,5 @@
-// Package admin serves what operators and the kubelet ask of a program:
-// /metrics, /livez and /readyz. It holds no secrets and takes no input.
+// Package admin serves /metrics, /livez and /readyz for operators and the kubelet. It
+// has no access to secrets and accepts no input.
 package admin
 
 import (
@@ -14,20 +14,20 @@ import (
 	"github.com/pullpass/pullpass/internal/version"
 )
 
-// A Check is one condition of a probe. Its error says what is wrong, in words
-// that may be shown to anyone who can reach the port. Func is called for every
-// probe and every scrape, and so must not wait for anything.
+// A Check is one condition of a probe. Its error says what is wrong, and may be shown to
+// anyone who can reach the port. Func is called for every probe and every scrape, so it
+// must not block.
 type Check struct {
 	Name string
 	Func func() error
 }
 
-// Handler serves the metrics of reg, and each probe as a list of its checks with
-// status 200 when all pass and 503 when one fails. It adds the metric
-// pullpass_ready to reg, because alerts cannot ask probes.
+// Handler serves the metrics of reg, and each probe as a list of its checks, with status
+// 200 if all pass and 503 otherwise. It adds the metric pullpass_ready to reg, because
+// alerts cannot call probes.
 func Handler(reg *prometheus.Registry, live, ready []Check) http.Handler {
 	reg.MustRegister(readiness(ready))
-	// A compressor takes a megabyte, and anybody may scrape.
+	// A compressor takes a megabyte of memory, and anyone may scrape.
 	scrapes := promhttp.HandlerOpts{DisableCompression: true, MaxRequestsInFlight: 4}
 	r := chi.NewRouter()
 	r.Method(http.MethodGet, "/metrics", promhttp.HandlerFor(reg, scrapes))
@@ -53,7 +53,7 @@ func probe(checks []Check) http.HandlerFunc {
 	}
 }
 
-// readiness collects the checks of the readiness probe, as they are at the scrape.
+// readiness collects the results of the readiness checks at the time of the scrape.
 type readiness []Check
 
 var readyDesc = prometheus.NewDesc("pullpass_ready", "1 while the readiness check passes, otherwise 0. /readyz shows the reason.", []string{"check"}, nil)
@@ -70,8 +70,8 @@ func (r readiness) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// NewRegistry returns a metrics registry with what every program exposes: the
-// Go runtime's and the process's metrics and pullpass_build_info.
+// NewRegistry returns a metrics registry with the metrics that every program exposes:
+// those of the Go runtime and the process, and pullpass_build_info.
 func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{

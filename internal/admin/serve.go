@@ -15,9 +15,9 @@ import (
 // maxConnections is more than probes and scrapes need.
 const maxConnections = 32
 
-// Serve answers requests on the listener until the context ends, then waits a
-// moment for those under way. It returns early only when the listener fails.
-// Nobody can keep others out by opening connections: see internal/listen.
+// Serve serves requests on the listener until the context ends, then waits a moment for
+// pending ones. It returns early only if the listener fails. No client can lock others
+// out by opening connections: see internal/listen.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
@@ -28,7 +28,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 		MaxHeaderBytes:    4 << 10,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	log.Debug("admin server listening", "address", l.Addr().String()) // for who gave port 0
+	log.Debug("admin server listening", "address", l.Addr().String()) // useful with port 0
 	bounded := listen.Bound(srv, l, maxConnections)
 	failed := make(chan error, 1)
 	go func() { failed <- srv.Serve(bounded) }()
@@ -40,7 +40,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, log *slog.Logger
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
 	if err := srv.Shutdown(grace); errors.Is(err, context.DeadlineExceeded) {
-		// A scrape that takes longer than this can be cut off.
+		// A scrape that takes longer than this is interrupted.
 		srv.Close()
 	}
 	<-failed

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// check asks a URL until it answers 200, or the context ends. It lets `helm test`
-// see from a pod whether the servers are ready, in an image without a shell.
+// check requests a URL until the response is 200, or the context ends. `helm test` uses
+// it to check from a pod that the servers are ready, in an image without a shell.
 func check(ctx context.Context, url string, every time.Duration, stdout io.Writer) error {
 	for {
 		answer, err := get(ctx, url)
@@ -26,9 +26,9 @@ func check(ctx context.Context, url string, every time.Duration, stdout io.Write
 	}
 }
 
-// get returns the answer to a GET, or an error unless it is 200.
+// get returns the response to a GET request, or an error if the status is not 200.
 func get(ctx context.Context, url string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second) // the last try has its time
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second) // the last attempt may complete
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

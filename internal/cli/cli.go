@@ -1,9 +1,9 @@
-// Package cli runs a server from the command line: flags in, exit code out.
+// Package cli runs a server from the command line. It parses the flags and returns the
+// exit code.
 //
 //	flags → Prepare → run until SIGTERM or SIGINT
 //
-// Everything that can be wrong with the flags is found in Prepare, before
-// anything is served.
+// Prepare detects all invalid flags before the server starts.
 package cli
 
 import (
@@ -26,16 +26,16 @@ import (
 
 // Exit codes of every server.
 const (
-	ExitOK    = 0 // ended because it was asked to
-	ExitError = 1 // ended because something went wrong while it ran
-	ExitUsage = 2 // did not start: a flag, a file or a combination is wrong
+	ExitOK    = 0 // stopped as requested
+	ExitError = 1 // failed while running
+	ExitUsage = 2 // did not start: invalid flags or files
 )
 
-// memoryShare is the part of the container's memory limit that the collector keeps
-// the program's own memory to, unless $GOMEMLIMIT says how much. It works harder
-// from there, instead of letting the kernel end the program. The rest is for the
-// program's text, some 15 MiB, and for what comes faster than it is collected. The
-// downward API could give the limit, but no part of it.
+// memoryShare is the share of the container's memory limit that is set as Go's memory
+// limit, unless $GOMEMLIMIT is set. Near that limit, the garbage collector works harder,
+// so that the kernel does not kill the program. The rest is for the program's text,
+// about 15 MiB, and for garbage that arises faster than it is collected. The downward
+// API could provide the limit, but not a share of it.
 const memoryShare = 0.6
 
 // A Server is a program that runs until it is told to stop.
@@ -45,14 +45,14 @@ type Server struct {
 	Example string // a command line that works, for --help
 	Flags   *pflag.FlagSet
 
-	// Prepare checks what the flags were set to and opens what they name. Its
-	// error names the flag and the value. The function that it returns serves
-	// until the context ends.
+	// Prepare validates the flags and opens the files and addresses that they name.
+	// Its error names the flag and the value. The returned function serves until the
+	// context ends.
 	Prepare func(log *slog.Logger) (run func(ctx context.Context) error, err error)
 }
 
-// Main parses the arguments, runs the server until the context ends or a
-// signal comes, and returns the exit code. Logs go to stderr.
+// Main parses the arguments, runs the server until the context ends or a signal arrives,
+// and returns the exit code. It logs to stderr.
 func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s.Flags.SortFlags = false
 	s.Flags.Usage = func() {}
@@ -60,7 +60,7 @@ func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Write
 	format := s.Flags.String("log-format", "json", "log `FORMAT`: json or text")
 	showVersion := s.Flags.Bool("version", false, "print the version and exit")
 	checked := s.Flags.String("check", "", "ask `URL` until it answers 200, for a minute at most, and exit")
-	_ = s.Flags.MarkHidden("check") // for the chart's test; the flag is there
+	_ = s.Flags.MarkHidden("check") // only `helm test` uses it; the error means that the flag does not exist
 
 	err := s.Flags.Parse(args)
 	switch {

@@ -1,7 +1,7 @@
-// Package credential is the AWS credentials of registries: the secrets that hold
-// them, by name and by content. The renewer uses them, and the plugin writes them.
+// Package credential defines the credential secrets of registries: their names and their
+// content. The renewer reads them, and the plugin writes them.
 //
-// It asks nobody whether they are good.
+// It does not check with AWS whether the credentials are valid.
 package credential
 
 import (
@@ -15,14 +15,14 @@ import (
 	"github.com/pullpass/pullpass/internal/ecr"
 )
 
-// DefaultPrefix begins the names of credential secrets, unless the installation has
-// another prefix.
+// DefaultPrefix is the name prefix of credential secrets, unless the installation sets
+// another one.
 const DefaultPrefix = "pullpass-aws-credentials"
 
 // SecretName returns the name of a registry's credential secret.
 func SecretName(prefix string, r ecr.Registry) string { return prefix + "-" + r.String() }
 
-// RegistryOf returns the registry that a secret's name says it opens.
+// RegistryOf returns the registry in the name of a credential secret.
 func RegistryOf(prefix, secretName string) (ecr.Registry, bool) {
 	host, ok := strings.CutPrefix(secretName, prefix+"-")
 	if !ok {
@@ -32,14 +32,14 @@ func RegistryOf(prefix, secretName string) (ecr.Registry, bool) {
 	return r, err == nil
 }
 
-// A Credential is an identity that tokens are asked for with. Without keys it
-// is that of the SDK's default chain, and with a role it is that role assumed.
+// A Credential is the AWS identity that tokens are requested with. Without keys, it is
+// the identity of the SDK's default chain. With a role, that identity assumes the role.
 // It is comparable: equal credentials share one token.
 type Credential struct {
 	AccessKeyID     string
 	SecretAccessKey Text
 	SessionToken    Text
-	Region          string // where STS is asked for the role, or empty for the registry's own
+	Region          string // region of STS, used with a role; empty for the registry's region
 	RoleARN         string
 	ExternalID      Text // for the role
 }
@@ -54,9 +54,9 @@ const (
 	KeyExternalID      = "aws_external_id"
 )
 
-// Parse reads a credential secret. White space around values is dropped, since
-// keys are often created from files that end in a newline. The error is a
-// [MalformedError] and holds no value.
+// Parse parses a credential secret. It trims white space around values, because they are
+// often created from files that end with a newline. The error is a [MalformedError] and
+// contains no values.
 func Parse(s *corev1.Secret) (Credential, error) {
 	value := func(key string) string { return strings.TrimSpace(string(s.Data[key])) }
 	c := Credential{
@@ -68,7 +68,7 @@ func Parse(s *corev1.Secret) (Credential, error) {
 		ExternalID:      Text(value(KeyExternalID)),
 	}
 	if c.RoleARN == "" {
-		c.Region = "" // STS is not asked: the same keys are the same identity
+		c.Region = "" // STS is not used: the same keys are the same identity
 	}
 	var problem string
 	switch {
@@ -86,8 +86,8 @@ func Parse(s *corev1.Secret) (Credential, error) {
 		problem = fmt.Sprintf("holds an %s that does not begin with arn:", KeyRoleARN)
 	}
 	for _, key := range []string{KeyAccessKeyID, KeySecretAccessKey, KeySessionToken, KeyRoleARN, KeyExternalID, KeyRegion} {
-		// AWS refuses some of these, and others cannot even be sent. Neither would
-		// tell what is wrong.
+		// AWS rejects some of these characters, and others cannot even be sent. Neither
+		// error would say what is wrong.
 		if problem == "" && strings.ContainsFunc(value(key), func(c rune) bool { return c <= ' ' || c > '~' }) {
 			problem = fmt.Sprintf("holds %s with an invalid character, such as a line feed, a byte order mark or a zero byte of UTF-16", key)
 		}
@@ -98,12 +98,11 @@ func Parse(s *corev1.Secret) (Credential, error) {
 	return c, nil
 }
 
-// Text is text that logs, errors, fmt and JSON do not show. fmt sees it all
-// the same in unexported fields, so those who hold it there print themselves
-// nowhere.
+// Text is a string that logs, errors, fmt and JSON redact. fmt still prints it in
+// unexported fields, so types with such fields must never be printed.
 type Text string
 
-// Redacted is shown in its place.
+// Redacted is printed instead of a [Text].
 const Redacted = "[redacted]"
 
 // Format implements [fmt.Formatter] for every verb.
@@ -115,18 +114,18 @@ func (Text) LogValue() slog.Value { return slog.StringValue(Redacted) }
 // MarshalText implements [encoding.TextMarshaler], which JSON uses too.
 func (Text) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
 
-// MissingError says that nobody has given credentials for a registry, or that they
-// were taken away: nothing may be distributed for it.
+// MissingError means that a registry has no credentials, or no longer has them: no token
+// may be distributed for it.
 type MissingError struct{ Secret, Namespace string }
 
 func (e MissingError) Error() string {
 	return fmt.Sprintf("no credentials: create the secret %s in namespace %s with the keys %s and %s", e.Secret, e.Namespace, KeyAccessKeyID, KeySecretAccessKey)
 }
 
-// MalformedError says that a credential secret cannot be used.
+// MalformedError means that a credential secret cannot be used.
 type MalformedError struct {
 	Secret  string // namespace/name
-	Problem string // what it holds or lacks
+	Problem string // what is wrong with it
 }
 
 func (e MalformedError) Error() string {

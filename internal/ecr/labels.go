@@ -7,16 +7,15 @@ import (
 	"slices"
 )
 
-// IsLabelKey reports whether a label with the key means something to
-// [ParseLabels].
+// IsLabelKey reports whether [ParseLabels] uses labels with this key.
 func IsLabelKey(key string) bool {
 	_, err := ParseLabelKey(key)
 	return !errors.Is(err, ErrNotECR)
 }
 
-// ParseLabels returns the registries that a namespace's labels ask for, each
-// once and sorted by host, and what is wrong with labels that nearly ask for
-// one. A label asks with the value "true"; "false" is a way to say no.
+// ParseLabels returns the registries that a namespace is labelled with, sorted by host and
+// without duplicates, and the problems of labels that resemble a registry label. The
+// value "true" asks for a pull secret. A label with the value "false" is ignored.
 func ParseLabels(labels map[string]string) (registries []Registry, problems []error) {
 	for key, value := range labels {
 		r, err := ParseLabelKey(key)

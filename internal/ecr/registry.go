@@ -1,12 +1,11 @@
-// Package ecr knows the host names of Amazon's container registries.
+// Package ecr parses the host names of Amazon's container registries.
 //
-// A [Registry] is parsed once, from a label key with [ParseLabelKey], from an
-// image reference with [ParseImage] or from a bare host with [ParseRegistry];
-// code after that takes the value. The package enumerates the domains of
-// registries, but no regions, so that a region which opens tomorrow works today.
-// It takes what AWS's own parsers take: all domains are AWS's, so that being
-// stricter would only refuse users. It never rebuilds a host from its parts:
-// FIPS, dual-stack and partition would be lost.
+// A [Registry] is parsed once, from a label key with [ParseLabelKey], from an image
+// reference with [ParseImage] or from a host with [ParseRegistry]. All other code uses
+// the value. The package enumerates the domains of registries but not the regions, so
+// that new regions work without an update. It accepts what AWS's own parsers accept: all
+// domains belong to AWS, so stricter rules would only hinder users. It never rebuilds a
+// host from its parts, because FIPS, dual-stack and partition would be lost.
 package ecr
 
 import (
@@ -17,8 +16,8 @@ import (
 	"strings"
 )
 
-// Registry is the host of one ECR registry. Registries are comparable, and two
-// are equal when they are the same host. The zero value is no registry.
+// Registry is the host of an ECR registry. Registries are comparable: two are equal if
+// they have the same host. The zero value is not a registry.
 type Registry struct {
 	host      string
 	account   string
@@ -28,13 +27,13 @@ type Registry struct {
 	dualStack bool
 }
 
-// String returns the host, in lower case and without a port. It is what an
-// auths entry of a pull secret is keyed by.
+// String returns the host, in lower case and without a port. It is the key of an auths
+// entry in a pull secret.
 func (r Registry) String() string { return r.host }
 
 // Account returns the 12 digits of the account that owns the registry. It is
 // empty for public registries and for VPC endpoints, which serve any account.
-// It says nothing about whose credentials open the registry.
+// It does not determine whose credentials can pull from the registry.
 func (r Registry) Account() string { return r.account }
 
 // Region returns the region whose API issues tokens for the registry. For
@@ -48,18 +47,18 @@ func (r Registry) Partition() string { return r.partition }
 // FIPS reports whether the host is a FIPS 140 endpoint.
 func (r Registry) FIPS() bool { return r.fips }
 
-// DualStack reports whether the host is reachable over IPv6 too.
+// DualStack reports whether the host is a dual-stack endpoint (IPv4 and IPv6).
 func (r Registry) DualStack() bool { return r.dualStack }
 
-// Public reports whether the host is one of ECR Public, whose tokens come from
-// an API of its own.
+// Public reports whether the host is one of ECR Public, which has its own API for
+// tokens.
 func (r Registry) Public() bool { return r.host == publicHost || r.host == publicDualStackHost }
 
-// ErrNotECR says that a host has nothing to do with ECR.
+// ErrNotECR means that a host has nothing to do with ECR.
 var ErrNotECR = errors.New("not an ECR registry host")
 
-// MalformedError says that a host looks like a registry of ECR but is none, so
-// that whoever wrote it most likely meant one.
+// MalformedError means that a host resembles an ECR registry host but is not one. It is
+// probably a mistake.
 type MalformedError struct {
 	Host   string // as it was given
 	Reason string // what is wrong with it, in a few words
@@ -74,8 +73,8 @@ const (
 	publicDualStackHost = "ecr-public.aws.com"
 	publicRegion        = "us-east-1"
 
-	// labelName stands after the slash in the label key of a host that is too
-	// long to be a key by itself.
+	// labelName follows the slash in the label key of a host that is too long to be a
+	// key by itself.
 	labelName = "pullpass"
 )
 
@@ -95,9 +94,9 @@ var domains = [...]struct{ name, partition string }{
 	{"csp.hci.ic.gov", "aws-iso-f"},
 }
 
-// The first part of a region's name where a partition has one of its own. It
-// counts for more than the domain, as it does where the SDK looks for an
-// endpoint, and aws-us-gov has no domain of its own.
+// The prefixes of region names that belong to one partition. They take precedence over
+// the domain, as in the SDK's endpoint resolution. aws-us-gov has no domain of its
+// own.
 var regionPrefixes = [...]struct{ prefix, partition string }{
 	{"us-gov-", "aws-us-gov"},
 	{"cn-", "aws-cn"},
@@ -118,8 +117,8 @@ const (
 	regionPattern   = `[a-z0-9][a-z0-9-]*`
 )
 
-// HostPattern returns the regular expression (RE2) of all hosts, in lower case.
-// Whoever uses it adds the anchors, and brackets around it.
+// HostPattern returns the regular expression (RE2) of all hosts, in lower case. Callers
+// add parentheses around it, and anchors.
 func HostPattern() string {
 	var names []string
 	for _, d := range domains {
@@ -130,11 +129,11 @@ func HostPattern() string {
 		regexp.QuoteMeta(publicHost) + `|` + regexp.QuoteMeta(publicDualStackHost)
 }
 
-// marks are in every host, and in most of what was meant to be one.
+// Every host contains one of these marks, as do most misspelled hosts.
 var marks = [...]string{".dkr.ecr", ".dkr-ecr", publicHost, publicDualStackHost}
 
-// MarkPattern returns a regular expression (RE2) that matches somewhere in every
-// host in lower case, and in little else.
+// MarkPattern returns a regular expression (RE2) that matches a part of every host in
+// lower case, and rarely anything else.
 func MarkPattern() string {
 	var quoted []string
 	for _, mark := range marks {
@@ -152,10 +151,9 @@ var (
 // maxHost is the longest DNS name (RFC 1035).
 const maxHost = 253
 
-// ParseRegistry parses a whole host. Upper case is accepted; a port is not,
-// because a label key cannot hold one and the kubelet compares it. The error
-// is a [*MalformedError] for what was probably meant as a registry, and
-// [ErrNotECR] for anything else.
+// ParseRegistry parses a host. Upper case is accepted. A port is not, because a label key
+// cannot contain one and the kubelet compares ports. The error is a [*MalformedError] if
+// the host was probably meant as a registry, and [ErrNotECR] otherwise.
 func ParseRegistry(host string) (Registry, error) {
 	if !mayBeECR(host) {
 		return Registry{}, ErrNotECR
@@ -183,9 +181,9 @@ func ParseRegistry(host string) (Registry, error) {
 	return r, nil
 }
 
-// mayBeECR reports whether a host is close enough to a registry's for its
-// mistakes to be worth telling. Over-long and non-ASCII hosts are not: what
-// comes after can rely on a short string of single bytes.
+// mayBeECR reports whether a host resembles a registry host enough for its mistakes to be
+// reported. Hosts that are too long or not ASCII do not, so later code can rely on a
+// short ASCII string.
 func mayBeECR(host string) bool {
 	if len(host) > maxHost {
 		return false
@@ -205,8 +203,8 @@ func mayBeECR(host string) bool {
 	return isAccount(owner) && strings.Contains(rest, "aws")
 }
 
-// mistake says what is wrong with a host, in lower case, that has no registry's
-// form.
+// mistake returns what is wrong with a host, in lower case, that resembles a registry
+// host.
 func mistake(host string) string {
 	owner, rest, ok := strings.Cut(host, ".dkr")
 	service := firstService.FindString(rest)
@@ -239,10 +237,9 @@ func partitionOf(region, domain string) string {
 	return domains[i].partition
 }
 
-// ParseLabelKey parses the key of a namespace label. The key is the host
-// itself; a host longer than the 63 characters of a label's name stands before
-// a slash, as in vpce-….vpce.amazonaws.com/pullpass. Errors are those of
-// [ParseRegistry].
+// ParseLabelKey parses the key of a namespace label. The key is the host itself. A host
+// that is longer than 63 characters, the limit of a label's name, is written before a
+// slash, as in vpce-….vpce.amazonaws.com/pullpass. Errors are those of [ParseRegistry].
 func ParseLabelKey(key string) (Registry, error) {
 	host, name, prefixed := strings.Cut(key, "/")
 	if prefixed && name != labelName {
@@ -251,8 +248,8 @@ func ParseLabelKey(key string) (Registry, error) {
 	return ParseRegistry(host)
 }
 
-// LabelKey returns the namespace label key that [ParseLabelKey] reads as the
-// registry.
+// LabelKey returns the namespace label key of the registry, which [ParseLabelKey]
+// parses.
 func (r Registry) LabelKey() string {
 	if len(r.host) > 63 {
 		return r.host + "/" + labelName
@@ -260,10 +257,10 @@ func (r Registry) LabelKey() string {
 	return r.host
 }
 
-// ParseImage returns the registry that an image reference names, whether it
-// has a tag, a digest, both or neither. It reports false for every other
-// registry, for short names of Docker Hub, for a host with a port, whose pulls
-// an entry without one does not serve, and for what is no reference at all.
+// ParseImage returns the registry of an image reference, with or without a tag or digest.
+// It returns false for other registries, for short names of Docker Hub, for hosts with a
+// port, because auths entries without the port do not match them, and for invalid
+// references.
 func ParseImage(ref string) (Registry, bool) {
 	host, repository, ok := strings.Cut(ref, "/")
 	if !ok || repository == "" {

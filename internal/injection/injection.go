@@ -1,8 +1,8 @@
-// Package injection is the rule by which pods get the pull secret: which
-// namespaces ask for it, for which images, and what opts out. The webhook follows
-// it, the plugin explains it, and the chart's policy is tested against it.
+// Package injection has the rule that decides which pods get the pull secret: which
+// namespaces ask for it, for which images, and what opts out. The webhook applies the
+// rule, the plugin explains it, and the chart's policy is tested against it.
 //
-// It knows nothing of how pods and namespaces are read.
+// The package does not read pods or namespaces.
 package injection
 
 import (
@@ -14,27 +14,27 @@ import (
 
 // Which pods of a labelled namespace get the secret.
 const (
-	// Matching is pods with an image of a registry that the namespace is labelled
+	// Matching selects pods with an image of a registry that the namespace is labelled
 	// with.
 	Matching = "matching"
-	// All is all pods, for ephemeral containers and images that come later, when a
-	// pull secret can no longer be added.
+	// All selects all pods, for ephemeral containers and later changes of images, when
+	// pull secrets can no longer be added.
 	All = "all"
 )
 
 const (
 	// Label, set to Never on a pod or a namespace, opts out.
 	Label = "pullpass.dev/inject"
-	// Never is the only value of Label that means something.
+	// Never is the only value of Label that has a meaning.
 	Never = "false"
 
-	// MirrorAnnotation is on pods that show what a kubelet runs by itself. They may
-	// reference no secret: the kubelet could not create them (NodeRestriction, and
-	// the ServiceAccount admission plugin).
+	// MirrorAnnotation marks mirror pods, which represent static pods of a kubelet. They
+	// must not reference secrets: the kubelet could not create them (NodeRestriction,
+	// and the ServiceAccount admission plugin).
 	MirrorAnnotation = "kubernetes.io/config.mirror"
 )
 
-// A Verdict says what a namespace's labels decide about a pod.
+// A Verdict is the decision of a namespace's labels about a pod.
 type Verdict int
 
 const (
@@ -44,15 +44,15 @@ const (
 )
 
 // Match decides whether a pod with images of the registries gets the secret in a
-// namespace with the labels. What is wrong with labels that nearly ask for a
-// registry is the renewer's to report.
+// namespace with the labels. It ignores invalid registry labels, which the renewer
+// reports.
 func Match(inject string, registries []ecr.Registry, labels map[string]string) Verdict {
 	if labels[Label] == Never {
 		return OptedOut
 	}
 	for _, r := range registries {
 		if labels[r.LabelKey()] == "true" {
-			return Injected // as nearly always; other spellings cost more
+			return Injected // the usual case; other spellings are slower
 		}
 	}
 	labelled, _ := ecr.ParseLabels(labels)
@@ -67,8 +67,8 @@ func Match(inject string, registries []ecr.Registry, labels map[string]string) V
 	return Unmatched
 }
 
-// Matters reports whether a namespace's label with the key can decide about its
-// pods, so that a cache of namespaces can drop all others.
+// Matters reports whether a namespace label with this key can affect the decision, so that
+// a cache of namespaces can drop all others.
 func Matters(labelKey string) bool { return labelKey == Label || ecr.IsLabelKey(labelKey) }
 
 func compareHosts(a, b ecr.Registry) int { return strings.Compare(a.String(), b.String()) }

@@ -10,13 +10,12 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// maxConfiguration is what etcd stores of an object.
+// maxConfiguration is the maximum size of an object in etcd.
 const maxConfiguration = 2 << 20
 
 // CABundles returns a function that reads the CA bundles (PEM) of a
-// MutatingWebhookConfiguration, one of each of its webhooks. An empty one stands
-// for the certificate authorities of the API server's system. There are none where
-// there is no such configuration.
+// MutatingWebhookConfiguration, one for each of its webhooks. An empty bundle stands for
+// the API server's system CAs. If the configuration does not exist, there are none.
 func CABundles(cfg *rest.Config, name string) (func(context.Context) ([][]byte, error), error) {
 	client, err := rest.HTTPClientFor(cfg)
 	if err != nil {
@@ -36,8 +35,8 @@ func CABundles(cfg *rest.Config, name string) (func(context.Context) ([][]byte, 
 	}, nil
 }
 
-// caBundles asks for the one object. A client with the types of admission
-// registration would take a megabyte of the program.
+// caBundles reads the object with plain HTTP. A client with the types of
+// admissionregistration would add a megabyte to the program.
 func caBundles(ctx context.Context, client *http.Client, url string) (bundles [][]byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package kube is how both servers reach the API server: one client
-// configuration and one lean view of namespaces.
+// Package kube has what both servers need to use the API server: the client
+// configuration, clients, and a lean cache of namespaces.
 package kube
 
 import (
@@ -14,10 +14,10 @@ import (
 	"github.com/pullpass/pullpass/internal/version"
 )
 
-// Config returns the client configuration of a component: from the kubeconfig
-// file; when the path is empty, from the pod that it runs in, or else from
-// $KUBECONFIG or ~/.kube/config, as client-go's own programs do. Requests are not
-// limited on our side; the API server's own fairness does that.
+// Config returns the client configuration of a component, from the kubeconfig file. If the
+// path is empty, it uses the in-cluster configuration, or else $KUBECONFIG or
+// ~/.kube/config, as other client-go programs do. There is no client-side rate limit; the
+// API server's priority and fairness limits requests.
 func Config(kubeconfig, component string) (*rest.Config, error) {
 	cfg, err := load(kubeconfig)
 	if err != nil {
@@ -53,11 +53,11 @@ func load(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Run runs an informer until the context ends. It does not wait for the informer
-// itself: while connections to the API server are refused, client-go sleeps up to
-// a minute between two attempts to watch and is deaf to its context, which is
-// longer than a pod has to end (Reflector.watchList, client-go 0.37). What is left
-// behind reads nothing any more and ends by itself.
+// Run runs an informer until the context ends. It does not wait for the informer to stop:
+// while the API server refuses connections, client-go sleeps up to a minute between two
+// attempts to watch and ignores its context, which is longer than a pod's grace period
+// (Reflector.watchList, client-go 0.37). The remaining goroutine reads nothing more and
+// ends by itself.
 func Run(ctx context.Context, informer cache.SharedIndexInformer) {
 	ended := make(chan struct{})
 	go func() {

@@ -12,24 +12,24 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// A Namespace is what is kept of one, so that ten thousand fit in two megabytes.
+// A Namespace has the parts of a namespace that are cached. Ten thousand of them fit into
+// two megabytes.
 type Namespace struct {
 	Name    string
 	UID     types.UID
-	Labels  map[string]string // those that matter; read only, because namespaces share them
+	Labels  map[string]string // only relevant labels; read-only, because namespaces share them
 	Leaving bool              // it is being deleted
 
 	resourceVersion string
 }
 
-// GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
-// asks for the name and the version.
+// GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which needs
+// the name and the version.
 func (n *Namespace) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{Name: n.Name, UID: n.UID, ResourceVersion: n.resourceVersion}
 }
 
-// Namespaces is a cache of every [Namespace], kept up to date by a watch of
-// metadata only.
+// Namespaces is a cache of all namespaces, kept up to date by a metadata-only watch.
 type Namespaces struct {
 	// Informer holds *Namespace. [Run] it to fill the cache.
 	Informer cache.SharedIndexInformer
@@ -40,12 +40,12 @@ type Namespaces struct {
 
 const namespaces = "namespaces" // as paths name them
 
-// metadataOnly asks the API server to leave out all but the metadata of objects.
+// metadataOnly makes the API server return only the metadata of objects.
 const metadataOnly = "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1," +
 	"application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
-// NewNamespaces returns a cache that is empty until its informer runs. Of labels
-// it keeps those whose keys matter.
+// NewNamespaces returns a cache that is empty until its informer runs. It keeps only
+// labels whose keys matter.
 func NewNamespaces(cfg *rest.Config, matters func(labelKey string) bool, indexers cache.Indexers) (*Namespaces, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.AcceptContentTypes = metadataOnly
@@ -65,7 +65,7 @@ func NewNamespaces(cfg *rest.Config, matters func(labelKey string) bool, indexer
 	return n, nil
 }
 
-// Get returns a namespace as the cache has it, which may be a moment old.
+// Get returns a namespace from the cache, which may be slightly stale.
 func (n *Namespaces) Get(name string) (*Namespace, bool) {
 	object, ok, err := n.Informer.GetStore().GetByKey(name)
 	if err != nil || !ok {
@@ -74,7 +74,7 @@ func (n *Namespaces) Get(name string) (*Namespace, bool) {
 	return object.(*Namespace), true
 }
 
-// GetLive returns a namespace as the API server has it now.
+// GetLive reads a namespace from the API server.
 func (n *Namespaces) GetLive(ctx context.Context, name string) (*Namespace, error) {
 	object := &metav1.PartialObjectMetadata{}
 	if err := n.client.Get().Resource(namespaces).Name(name).Do(ctx).Into(object); err != nil {
@@ -83,7 +83,7 @@ func (n *Namespaces) GetLive(ctx context.Context, name string) (*Namespace, erro
 	return n.namespace(object), nil
 }
 
-// namespace returns what is kept of a namespace.
+// namespace returns the cached form of a namespace.
 func (n *Namespaces) namespace(object *metav1.PartialObjectMetadata) *Namespace {
 	namespace := &Namespace{Name: object.Name, UID: object.UID, Leaving: object.DeletionTimestamp != nil, resourceVersion: object.ResourceVersion}
 	for key, value := range object.Labels {
@@ -97,18 +97,18 @@ func (n *Namespaces) namespace(object *metav1.PartialObjectMetadata) *Namespace 
 	return namespace
 }
 
-// maxShared bounds the sets of labels that are remembered to be shared.
+// maxShared is how many sets of labels are remembered for sharing.
 const maxShared = 1000
 
-// transform returns what makes namespaces of the objects that the informer reads.
-// Most namespaces have the same few labels, so those with equal ones share one map.
-// The informer calls it from one goroutine.
+// transform returns the informer's transform, which converts objects to namespaces. Most
+// namespaces have the same few labels, so namespaces with equal labels share one map. The
+// informer calls it from one goroutine.
 func (n *Namespaces) transform() cache.TransformFunc {
 	shared := map[string]map[string]string{}
 	return func(object any) (any, error) {
 		metadata, ok := object.(*metav1.PartialObjectMetadata)
 		if !ok {
-			return object, nil // transformed before, or the tombstone of one that was
+			return object, nil // already transformed, or a tombstone
 		}
 		namespace := n.namespace(metadata)
 		if namespace.Labels == nil {

@@ -1,10 +1,9 @@
-// Package listen bounds the connections of an HTTP server without ever keeping
-// the next one out.
+// Package listen limits the connections of an HTTP server without locking new clients out.
 //
-// A bound that makes new connections wait lets anybody close a port: it is
-// enough to open as many connections as there may be and to say nothing. Here a
-// new connection is accepted within a moment, and one that has kept the server
-// waiting pays for it.
+// If a limit makes new connections wait, anyone can block a port: it is enough to open as
+// many connections as the limit allows and to send nothing. Here, a new connection is
+// accepted within a moment, and a connection that has kept the server waiting is closed
+// for it.
 package listen
 
 import (
@@ -19,39 +18,39 @@ import (
 	"time"
 )
 
-// A connection may be closed for another when the server has waited for its client
-// for clientTime: for the next request, the rest of one, or the handshake. One
-// that the server is at work on has longer, requestTime. Both are short enough for
-// the next connection not to notice.
+// A connection may be closed for another one after the server has waited for its client
+// for clientTime: for the next request, the rest of a request, or the handshake. While the
+// server processes a request, the limit is requestTime. Both are so short that the next
+// connection does not notice.
 const (
 	clientTime  = 25 * time.Millisecond
 	requestTime = 100 * time.Millisecond
 	poll        = 5 * time.Millisecond
 )
 
-// Bound returns the listener that the server is to serve on, with or without
-// TLS, and sets the server's hooks and wraps its handler for it. At most limit
-// connections are open at once. A further one closes another. Connections are of
-// two kinds, those that have had an answer and were kept open after it, and those
-// that have not, which may be anybody's. The kind that has more of them pays: the
-// one among them whose request the server has waited for longest. That time counts
-// more for an address that has many connections of the kind, and less for a
-// connection that has had many answers. Where the server waits for none, it is the
-// one that it has been at work on longest.
+// Bound returns the listener for the server to serve on, with or without TLS. It sets the
+// server's hooks and wraps its handler. At most limit connections are open at the same
+// time; a further one closes another. There are two kinds of connections: those that have
+// had a response and were kept open after it, and those that have not, which may be
+// anyone's. The larger kind loses a connection: the one whose request the server has waited
+// for longest. That time has more weight if the connection's address has many connections
+// of the kind, and less weight if the connection has had many responses. If the server is
+// waiting for none of them, the connection whose request it has processed longest is
+// closed.
 //
-// So a flood of new connections closes none that API servers or probes hold, idle
-// connections that somebody hoards make way for new ones, and whatever others do,
-// half of the limit is there for connections that are new and half for those that
-// work. An answer of 400 to 499 closes its connection: only what the server is for
-// earns a place in the second half. And whoever opens many connections closes their
-// own, unless all come from one address, that of a proxy.
+// So a flood of new connections does not close those of API servers or probes, hoarded idle
+// connections make way for new ones, and whatever other clients do, half of the limit is
+// available to new connections and half to those in use. A response with status 400 to 499
+// closes its connection: only valid requests earn a place in the second half. A client that
+// opens many connections loses its own, unless all clients share one address, that of a
+// proxy.
 //
-// Until its first request is there, a connection gets processor time in turns: see
+// Until its first request has arrived, a connection gets processor time in turns: see
 // [turns].
 //
-// The context of a request ends with its connection, even before the body was
-// read. What a closed connection still holds counts until its request has
-// returned: beyond a quarter of the limit accepting waits for that.
+// The context of a request ends with its connection, even before the body was read. A
+// closed connection still counts until its handler has returned: when these exceed a quarter
+// of the limit, accepting waits for them.
 func Bound(srv *http.Server, l net.Listener, limit int) net.Listener {
 	b := &listener{
 		Listener: l,
@@ -73,8 +72,8 @@ func Bound(srv *http.Server, l net.Listener, limit int) net.Listener {
 
 type connKey struct{}
 
-// Received says that the request of the context has been read as far as it will be,
-// so that it is not the client whom its connection waits for.
+// Received marks the request of the context as read completely, so that its connection no
+// longer counts as waiting for the client.
 func Received(ctx context.Context) {
 	if c, ok := ctx.Value(connKey{}).(*conn); ok {
 		c.received.Store(true)
@@ -84,7 +83,7 @@ func Received(ctx context.Context) {
 type listener struct {
 	net.Listener
 	limit int
-	held  chan struct{} // one for each connection whose goroutine has not ended
+	held  chan struct{} // one for each connection whose goroutine is still running
 	turns *turns
 
 	mu    sync.Mutex
@@ -93,7 +92,7 @@ type listener struct {
 	of    kinds                // of open, guarded by mu
 }
 
-// Kinds counts connections that have not had an answer and those that have.
+// Kinds counts connections that have not had a response and those that have.
 type kinds [2]int
 
 const (
@@ -101,7 +100,7 @@ const (
 	answered
 )
 
-// A peer is an address that has connections open.
+// A peer is an address with open connections.
 type peer struct {
 	address netip.Addr
 	of      kinds  // guarded by the listener's mu
@@ -113,24 +112,24 @@ type conn struct {
 	net.Conn
 	peer   *peer
 	turns  *turns
-	cancel context.CancelFunc // of the context that its requests have
+	cancel context.CancelFunc // of the context of its requests
 	closed <-chan struct{}    // when that has ended
 
-	// Of the goroutine that serves the connection.
-	asked  bool // its first request is there, and it takes no more turns
+	// Used only by the goroutine that serves the connection.
+	asked  bool // its first request has arrived, and it takes no more turns
 	turn   bool // it has one
 	turned int  // how many it has had
 
 	reading  atomic.Bool // the server waits for the client
-	received atomic.Bool // no, it only looks whether that is still there
+	received atomic.Bool // it is not waiting; it only checks whether the client is still connected
 
 	// Guarded by the listener's mu.
-	since   time.Time // of the connection's beginning, the last answer, or the request
+	since   time.Time // when the connection was opened, the last response was sent, or the request arrived
 	answers int
 }
 
-// Read notes whether it is the client that the server waits for. To wait for the
-// connection's turn counts as that.
+// Read records whether the server is waiting for the client. Waiting for the connection's
+// turn counts as that.
 func (c *conn) Read(p []byte) (int, error) {
 	c.reading.Store(true)
 	defer c.reading.Store(false)
@@ -146,7 +145,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write ends the connection's turn: what took time is done.
+// Write ends the connection's turn: the expensive part is done.
 func (c *conn) Write(p []byte) (int, error) {
 	c.endTurn()
 	return c.Conn.Write(p)
@@ -196,8 +195,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-// payerLocked returns the connection that is to make room, or nil when the one that
-// should pay has to be given more time.
+// payerLocked returns the connection to close, or nil if the one that should be closed has
+// to be given more time.
 func (l *listener) payerLocked(now time.Time) *conn {
 	kind := young
 	if l.of[answered] >= l.of[young] {
@@ -235,7 +234,7 @@ func (l *listener) payerLocked(now time.Time) *conn {
 	return waiting.conn
 }
 
-// A debtor is a connection with what it should pay for.
+// A debtor is a connection and its weight for being closed.
 type debtor struct {
 	conn *conn
 	debt float64
@@ -266,7 +265,7 @@ func (l *listener) removeLocked(c *conn) {
 	}
 }
 
-// countLocked adds n to what is counted of connections such as c.
+// countLocked adds n to the counts of connections like c.
 func (l *listener) countLocked(c *conn, n int) {
 	l.of[c.kindLocked()] += n
 	c.peer.of[c.kindLocked()] += n
@@ -303,7 +302,7 @@ func (l *listener) changed(of net.Conn, state http.ConnState) {
 	}
 }
 
-// closeAfterRefusal has answers of 400 to 499 close their connection.
+// closeAfterRefusal closes connections after responses with status 400 to 499.
 func closeAfterRefusal(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		next.ServeHTTP(refusalCloser{w}, r)

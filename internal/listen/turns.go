@@ -5,17 +5,17 @@ import (
 	"sync"
 )
 
-// Turns ration the processors among connections whose first request is not there
-// yet. A TLS handshake takes a third of a millisecond, and anybody may begin as many
-// as they like: without turns they would fill the scheduler's queue, and requests
-// would stand behind them. With turns half of the processors is left to requests,
-// and a request stands behind one handshake at most.
+// Turns ration the processors among connections whose first request has not arrived yet. A
+// TLS handshake takes a third of a millisecond, and anyone can start any number of them.
+// Without turns, they would fill the scheduler's queue, and requests would wait behind
+// them. With turns, half of the processors are reserved for requests, and a request waits
+// for at most one handshake.
 //
-// A connection has a turn from when its client has sent something until the server
-// writes, or wants more. Addresses have theirs one after the other, so that whoever
-// opens many connections waits for their own. Of one address's connections one that
-// had a turn is next, and of several the newest: under a flood the older ones will be
-// closed before their turn, and in the order of arrival that would be true of all.
+// A connection has a turn from the time its client has sent something until the server
+// writes or needs more data. Addresses take turns, so that a client with many connections
+// waits for its own. Among the connections of an address, those that have had a turn come
+// first, and then the newest: during a flood, the older ones are closed before their turn,
+// and in the order of arrival that would happen to all of them.
 type turns struct {
 	mu      sync.Mutex
 	free    int       // guarded by mu
@@ -31,15 +31,15 @@ type waiter struct {
 
 func newTurns(atOnce int) *turns { return &turns{free: atOnce} }
 
-// now is the turn of an address that has just come.
+// now is the turn of an address that has just arrived.
 func (t *turns) now() uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.served
 }
 
-// wait waits for the connection's turn, and reports whether it came before the
-// connection was closed. It is to be given back with end.
+// wait waits for the connection's turn, and reports whether it came before the connection
+// was closed. The caller has to call end afterwards.
 func (t *turns) wait(c *conn) bool {
 	t.mu.Lock()
 	if t.free > 0 {
@@ -66,7 +66,7 @@ func (t *turns) wait(c *conn) bool {
 	return false
 }
 
-// end gives a turn to the next connection.
+// end passes the turn to the next connection.
 func (t *turns) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -86,8 +86,8 @@ func (t *turns) end() {
 	close(w.begin)
 }
 
-// goesBeforeLocked reports whether the waiter is next rather than one that came
-// before it, or is the same.
+// goesBeforeLocked reports whether the waiter is preferred to another one, which arrived
+// earlier or is the same.
 func (w *waiter) goesBeforeLocked(earlier *waiter) bool {
 	if w.peer.turn != earlier.peer.turn {
 		return w.peer.turn < earlier.peer.turn

@@ -1,5 +1,5 @@
-// Package logging makes the one logger of a program. What client-go says goes
-// through it too, so that a program logs in one format only.
+// Package logging creates the logger of a program. client-go logs through it too, so that
+// a program logs in one format only.
 package logging
 
 import (
@@ -11,8 +11,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// New returns a logger that writes records of the level (debug, info, warn or
-// error) and above to w, as json or text.
+// New returns a logger that writes records of this level (debug, info, warn or error) and
+// above to w, as json or text.
 func New(w io.Writer, level, format string) (*slog.Logger, error) {
 	var options slog.HandlerOptions
 	var l slog.Level

@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// EventSource is the component that the renewer's events name.
+// EventSource is the source component of the renewer's events.
 const EventSource = "pullpass"
 
-// The reasons of events about a pull secret, as the documentation lists them.
+// The reasons of events about a pull secret. The documentation lists them.
 const (
 	ReasonReady         = "PullSecretReady"
 	ReasonNoCredentials = "NoCredentials"
@@ -18,16 +18,17 @@ const (
 	ReasonInvalidLabel  = "InvalidRegistryLabel"
 )
 
-// The states of a labelled namespace, in metrics and in the plugin's tables.
+// The states of a labelled namespace, in metrics and in the plugin's output.
 const (
-	StateReady   = "ready"   // every registry has a good entry
-	StatePending = "pending" // a token is on its way
-	StateFailed  = "failed"  // something is wrong, and an event says what
-	StateForeign = "foreign" // the secret is somebody else's
+	StateReady   = "ready"   // every registry has a valid entry
+	StatePending = "pending" // a token was requested and has not arrived yet
+	StateFailed  = "failed"  // there is a problem, which an event describes
+	StateForeign = "foreign" // pullpass did not create the secret
 )
 
-// Of the reasons, these two concern the one registry that begins their message,
-// and ReasonReady those that its message lists. The others concern the namespace.
+// ReasonNoCredentials and ReasonTokenFailed concern the registry at the beginning of
+// their message, and ReasonReady concerns those that its message lists. The other reasons
+// concern the namespace.
 const (
 	registryPrefix = "registry "
 	readyPrefix    = "pods can pull from "
@@ -35,7 +36,7 @@ const (
 	hostSeparator  = ", "
 )
 
-// TriedAgain ends the message of what the renewer goes on trying.
+// TriedAgain is the end of the message if the renewer retries.
 const TriedAgain = "; pullpass keeps retrying"
 
 // RegistryMessage returns the message of an event about one registry.
@@ -48,7 +49,7 @@ func ReadyMessage(hosts []string, secret string) string {
 	return readyPrefix + strings.Join(hosts, hostSeparator) + readyMiddle + secret
 }
 
-// Concerns reports whether an event is about a registry or all of its namespace.
+// Concerns reports whether an event is about this registry or about the whole namespace.
 func Concerns(reason, message, host string) bool {
 	switch reason {
 	case ReasonNoCredentials, ReasonTokenFailed:
@@ -65,8 +66,8 @@ func Concerns(reason, message, host string) bool {
 	return true
 }
 
-// Cause returns what the message of an event says went wrong, without the registry
-// before it and [TriedAgain] after it.
+// Cause returns the problem in the message of an event, without the registry before it and
+// [TriedAgain] after it.
 func Cause(message, host string) string {
 	return strings.TrimSuffix(strings.TrimPrefix(message, registryPrefix+host+": "), TriedAgain)
 }

@@ -1,8 +1,8 @@
-// Package pullsecret is what a pull secret says to those who may read it: whose it
-// is, for which registries it holds tokens and until when, and the events about
-// it. The renewer writes all of that, and the plugin reads it.
+// Package pullsecret defines the label and annotations of a pull secret, and the events
+// about it. They say who manages the secret, which registries it has tokens for, and when
+// these expire. The renewer writes them, and the plugin reads them.
 //
-// It asks nobody, and keeps no token.
+// The package makes no requests and stores no tokens.
 package pullsecret
 
 import (
@@ -16,27 +16,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// DefaultName is the name of the pull secret in every labelled namespace, unless
-// the installation has another.
+// DefaultName is the name of the pull secret in every labelled namespace, unless the
+// installation sets another one.
 const DefaultName = "pullpass"
 
 const (
-	// FieldManager owns what the renewer applies to a pull secret.
+	// FieldManager is the renewer's field manager for server-side apply.
 	FieldManager = "pullpass"
 
-	// LabelManagedBy, with the value ManagedBy, marks objects of ours.
+	// LabelManagedBy, with the value ManagedBy, marks objects that pullpass created.
 	LabelManagedBy = "app.kubernetes.io/managed-by"
 	ManagedBy      = "pullpass"
 
 	// AnnotationRegistries holds JSON: each registry's [Entry] by its host.
 	AnnotationRegistries = "pullpass.dev/registries"
-	// AnnotationDigest holds the [Digest] of what the renewer wrote, so that an
-	// edit shows without a copy of the content being kept.
+	// AnnotationDigest holds the [Digest] of what the renewer wrote, so that an edit
+	// can be detected without a copy of the content.
 	AnnotationDigest = "pullpass.dev/digest"
 )
 
-// Entry is what a pull secret's annotation says of one registry's token: enough
-// to know, after a restart, when the token needs a successor.
+// Entry describes one registry's token in a pull secret's annotation. After a restart, it
+// tells the renewer when the token has to be renewed.
 type Entry struct {
 	Principal string    `json:"principal"`
 	Issued    time.Time `json:"issued"`
@@ -45,29 +45,28 @@ type Entry struct {
 }
 
 const (
-	// MaxTokenLife is what AWS documents for a token. What promises more is not
-	// believed.
+	// MaxTokenLife is the lifetime of a token that AWS documents. Longer lifetimes are
+	// not trusted.
 	MaxTokenLife = 12 * time.Hour
 
-	// maxAhead is how far into the future a date may be, because the clocks of two
-	// replicas differ.
+	// maxAhead is how far in the future a time may be, because the clocks of two
+	// replicas may differ.
 	maxAhead = 15 * time.Minute
 )
 
-// Believable reports whether something can have been issued when it says. If not,
-// a clock was ahead then and has been set right, and nobody knows when the thing
-// ends.
+// Believable reports whether the time of issue is plausible. If it is not, a clock was
+// ahead and has been corrected since, and the expiry is unknown.
 func Believable(issued, now time.Time) bool { return issued.Sub(now) <= maxAhead }
 
-// Believable reports whether the entry can be one of ours, made by a clock that
-// was right. The digest has no key: whoever may write the secret can make up an
-// entry, but none that outlives a token.
+// Believable reports whether the renewer can have written the entry with a correct clock.
+// The digest is not keyed: anyone who can write the secret can forge an entry, but not one
+// that outlives a token.
 func (e Entry) Believable(now time.Time) bool {
 	return Believable(e.Issued, now) && e.Expires.Sub(e.Issued) <= MaxTokenLife
 }
 
-// Ends returns when the entry ceases to be of use. Nobody knows it of an entry
-// that is not believable, so that counts as ending now.
+// Ends returns when the entry expires. For an entry that is not believable, that is
+// unknown, and it counts as expiring now.
 func (e Entry) Ends(now time.Time) time.Time {
 	if !e.Believable(now) {
 		return now
@@ -75,17 +74,18 @@ func (e Entry) Ends(now time.Time) time.Time {
 	return e.Expires
 }
 
-// Marks are what tells a pull secret of ours from others, without its content.
+// Marks are the properties of a secret that identify a pull secret of pullpass, without
+// its content.
 type Marks struct {
-	Ours      bool // made by the renewer, and of the type that it makes
+	Ours      bool // created by the renewer, and of the right type
 	Labelled  bool // with LabelManagedBy
 	Immutable bool
-	Leaving   bool // deleted, and kept for a while by finalizers
+	Leaving   bool // being deleted, and waiting for finalizers
 
-	Registries string // AnnotationRegistries; empty when it or the content was edited
+	Registries string // AnnotationRegistries; empty if it or the content was edited
 }
 
-// Read returns what a secret's marks say.
+// Read returns the marks of a secret.
 func Read(s *corev1.Secret) Marks {
 	labelled := s.Labels[LabelManagedBy] == ManagedBy
 	applied := slices.ContainsFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == FieldManager })
@@ -94,8 +94,8 @@ func Read(s *corev1.Secret) Marks {
 		registries = ""
 	}
 	return Marks{
-		// Either mark makes it ours, so that it stays so when somebody edits the
-		// labels away.
+		// Either mark is enough, so that the secret remains ours if the label is
+		// removed.
 		Ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
 		Labelled:   labelled,
 		Immutable:  s.Immutable != nil && *s.Immutable,
@@ -104,12 +104,11 @@ func Read(s *corev1.Secret) Marks {
 	}
 }
 
-// Entries returns the entries by host, and whether the secret is as the renewer
-// wrote it, marks included. There are none when the content or the annotation was
-// edited.
+// Entries returns the entries by host, and whether the secret is as the renewer wrote it,
+// including its label. There are no entries if the content or the annotation was edited.
 func (m Marks) Entries() (entries map[string]Entry, intact bool) {
 	if err := json.Unmarshal([]byte(m.Registries), &entries); err != nil {
-		return nil, false // it may be decoded in part
+		return nil, false // the map may be partially decoded
 	}
 	return entries, m.Labelled
 }

@@ -1,4 +1,4 @@
-// Package version tells which build of pullpass is running.
+// Package version provides the version of the running build.
 package version
 
 import (
@@ -6,12 +6,11 @@ import (
 	"runtime/debug"
 )
 
-// version is set by the linker (see the Makefile). Without it the version that
-// Go recorded in the binary is used.
+// version is set by the linker (see the Makefile). If it is not set, the version that Go
+// recorded in the binary is used.
 var version string
 
-// String returns the release, such as v0.1.0, or what Go knows of the source
-// that was built.
+// String returns the release, such as v0.1.0, or else the version that Go recorded.
 func String() string {
 	if version != "" {
 		return version
