@@ -1,80 +1,306 @@
 package renewer
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
+	"io"
+	"log/slog"
 	"net/http"
-	"net/http/httptest"
+	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// serveLease serves one lease, with the conflicts of an API server.
-func serveLease(t *testing.T) *rest.Config {
-	t.Helper()
-	var mu sync.Mutex
-	var lease *coordinationv1.Lease
-	version := 0
-	refuse := func(w http.ResponseWriter, code int, reason string) {
-		w.WriteHeader(code)
-		fmt.Fprintf(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":%d,"reason":%q}`, code, reason)
-	}
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		mu.Lock()
-		defer mu.Unlock()
-		w.Header().Set("Content-Type", "application/json")
-		if r.Method == http.MethodGet && lease == nil {
-			refuse(w, http.StatusNotFound, "NotFound")
-			return
-		}
-		if r.Method != http.MethodGet {
-			var sent coordinationv1.Lease
-			if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
-				t.Error(err)
-			}
-			if lease != nil && sent.ResourceVersion != lease.ResourceVersion {
-				refuse(w, http.StatusConflict, "Conflict")
-				return
-			}
-			version++
-			lease = &sent
-			lease.APIVersion, lease.Kind, lease.ResourceVersion = "coordination.k8s.io/v1", "Lease", fmt.Sprint(version)
-		}
-		if err := json.NewEncoder(w).Encode(lease); err != nil {
-			t.Error(err)
-		}
-	}))
-	transport := &http.Transport{}
-	t.Cleanup(func() {
-		transport.CloseIdleConnections()
-		server.Close()
-	})
-	return &rest.Config{Host: server.URL, Transport: transport, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+// leaseServer keeps one lease as the API server does: it refuses writes that are
+// not of the version that it has.
+type leaseServer struct {
+	mu      sync.Mutex
+	lease   *coordinationv1.Lease // nil: there is none
+	version int
+	down    bool
+	hangs   bool // it takes requests, and does not answer
+	deaf    int  // how many answers to writes are lost from here on
+	writes  []time.Time
 }
 
-// TestLeadershipComesAndGoes has replicas lead one after the other, a thousand
-// times. Each has the lease to itself, and releases it. TestMain holds that nothing
-// is left behind.
-func TestLeadershipComesAndGoes(t *testing.T) {
-	cfg := serveLease(t)
-	led := 0
-	for i := range 1000 {
-		ctx, end := context.WithCancel(t.Context())
-		err := lead(ctx, cfg, "own", "lease", fmt.Sprint("replica-", i), func(context.Context) error {
-			led++
-			end()
+func (s *leaseServer) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.mu.Lock()
+	if s.hangs {
+		s.mu.Unlock()
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
+	defer s.mu.Unlock()
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	if s.down {
+		return nil, errors.New("connection refused")
+	}
+	refuse := func(code int32, reason metav1.StatusReason) (*http.Response, error) {
+		return answer(int(code), &metav1.Status{Status: metav1.StatusFailure, Code: code, Reason: reason}), nil
+	}
+	if r.Method == http.MethodGet {
+		if s.lease == nil {
+			return refuse(http.StatusNotFound, metav1.StatusReasonNotFound)
+		}
+		return answer(http.StatusOK, s.lease), nil
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	var lease coordinationv1.Lease
+	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&lease); err != nil {
+		return nil, err
+	}
+	switch {
+	case r.Method == http.MethodPost && s.lease != nil:
+		return refuse(http.StatusConflict, metav1.StatusReasonAlreadyExists)
+	case r.Method == http.MethodPut && s.lease == nil:
+		return refuse(http.StatusNotFound, metav1.StatusReasonNotFound)
+	case r.Method == http.MethodPut && s.lease.ResourceVersion != lease.ResourceVersion:
+		return refuse(http.StatusConflict, metav1.StatusReasonConflict)
+	}
+	s.store(&lease)
+	s.writes = append(s.writes, time.Now())
+	if s.deaf > 0 {
+		s.deaf--
+		return nil, errors.New("connection reset")
+	}
+	return answer(http.StatusOK, s.lease), nil
+}
+
+func (s *leaseServer) store(lease *coordinationv1.Lease) {
+	s.version++
+	lease.ResourceVersion = strconv.Itoa(s.version)
+	s.lease = lease
+}
+
+// edit changes the lease behind the replicas' backs, as another replica does.
+func (s *leaseServer) edit(f func(*leaseServer)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f(s)
+}
+
+func (s *leaseServer) holder() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return value(s.lease.Spec.HolderIdentity)
+}
+
+// renewedBy writes the lease in another replica's name.
+func renewedBy(holder string) func(*leaseServer) {
+	return func(s *leaseServer) {
+		s.store(&coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "own", Name: "pullpass-renewer"},
+			Spec: coordinationv1.LeaseSpec{
+				HolderIdentity: &holder, LeaseDurationSeconds: new(int32(15)), LeaseTransitions: new(int32(3)),
+				AcquireTime: new(metav1.NowMicro()), RenewTime: new(metav1.NowMicro()),
+			},
+		})
+	}
+}
+
+// electionOf returns a replica's part in the election.
+func electionOf(t *testing.T, s *leaseServer, identity string) *election {
+	t.Helper()
+	cfg := &rest.Config{Host: "http://api.example", Transport: s, QPS: -1, ContentConfig: rest.ContentConfig{ContentType: "application/json"}}
+	client, err := kube.NewClient(cfg, coordinationv1.SchemeGroupVersion, &coordinationv1.Lease{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &election{client: client, namespace: "own", name: "pullpass-renewer", identity: identity, refused: func() {}, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+}
+
+// leading runs a replica whose work lasts until it is told to end. It returns when
+// its work began and was told to end, how the replica ended, and what ends it.
+func leading(t *testing.T, e *election) (work <-chan time.Time, over <-chan error, stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	works, ended := make(chan time.Time, 2), make(chan error, 1)
+	go func() {
+		ended <- e.lead(ctx, func(ctx context.Context) error {
+			works <- time.Now()
+			<-ctx.Done()
+			works <- time.Now()
 			return nil
 		})
-		end()
-		if err != nil {
-			t.Fatalf("replica %d: %v", i, err)
+	}()
+	return works, ended, cancel
+}
+
+func TestALeaseIsTakenRenewedAndReleased(t *testing.T) {
+	for name, c := range map[string]struct {
+		before      func(*leaseServer)
+		within      time.Duration
+		transitions int32
+	}{
+		"without a lease":                     {within: 0, transitions: 1},
+		"one that was released":               {before: renewedBy(""), within: 0, transitions: 4},
+		"one whose holder renews it no more":  {before: renewedBy("other"), within: leaseDuration + 2*retryPeriod + retryPeriod/2, transitions: 4},
+		"one that this replica holds already": {before: renewedBy("one"), within: 0, transitions: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &leaseServer{}
+				if c.before != nil {
+					c.before(s)
+				}
+				start := time.Now()
+				work, over, stop := leading(t, electionOf(t, s, "one"))
+				if took := (<-work).Sub(start); took > c.within || c.within > 0 && took < leaseDuration {
+					t.Errorf("it led after %s", took)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				if s.holder() != "one" || value(s.lease.Spec.LeaseTransitions) != c.transitions || value(s.lease.Spec.LeaseDurationSeconds) != 15 {
+					t.Errorf("the lease is %+v", s.lease.Spec)
+				}
+				if n := len(s.writes); n < 29 || n > 32 {
+					t.Errorf("%d writes in a minute, want one every 2 s", n)
+				}
+				stop()
+				if err := <-over; err != nil || s.holder() != "" {
+					t.Errorf("it ended with %v, and %q holds the lease", err, s.holder())
+				}
+			})
+		})
+	}
+}
+
+// TestALeaderEnds has the lease go from under a leader.
+func TestALeaderEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		trouble func(*leaseServer)
+		after   time.Duration
+		holder  string
+	}{
+		"another has taken the lease":       {renewedBy("other"), retryPeriod, "other"},
+		"the API server does not answer":    {func(s *leaseServer) { s.hangs = true }, renewDeadline, "one"},
+		"the API server cannot be reached":  {func(s *leaseServer) { s.down = true }, renewDeadline, "one"},
+		"somebody has taken it and is down": {func(s *leaseServer) { renewedBy("other")(s); s.down = true }, renewDeadline, "other"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &leaseServer{}
+				work, over, _ := leading(t, electionOf(t, s, "one"))
+				<-work
+				time.Sleep(time.Minute + time.Second)
+				synctest.Wait()
+				trouble := time.Now()
+				s.edit(c.trouble)
+				if took := (<-work).Sub(trouble); took > c.after+retryPeriod {
+					t.Errorf("its work was told to end after %s", took)
+				}
+				if err := <-over; !errors.Is(err, errLeaseLost) {
+					t.Errorf("it ended with %v", err)
+				}
+				if s.holder() != c.holder {
+					t.Errorf("%q holds the lease", s.holder())
+				}
+			})
+		})
+	}
+}
+
+// TestALeaderStays has trouble come and go.
+func TestALeaderStays(t *testing.T) {
+	for name, trouble := range map[string]func(*leaseServer){
+		"an answer is lost":              func(s *leaseServer) { s.deaf = 1 },
+		"two are":                        func(s *leaseServer) { s.deaf = 2 },
+		"somebody has deleted the lease": func(s *leaseServer) { s.lease = nil },
+		"somebody has edited the lease": func(s *leaseServer) {
+			edited := s.lease.DeepCopy()
+			edited.Labels = map[string]string{"team": "x"}
+			s.store(edited)
+		},
+		"the API server is away for a moment": func(s *leaseServer) {
+			s.down = true
+			time.AfterFunc(renewDeadline-2*retryPeriod, func() { s.edit(func(s *leaseServer) { s.down = false }) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &leaseServer{}
+				work, over, stop := leading(t, electionOf(t, s, "one"))
+				<-work
+				time.Sleep(time.Minute + time.Second)
+				s.edit(trouble)
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				select {
+				case err := <-over:
+					t.Fatalf("it ended with %v", err)
+				default:
+				}
+				if s.holder() != "one" {
+					t.Errorf("%q holds the lease", s.holder())
+				}
+				stop()
+				if err := <-over; err != nil || s.holder() != "" {
+					t.Errorf("it ended with %v, and %q holds the lease", err, s.holder())
+				}
+			})
+		})
+	}
+}
+
+// TestOneLeadsAtATime runs three replicas, and ends or cuts off whichever leads.
+func TestOneLeadsAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &leaseServer{}
+		var mu sync.Mutex
+		var lead []string // those whose work runs
+		stops := map[string]func(){}
+		var all sync.WaitGroup
+		for _, name := range []string{"one", "two", "three"} {
+			ctx, cancel := context.WithCancel(t.Context())
+			stops[name] = cancel
+			all.Go(func() {
+				_ = electionOf(t, s, name).lead(ctx, func(ctx context.Context) error {
+					mu.Lock()
+					lead = append(lead, name)
+					if len(lead) > 1 {
+						t.Errorf("%v lead at once", lead)
+					}
+					mu.Unlock()
+					<-ctx.Done()
+					time.Sleep(writeGrace) // the last write
+					mu.Lock()
+					lead = lead[1:]
+					mu.Unlock()
+					return nil
+				})
+			})
 		}
-	}
-	if led != 1000 {
-		t.Errorf("%d replicas led", led)
-	}
+		for range 3 {
+			time.Sleep(30 * time.Second)
+			synctest.Wait()
+			holder := s.holder()
+			mu.Lock()
+			if len(lead) != 1 || lead[0] != holder {
+				t.Errorf("%v lead where %q holds the lease", lead, holder)
+			}
+			mu.Unlock()
+			if stop := stops[holder]; stop != nil {
+				stop()
+			}
+		}
+		all.Wait()
+		if s.holder() != "" {
+			t.Errorf("%q holds the lease in the end", s.holder())
+		}
+	})
 }

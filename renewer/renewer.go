@@ -26,16 +26,11 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/util/validation"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/tools/record"
 
 	"github.com/pullpass/pullpass/internal/admin"
 	"github.com/pullpass/pullpass/internal/ecr"
@@ -94,6 +89,9 @@ func (c Config) Validate() error {
 	if c.Workers < 1 || c.Workers > maxWorkers {
 		return fmt.Errorf("--workers=%d: want from 1 to %d", c.Workers, maxWorkers)
 	}
+	if c.AdminAddress == "" { // which would listen on some port
+		return fmt.Errorf(`--admin-address="": want HOST:PORT or :PORT`)
+	}
 	return nil
 }
 
@@ -117,12 +115,11 @@ func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 
 func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener, log *slog.Logger) error {
 	reg := admin.NewRegistry()
-	recorder, stopEvents, err := newEventRecorder(ctx, cfg)
+	events, err := newEvents(cfg, log)
 	if err != nil {
 		return err
 	}
-	defer stopEvents()
-	work, err := newController(c, cfg, recorder, reg, log)
+	work, err := newController(c, cfg, events, reg, log)
 	if err != nil {
 		return err
 	}
@@ -136,6 +133,10 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	})
 	group.Go(func() error {
 		work.permissions.run(background)
+		return nil
+	})
+	group.Go(func() error {
+		events.run(background, func(namespace string) { work.permissions.suspect(work.permissions.writes(namespace)) })
 		return nil
 	})
 	for _, i := range work.informers() {
@@ -153,31 +154,36 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 			if !c.LeaderElect {
 				return work.runLeading(ctx)
 			}
-			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, work.runLeading)
+			refused := func() { work.permissions.suspect(leaseRights(c.Namespace, c.LeaseName)) }
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, log, refused, work.runLeading)
 		})
 	})
 	return group.Wait()
 }
 
 // newController puts the parts of the work together. Nothing runs yet.
-func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
-	client, err := kubernetes.NewForConfig(cfg)
+func newController(c Config, cfg *rest.Config, events eventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
+	core, err := newCoreClient(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("making the client: %w", err)
+		return nil, err
+	}
+	allowed, err := accessReviewer(cfg)
+	if err != nil {
+		return nil, err
 	}
 	namespaces, err := kube.NewNamespaces(cfg, ecr.IsLabelKey, cache.Indexers{byRegistry: registriesOf})
 	if err != nil {
 		return nil, err
 	}
-	pullSecrets, err := secretInformer(client, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
+	pullSecrets, err := secretInformer(core, metav1.NamespaceAll, fields.OneTermEqualSelector(metav1.ObjectNameField, c.SecretName), observe)
 	if err != nil {
 		return nil, err
 	}
-	credentials, err := secretInformer(client, c.CredentialsNamespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
+	credentials, err := secretInformer(core, c.CredentialsNamespace, fields.Everything(), trimCredential(c.CredentialsSecretPrefix))
 	if err != nil {
 		return nil, err
 	}
-	permissions := newPermissions(client.AuthorizationV1().SelfSubjectAccessReviews(), c.SecretName, c.CredentialsNamespace, log)
+	permissions := newPermissions(allowed, c.SecretName, c.CredentialsNamespace, log)
 	for _, i := range []cache.SharedIndexInformer{namespaces.Informer, pullSecrets, credentials} {
 		if err := i.SetWatchErrorHandlerWithContext(permissions.watchFailed); err != nil {
 			return nil, fmt.Errorf("preparing an informer: %w", err)
@@ -191,13 +197,13 @@ func newController(c Config, cfg *rest.Config, recorder record.EventRecorder, re
 		credentials: credentials,
 		store:       store,
 		tokens:      newTokens(awsTokens{interval: c.RenewalInterval, metrics: m, now: time.Now}, store, m, log),
-		client:      client.CoreV1(),
+		client:      secretClient{core, c.SecretName},
 		secretName:  c.SecretName,
 		interval:    c.RenewalInterval,
 		workers:     c.Workers,
 		queue:       queue,
 		writes:      newWrites(time.Now),
-		status:      newStatus(recorder, c.SecretName, reg),
+		status:      newStatus(events, c.SecretName, reg),
 		progress:    &progress{waiting: queue.Len, now: time.Now},
 		permissions: permissions,
 		metrics:     m,
@@ -247,19 +253,4 @@ func (c *controller) runLeading(ctx context.Context) error {
 	c.metrics.leader.Set(1)
 	defer c.metrics.leader.Set(0)
 	return c.run(ctx)
-}
-
-// newEventRecorder returns a recorder with a client of its own, whose rate is
-// limited: ten thousand namespaces that become ready at once may lose some
-// events, and cost no write of a secret its turn.
-func newEventRecorder(ctx context.Context, cfg *rest.Config) (record.EventRecorder, func(), error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS, cfg.Burst = 50, 100
-	client, err := typedcorev1.NewForConfig(cfg)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making the event client: %w", err)
-	}
-	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
-	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.Events("")})
-	return broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "pullpass"}), broadcaster.Shutdown, nil
 }

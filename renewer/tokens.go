@@ -11,7 +11,9 @@ import (
 
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 const (
@@ -140,7 +142,7 @@ func (t *tokens) run(ctx context.Context, o observer) {
 func (t *tokens) live() error { return t.progress.live("calls to AWS") }
 
 // token returns the registry's token, if there is one that registries still
-// accept. The error says why there is none, or none newer: a [noCredentialsError],
+// accept. The error says why there is none, or none newer: a [credential.MissingError],
 // [errPending] or what AWS said.
 func (t *tokens) token(r ecr.Registry) (Token, error) {
 	t.mu.Lock()
@@ -180,7 +182,7 @@ func (t *tokens) credentialChanged(r ecr.Registry) bool {
 	// What is known of the old token stays in the metric until there is another:
 	// secrets go on holding it. Without credentials they do not.
 	t.releaseLocked(r)
-	if isNoCredentials(err) {
+	if credential.IsMissing(err) {
 		t.metrics.tokenExpiry.DeleteLabelValues(r.String())
 	}
 	_, _ = t.entryLocked(r) // the error is what namespaces are told by token
@@ -189,11 +191,16 @@ func (t *tokens) credentialChanged(r ecr.Registry) bool {
 
 // request returns the request whose token opens a registry.
 func (t *tokens) request(r ecr.Registry) (TokenRequest, error) {
-	credential, err := t.credentials.of(r)
+	c, err := t.credentials.of(r)
 	if err != nil {
 		return TokenRequest{}, err
 	}
-	return TokenRequest{Credential: credential, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}, nil
+	return requestOf(c, r), nil
+}
+
+// requestOf returns the request for a registry's token with a credential.
+func requestOf(c credential.Credential, r ecr.Registry) TokenRequest {
+	return TokenRequest{Credential: c, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}
 }
 
 // entryLocked returns the entry that a registry uses. The first time it has the
@@ -321,7 +328,7 @@ func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Tok
 // outOfTime reports whether the clock was set so that the token of an entry is of
 // no use, or is not what it seems.
 func (e *tokenEntry) outOfTime(now time.Time) bool {
-	sound := e.token.usable(now) && believable(e.token.Issued, now)
+	sound := e.token.usable(now) && pullsecret.Believable(e.token.Issued, now)
 	return e.err == nil && !sound
 }
 

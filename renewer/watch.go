@@ -7,13 +7,12 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	corev1informers "k8s.io/client-go/informers/core/v1"
-	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // byRegistry is the index of namespaces by the registries in their labels.
@@ -22,8 +21,8 @@ const byRegistry = "registry"
 // registriesOf is the index function of [byRegistry]. Namespaces on their way
 // out need nothing.
 func registriesOf(object any) ([]string, error) {
-	namespace := object.(*metav1.PartialObjectMetadata)
-	if namespace.DeletionTimestamp != nil {
+	namespace := object.(*kube.Namespace)
+	if namespace.Leaving {
 		return nil, nil
 	}
 	registries, _ := ecr.ParseLabels(namespace.Labels)
@@ -35,10 +34,8 @@ func registriesOf(object any) ([]string, error) {
 }
 
 // secretInformer watches secrets, and keeps of them what the transform leaves.
-func secretInformer(client kubernetes.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
-	informer := corev1informers.NewFilteredSecretInformer(client, namespace, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
-		o.FieldSelector = selector.String()
-	})
+func secretInformer(core rest.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
+	informer := cache.NewSharedIndexInformer(cache.NewListWatchFromClient(core, "secrets", namespace, selector), &corev1.Secret{}, 0, cache.Indexers{})
 	if err := informer.SetTransform(transform); err != nil {
 		return nil, fmt.Errorf("preparing the secret informer: %w", err)
 	}
@@ -61,7 +58,7 @@ func trimCredential(prefix string) cache.TransformFunc {
 
 // handle passes on a part of the names of objects that come, go or change. A
 // relist tells of all objects again; those that are as they were change nothing.
-func handle(add func(string), part func(cache.ObjectName) string, changed func(before, after metav1.Object) bool) cache.ResourceEventHandler {
+func handle(add func(string), part func(cache.ObjectName) string, changed func(before, after any) bool) cache.ResourceEventHandler {
 	pass := func(object any) {
 		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
 			add(part(name))
@@ -70,7 +67,7 @@ func handle(add func(string), part func(cache.ObjectName) string, changed func(b
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: pass,
 		UpdateFunc: func(before, after any) {
-			if changed(before.(metav1.Object), after.(metav1.Object)) {
+			if changed(before, after) {
 				pass(after)
 			}
 		},
@@ -83,17 +80,18 @@ func itsName(n cache.ObjectName) string      { return n.Name }
 func itsNamespace(n cache.ObjectName) string { return n.Namespace }
 
 // labelsChanged reports whether a namespace's labels, identity or life changed.
-func labelsChanged(before, after metav1.Object) bool {
-	return !maps.Equal(before.GetLabels(), after.GetLabels()) || before.GetUID() != after.GetUID() ||
-		(before.GetDeletionTimestamp() == nil) != (after.GetDeletionTimestamp() == nil)
+func labelsChanged(before, after any) bool {
+	b, a := before.(*kube.Namespace), after.(*kube.Namespace)
+	return !maps.Equal(b.Labels, a.Labels) || b.UID != a.UID || b.Leaving != a.Leaving
 }
 
-// versionChanged reports whether anything changed.
-func versionChanged(before, after metav1.Object) bool {
-	return before.GetResourceVersion() != after.GetResourceVersion()
+// versionChanged reports whether anything about a pull secret changed.
+func versionChanged(before, after any) bool {
+	return before.(*observedSecret).resourceVersion != after.(*observedSecret).resourceVersion
 }
 
-// dataChanged reports whether a secret's content changed.
-func dataChanged(before, after metav1.Object) bool {
-	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal)
+// dataChanged reports whether a secret's content changed, or it was deleted.
+func dataChanged(before, after any) bool {
+	b, a := before.(*corev1.Secret), after.(*corev1.Secret)
+	return !maps.EqualFunc(b.Data, a.Data, slices.Equal) || (b.DeletionTimestamp == nil) != (a.DeletionTimestamp == nil)
 }

@@ -11,7 +11,8 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // Lookups are what anybody who can reach the port can make the API server do, so
@@ -48,7 +49,7 @@ var errTooManyLookups = errors.New("too many lookups of namespaces at once")
 // and a review waits for the pause and two reads at most. One that comes after a
 // quiet moment does not wait at all.
 type lookups struct {
-	get     func(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error)
+	get     func(ctx context.Context, name string) (*kube.Namespace, error)
 	timeout time.Duration // of one, and of the wait before it
 	flights singleflight.Group
 	slots   *semaphore.Weighted // of lookupsAtOnce
@@ -61,7 +62,7 @@ type lookups struct {
 	turns map[string]chan struct{}
 }
 
-func newLookups(get func(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error), timeout time.Duration) *lookups {
+func newLookups(get func(ctx context.Context, name string) (*kube.Namespace, error), timeout time.Duration) *lookups {
 	return &lookups{
 		get:     get,
 		timeout: timeout,
@@ -72,7 +73,7 @@ func newLookups(get func(ctx context.Context, name string) (*metav1.PartialObjec
 }
 
 // Get returns a namespace as the API server has it after the call.
-func (l *lookups) Get(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
+func (l *lookups) Get(ctx context.Context, name string) (*kube.Namespace, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -84,14 +85,14 @@ func (l *lookups) Get(ctx context.Context, name string) (*metav1.PartialObjectMe
 		if p := (*panicError)(nil); errors.As(landed.Err, &p) {
 			panic(p) // in the request that it belongs to
 		}
-		ns, _ := landed.Val.(*metav1.PartialObjectMetadata)
+		ns, _ := landed.Val.(*kube.Namespace)
 		return ns, landed.Err
 	}
 }
 
 // fly waits for its turn and reads the namespace. Until it begins to read, others
 // may join it.
-func (l *lookups) fly(name string) (ns *metav1.PartialObjectMetadata, err error) {
+func (l *lookups) fly(name string) (ns *kube.Namespace, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = &panicError{p, debug.Stack()}

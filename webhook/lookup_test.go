@@ -11,7 +11,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // An apiServer stands for one that takes a while to read a namespace, as it is when
@@ -24,12 +25,12 @@ type apiServer struct {
 	most     atomic.Int32 // of atOnce
 }
 
-func (a *apiServer) get(ctx context.Context, _ string) (*metav1.PartialObjectMetadata, error) {
+func (a *apiServer) get(ctx context.Context, _ string) (*kube.Namespace, error) {
 	a.reads.Add(1)
 	n := a.atOnce.Add(1)
 	defer a.atOnce.Add(-1)
 	a.most.Store(max(n, a.most.Load()))
-	ns := &metav1.PartialObjectMetadata{}
+	ns := &kube.Namespace{}
 	if a.labelled.Load() {
 		ns.Labels = labels{hostA: "true"}
 	}
@@ -115,7 +116,7 @@ func TestLookupsAreBounded(t *testing.T) {
 // Whoever asks about made-up names does not hinder namespaces that the cache knows,
 // in both ways to inject.
 func TestMadeUpNamesHinderNoKnownNamespace(t *testing.T) {
-	for _, inject := range []string{InjectMatching, InjectAll} {
+	for _, inject := range []string{injection.Matching, injection.All} {
 		t.Run(inject, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ns := &fakeNamespaces{cached: map[string]labels{"shop": nil}, live: map[string]labels{"shop": {hostA: "true"}}, getLive: func(context.Context) error {

@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 // A result says what became of a request. It is the label of a metric, so the
@@ -29,15 +30,15 @@ var results = [...]result{injected, present, unmatched, optedOut, skipped, faile
 // A namespaceGetter knows namespaces; see internal/kube.
 type namespaceGetter interface {
 	// Get returns a namespace from a cache that may be a moment old.
-	Get(name string) (*metav1.PartialObjectMetadata, bool)
+	Get(name string) (*kube.Namespace, bool)
 	// GetLive asks the API server.
-	GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error)
+	GetLive(ctx context.Context, name string) (*kube.Namespace, error)
 }
 
 // A mutator decides about pods.
 type mutator struct {
 	secretName string
-	inject     string // InjectMatching or InjectAll
+	inject     string // injection.Matching or injection.All
 	namespaces namespaceGetter
 	known      *lookups // of namespaces that the cache has
 	unknown    *lookups // of others
@@ -56,23 +57,23 @@ func newMutator(secretName, inject string, namespaces namespaceGetter, lookup ti
 
 // Mutate decides about one request. It returns the JSON patch, nil when the
 // pod stays as it is, and never refuses a pod: an error says that the
-// namespace could not be read before the context's deadline, and that the pod
-// stays as it is for that reason. Whether the request is a dry run makes no
+// namespace could not be read within the bound, and that the pod stays as it is
+// for that reason. Whether the request is a dry run makes no
 // difference.
 //
 // A cached namespace that asks for the secret is taken at its word. One that does
 // not ask, or opts out, may have been labelled a moment ago, so it is read again
 // from the API server.
-func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, error) {
+func (m *mutator) Mutate(ctx context.Context, bound time.Duration, req *request) ([]byte, result, error) {
 	// Mirror pods may reference no secret: the kubelet could not create them
 	// (NodeRestriction, and the ServiceAccount admission plugin).
 	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
 	}
-	if req.pod.inject == injectNever {
+	if req.pod.inject == injection.Never {
 		return nil, optedOut, nil
 	}
-	if len(req.pod.registries) == 0 && m.inject != InjectAll {
+	if len(req.pod.registries) == 0 && m.inject != injection.All {
 		return nil, unmatched, nil
 	}
 	patch := patch(req.pod.pullSecrets, m.secretName)
@@ -88,6 +89,8 @@ func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, err
 	if cached {
 		lookups = m.known
 	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
 	ns, err := lookups.Get(ctx, req.namespace)
 	if err != nil {
 		return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.namespace, err)

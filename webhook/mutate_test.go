@@ -12,14 +12,14 @@ import (
 	"testing/synctest"
 	"time"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/kube"
 )
 
 type (
 	labels = map[string]string
-	nsMeta = metav1.PartialObjectMetadata
+	nsMeta = kube.Namespace
 )
 
 // fakeNamespaces stand for the cache and the API server behind it.
@@ -31,7 +31,7 @@ type fakeNamespaces struct {
 
 func (f *fakeNamespaces) Get(name string) (*nsMeta, bool) {
 	l, ok := f.cached[name]
-	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, ok
+	return &nsMeta{Name: name, Labels: l}, ok
 }
 
 func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, error) {
@@ -45,7 +45,7 @@ func (f *fakeNamespaces) GetLive(ctx context.Context, name string) (*nsMeta, err
 	if !ok {
 		return nil, errors.New("not found")
 	}
-	return &nsMeta{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: l}}, nil
+	return &nsMeta{Name: name, Labels: l}, nil
 }
 
 // Each case compares the pull secrets of the pod as it is admitted. Unless it
@@ -84,9 +84,9 @@ func TestMutate(t *testing.T) {
 		"a mirror pod may name no secret":        {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: skipped},
 		"a pod that opts out":                    {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: optedOut},
 		"a pod that opts in is like any other":   {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"true"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a namespace that opts out":              {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
-		"a namespace that has just opted in":     {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"a namespace that has just opted out":    {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"a namespace that opts out":              {pod: podOf(image), cached: shop(labels{hostA: "true", injection.Label: "false"}), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
+		"a namespace that has just opted in":     {pod: podOf(image), cached: shop(labels{hostA: "true", injection.Label: "false"}), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that has just opted out":    {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
 		"no image of ECR":                        {pod: podOf("nginx"), cached: map[string]labels{}, result: unmatched},
 		"another registry":                       {pod: podOf(hostB + "/b"), result: unmatched, lookups: 1},
 		"a label that says no":                   {pod: podOf(image), cached: shop(labels{hostA: "false"}), live: shop(labels{hostA: "false"}), result: unmatched, lookups: 1},
@@ -95,8 +95,8 @@ func TestMutate(t *testing.T) {
 		"a namespace that cannot be read":        {pod: podOf(image), cached: map[string]labels{}, failing: errors.New("refused"), result: failed, lookups: 1},
 		"a labelled namespace need not be read":  {pod: podOf(image), failing: errors.New("refused"), result: injected, secrets: `[{"name":"pullpass"}]`},
 		"no pod":                                 {pod: `null`, result: skipped},
-		"a pod without a spec":                   {pod: `{"metadata":{"name":"p"}}`, inject: InjectAll, result: skipped},
-		"a pod with a null spec":                 {pod: `{"spec":null}`, inject: InjectAll, result: skipped},
+		"a pod without a spec":                   {pod: `{"metadata":{"name":"p"}}`, inject: injection.All, result: skipped},
+		"a pod with a null spec":                 {pod: `{"spec":null}`, inject: injection.All, result: skipped},
 		"an update":                              {pod: podOf(image), request: request(`"CREATE"`, `"UPDATE"`), result: skipped},
 		"a deletion":                             {pod: `null`, request: request(`"CREATE"`, `"DELETE"`), result: skipped},
 		"an ephemeral container":                 {pod: podOf(image), request: request(`"operation":"CREATE"`, `"operation":"UPDATE","subResource":"ephemeralcontainers"`), result: skipped},
@@ -112,13 +112,13 @@ func TestMutate(t *testing.T) {
 		"no kind at all":                         {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
 		"no namespace":                           {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
 		"the pod's own namespace means nothing":  {pod: `{"metadata":{"namespace":"other"},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"mode all takes all pods":                {pod: podOf("nginx"), inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"mode all wants a label":                 {pod: podOf(image), inject: InjectAll, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
-		"mode all wants a valid label":           {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
-		"mode all, too, respects opting out":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
-		"mode all finds a label of just now":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"mode all leaves mirror pods alone":      {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: InjectAll, result: skipped},
-		"mode all works without any container":   {pod: `{"spec":{}}`, inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all takes all pods":                {pod: podOf("nginx"), inject: injection.All, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all wants a label":                 {pod: podOf(image), inject: injection.All, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
+		"mode all wants a valid label":           {pod: podOf("nginx"), inject: injection.All, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
+		"mode all, too, respects opting out":     {pod: podOf("nginx"), inject: injection.All, cached: shop(labels{hostA: "true", injection.Label: "false"}), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
+		"mode all finds a label of just now":     {pod: podOf("nginx"), inject: injection.All, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"mode all leaves mirror pods alone":      {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: injection.All, result: skipped},
+		"mode all works without any container":   {pod: `{"spec":{}}`, inject: injection.All, result: injected, secrets: `[{"name":"pullpass"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := &fakeNamespaces{cached: c.cached, live: c.live}
@@ -129,7 +129,7 @@ func TestMutate(t *testing.T) {
 				ns.live = shop(labels{hostA: "true"})
 			}
 			ns.getLive = func(context.Context) error { return c.failing }
-			m := newMutator("pullpass", cmp.Or(c.inject, InjectMatching), ns, time.Minute)
+			m := newMutator("pullpass", cmp.Or(c.inject, injection.Matching), ns, time.Minute)
 			review := reviewOf(c.pod)
 			if !strings.Contains(review, c.request.old) {
 				t.Fatalf("no %s in the review", c.request.old)
@@ -139,7 +139,7 @@ func TestMutate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			patch, result, err := m.Mutate(t.Context(), req)
+			patch, result, err := m.Mutate(t.Context(), time.Minute, req)
 			if result != c.result || (err != nil) != (result == failed) || err != nil && !errors.Is(err, c.failing) {
 				t.Errorf("result %s with error %v, want %s", result, err, c.result)
 			}
@@ -167,28 +167,19 @@ func TestMutate(t *testing.T) {
 	}
 }
 
-// A review waits for a lookup no longer than its context lasts: until its deadline,
-// or until the API server hangs up.
+// A review waits for a lookup until its bound, or until the API server hangs up.
 func TestMutateGivesUpALookup(t *testing.T) {
 	for name, c := range map[string]struct {
-		end  func(context.Context) (context.Context, context.CancelFunc)
-		want error
+		bound, ends time.Duration // of the lookup, and of its request
+		want        error
 	}{
-		"at a deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, 10*time.Millisecond)
-		}, context.DeadlineExceeded},
-		"at a deadline that is over": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, -time.Second)
-		}, context.DeadlineExceeded},
-		"when its request ends": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(10*time.Millisecond, cancel)
-			return ctx, cancel
-		}, context.Canceled},
+		"at its bound":            {10 * time.Millisecond, time.Minute, context.DeadlineExceeded},
+		"at a bound that is over": {-time.Second, time.Minute, context.DeadlineExceeded},
+		"when its request ends":   {time.Minute, 10 * time.Millisecond, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newMutator("pullpass", InjectMatching, &fakeNamespaces{getLive: func(ctx context.Context) error {
+				m := newMutator("pullpass", injection.Matching, &fakeNamespaces{getLive: func(ctx context.Context) error {
 					<-ctx.Done()
 					return ctx.Err()
 				}}, time.Minute)
@@ -196,10 +187,10 @@ func TestMutateGivesUpALookup(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ctx, cancel := c.end(t.Context())
-				defer cancel()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer time.AfterFunc(c.ends, cancel).Stop()
 				begin := time.Now()
-				patch, result, err := m.Mutate(ctx, req)
+				patch, result, err := m.Mutate(ctx, c.bound, req)
 				if patch != nil || result != failed || !errors.Is(err, c.want) || time.Since(begin) > 10*time.Millisecond {
 					t.Errorf("%s with patch %q and error %v after %s", result, patch, err, time.Since(begin))
 				}
@@ -232,7 +223,7 @@ func TestMatchOfImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return match(InjectMatching, req.pod.registries, namespace)
+		return match(injection.Matching, req.pod.registries, namespace)
 	}
 	for _, host := range forms {
 		for _, rest := range []string{"/app", "/team/app:1", "/app" + digest, "/app:1" + digest} {

@@ -5,13 +5,7 @@ package kube
 import (
 	"context"
 	"fmt"
-	"unique"
 
-	"k8s.io/apimachinery/pkg/api/validate/content"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/metadata"
-	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
@@ -59,31 +53,6 @@ func load(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// Namespaces is a cache of every namespace's name, UID, labels that matter and
-// whether it is being deleted, kept up to date by a watch of metadata only.
-type Namespaces struct {
-	// Informer holds *metav1.PartialObjectMetadata. [Run] it to fill the cache.
-	Informer cache.SharedIndexInformer
-
-	client metadata.Getter
-}
-
-var namespaceResource = schema.GroupVersionResource{Version: "v1", Resource: "namespaces"}
-
-// NewNamespaces returns a cache that is empty until its informer runs. Of labels
-// it keeps those whose keys matter.
-func NewNamespaces(cfg *rest.Config, matters func(labelKey string) bool, indexers cache.Indexers) (*Namespaces, error) {
-	client, err := metadata.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("making the metadata client: %w", err)
-	}
-	informer := metadatainformer.NewFilteredMetadataInformer(client, namespaceResource, metav1.NamespaceAll, 0, indexers, nil).Informer()
-	if err := informer.SetTransform(trim(matters)); err != nil {
-		return nil, fmt.Errorf("preparing the namespace informer: %w", err)
-	}
-	return &Namespaces{Informer: informer, client: client.Resource(namespaceResource)}, nil
-}
-
 // Run runs an informer until the context ends. It does not wait for the informer
 // itself: while connections to the API server are refused, client-go sleeps up to
 // a minute between two attempts to watch and is deaf to its context, which is
@@ -99,44 +68,4 @@ func Run(ctx context.Context, informer cache.SharedIndexInformer) {
 	case <-ctx.Done():
 	case <-ended:
 	}
-}
-
-// trim drops what nobody reads, and shares the text of labels, so that ten
-// thousand namespaces fit in a few megabytes.
-func trim(matters func(labelKey string) bool) cache.TransformFunc {
-	return func(object any) (any, error) {
-		ns, ok := object.(*metav1.PartialObjectMetadata)
-		if !ok {
-			return object, nil
-		}
-		var labels map[string]string
-		for key, value := range ns.Labels {
-			if matters(key) {
-				if labels == nil {
-					labels = make(map[string]string, 1)
-				}
-				labels[unique.Make(key).Value()] = unique.Make(value).Value()
-			}
-		}
-		ns.Labels, ns.Annotations, ns.ManagedFields, ns.OwnerReferences, ns.Finalizers = labels, nil, nil, nil, nil
-		return ns, nil
-	}
-}
-
-// Get returns a namespace as the cache has it, which may be a moment old.
-func (n *Namespaces) Get(name string) (*metav1.PartialObjectMetadata, bool) {
-	object, ok, err := n.Informer.GetStore().GetByKey(name)
-	if err != nil || !ok {
-		return nil, false
-	}
-	return object.(*metav1.PartialObjectMetadata), true
-}
-
-// GetLive returns a namespace as the API server has it now.
-func (n *Namespaces) GetLive(ctx context.Context, name string) (*metav1.PartialObjectMetadata, error) {
-	// The client makes a path of it without a look.
-	if problems := content.IsPathSegmentName(name); len(problems) > 0 {
-		return nil, fmt.Errorf("name %s", problems[0])
-	}
-	return n.client.Get(ctx, name, metav1.GetOptions{})
 }

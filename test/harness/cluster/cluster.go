@@ -38,6 +38,10 @@ type Options struct {
 	// for namespaces, ServiceAccounts, garbage collection, the root CA's
 	// ConfigMaps and aggregated ClusterRoles.
 	ControllerManager bool
+
+	// Workloads has kube-controller-manager create the pods of Deployments,
+	// ReplicaSets and Jobs, too.
+	Workloads bool
 	// Node, if not nil, adds a node, with the scheduler and every controller. The
 	// program must run isolated.
 	Node *NodeOptions
@@ -67,6 +71,7 @@ type Cluster struct {
 	plane             *envtest.ControlPlane // nil when somebody else runs it
 	controllerManager *process.Process      // nil without one
 	node              *node                 // nil without one
+	workloads         bool                  // Options.Workloads
 	logFiles          []*os.File            // of etcd and kube-apiserver
 	ended             chan struct{}         // closed by Stop
 
@@ -99,7 +104,7 @@ var auditPolicy string
 // of the log that matters. envtest cannot be interrupted: while it starts etcd
 // and the API server, the end of the context is noticed only afterwards.
 func Start(ctx context.Context, opts Options) (_ *Cluster, err error) {
-	c := &Cluster{log: &lockedWriter{w: opts.Log}, paths: map[binary.Binary]string{}, ended: make(chan struct{})}
+	c := &Cluster{workloads: opts.Workloads, log: &lockedWriter{w: opts.Log}, paths: map[binary.Binary]string{}, ended: make(chan struct{})}
 	address := "127.0.0.1"
 	binaries := []binary.Binary{binary.Etcd, binary.KubeAPIServer}
 	if opts.ControllerManager {
@@ -352,6 +357,9 @@ func (c *Cluster) startControllerManager() (err error) {
 	}
 	controllers := "namespace-controller,serviceaccount-controller,garbage-collector-controller," +
 		"root-ca-certificate-publisher-controller,clusterrole-aggregation-controller"
+	if c.workloads {
+		controllers += ",deployment-controller,replicaset-controller,job-controller"
+	}
 	if c.node != nil {
 		controllers = "*"
 	}

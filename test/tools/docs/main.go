@@ -1,6 +1,7 @@
-// Docs writes what can be told from the product into other files: what the programs
-// say of themselves into the README, between the comments <!-- PROGRAM --help -->
-// and <!-- end -->; the chart's values into its README, after <!-- values -->; and
+// Docs writes what can be told from the product into other files: the programs' help
+// into docs/reference/flags.md and that of the plugin's commands into its guide,
+// between the comments <!-- PROGRAM [COMMAND…] --help --> and <!-- end -->; the
+// chart's values into its README, after <!-- values -->; and
 // the patterns of registries' hosts into the chart and the documentation. With
 // -check it only says whether they are up to date.
 package main
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/test/harness/repo"
@@ -30,28 +32,19 @@ func main() {
 }
 
 var (
-	helpBlock   = regexp.MustCompile(`(?s)<!-- (\w+) --help -->\n.*?<!-- end -->`)
+	helpBlock   = regexp.MustCompile(`(?s)<!-- ([\w-]+)((?: [\w-]+)*?) --help -->\n.*?<!-- end -->`)
 	valuesBlock = regexp.MustCompile(`(?s)<!-- values -->\n.*?<!-- end -->`)
 
 	hostDefine = regexp.MustCompile(`(?s)({{- define "pullpass.hostPattern" -}}\n).*?({{- end }})`)
 	markDefine = regexp.MustCompile(`(?s)({{- define "pullpass.markPattern" -}}\n).*?({{- end }})`)
 	markMatch  = regexp.MustCompile(`(key\.matches\(r'\(\?i\))[^']*('\))`)
-	markGrep   = regexp.MustCompile(`(grep -E ')[^']*ecr[^']*(')`)
 )
 
 func run(check bool) error {
-	readme, chart := filepath.Join(repo.Root(), "README.md"), repo.ChartDir()
+	chart := repo.ChartDir()
 	return errors.Join(
-		rewrite(readme, helpBlock, check, func(match [][]byte) ([]byte, error) {
-			program := string(match[1])
-			cmd := exec.Command(filepath.Join(repo.Root(), "bin", program), "--help")
-			cmd.Env = []string{} // what it says must not depend on who asks
-			help, err := cmd.Output()
-			if err != nil {
-				return nil, fmt.Errorf("%s --help: %w; run make build", program, err)
-			}
-			return fmt.Appendf(nil, "<!-- %s --help -->\n```\n%s```\n<!-- end -->", program, help), nil
-		}),
+		rewrite(filepath.Join(repo.Root(), "docs", "reference", "flags.md"), helpBlock, check, help),
+		rewrite(filepath.Join(repo.Root(), "docs", "kubectl-pullpass.md"), helpBlock, check, help),
 		rewrite(filepath.Join(chart, "README.md"), valuesBlock, check, func([][]byte) ([]byte, error) {
 			values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
 			if err != nil {
@@ -63,8 +56,19 @@ func run(check bool) error {
 		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), hostDefine, check, between(ecr.HostPattern()+"\n")),
 		rewrite(filepath.Join(chart, "templates", "_helpers.tpl"), markDefine, check, between(ecr.MarkPattern()+"\n")),
 		rewrite(filepath.Join(repo.Root(), "docs", "security.md"), markMatch, check, between(ecr.MarkPattern())),
-		rewrite(filepath.Join(repo.Root(), "docs", "operations.md"), markGrep, check, between(ecr.MarkPattern())),
 	)
+}
+
+// help returns the block of a program's help, or of a command of it.
+func help(match [][]byte) ([]byte, error) {
+	program, command := string(match[1]), strings.Fields(string(match[2]))
+	cmd := exec.Command(filepath.Join(repo.Root(), "bin", program), append(command, "--help")...)
+	cmd.Env = []string{} // what it says must not depend on who asks
+	text, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s %s --help: %w; run make build", program, strings.Join(command, " "), err)
+	}
+	return fmt.Appendf(nil, "<!-- %s --help -->\n```\n%s```\n<!-- end -->", strings.Join(append([]string{program}, command...), " "), text), nil
 }
 
 // between puts a text between the first and the second group of a match.

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/pullpass/pullpass/internal/doctor"
+	"github.com/pullpass/pullpass/internal/ecr"
+)
+
+// parseHosts parses registries' hosts.
+func parseHosts(hosts []string) (registries []ecr.Registry, err error) {
+	for _, host := range hosts {
+		r, err := ecr.ParseRegistry(host)
+		if errors.Is(err, ecr.ErrNotECR) {
+			return nil, usageError{fmt.Errorf("%q is no host of an ECR registry", host)}
+		}
+		if err != nil {
+			return nil, usageError{err}
+		}
+		registries = append(registries, r)
+	}
+	return registries, nil
+}
+
+func (p *plugin) label() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use:   "label NAMESPACE HOST…",
+		Short: "Label a namespace with registries, and wait for its pull secret",
+		Long: `Labels a namespace with registries' hosts, waits until its pull secret serves
+them, and says after how long, or explains why it does not.
+
+The label is a grant: whoever can read secrets or create pods in the namespace
+can pull what the registries' credentials may.`,
+		Example: `  kubectl pullpass label shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
+		Args:    cobra.MinimumNArgs(2),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			registries, err := parseHosts(args[1:])
+			if err != nil {
+				return err
+			}
+			if err := namespaceName(args[0]); err != nil {
+				return err
+			}
+			labels := map[string]any{}
+			for _, r := range registries {
+				labels[r.LabelKey()] = "true"
+			}
+			c, err := p.collector()
+			if err != nil {
+				return err
+			}
+			begin := time.Now()
+			if err := setLabels(cmd.Context(), c.Client, args[0], labels); err != nil {
+				return err
+			}
+			for _, r := range registries {
+				fmt.Fprintf(p.Out, "namespace/%s labelled with %s\n", args[0], r)
+			}
+			if timeout == 0 {
+				return nil
+			}
+			return p.await(cmd.Context(), c, args[0], registries, begin, timeout)
+		}),
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the pull secret; 0 does not wait")
+	return cmd
+}
+
+// await waits until a namespace is served, or explains why it is not.
+func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace string, registries []ecr.Registry, begin time.Time, timeout time.Duration) error {
+	// A moment for causes that pass by themselves, such as an event of before.
+	const settle = 3 * time.Second
+	for {
+		f, err := c.CollectNamespace(ctx, namespace, registries)
+		if err != nil {
+			return err
+		}
+		if doctor.Served(f, registries, begin) {
+			fmt.Fprintf(p.Out, "pods can pull after %s with secret %s\n", time.Since(begin).Round(10*time.Millisecond), f.Installation.Value.SecretName)
+			p.lacks(f.Lacking)
+			return nil
+		}
+		d := doctor.DiagnoseNamespace(f, registries)
+		broken, isBroken := d.Broken()
+		waited := time.Since(begin)
+		if waited > timeout || isBroken && waited > settle && broken.Cause != doctor.TokenPending && broken.Cause != doctor.SecretMissing {
+			fmt.Fprintf(p.Out, "pods cannot pull after %s\n\n%s", waited.Round(time.Second), d)
+			return errBroken
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+func (p *plugin) unlabel() *cobra.Command {
+	return &cobra.Command{
+		Use:   "unlabel NAMESPACE HOST…",
+		Short: "Take labels of registries from a namespace",
+		Long: `Takes the labels of registries' hosts from a namespace, in whatever spelling they
+are there. Their entries leave the pull secret; with the last one the secret is
+deleted. Tokens that somebody has read live on for 12 hours at most.`,
+		Example: `  kubectl pullpass unlabel shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
+		Args:    cobra.MinimumNArgs(2),
+		RunE: runs(func(cmd *cobra.Command, args []string) error {
+			registries, err := parseHosts(args[1:])
+			if err != nil {
+				return err
+			}
+			if err := namespaceName(args[0]); err != nil {
+				return err
+			}
+			client, err := p.client()
+			if err != nil {
+				return err
+			}
+			ns, err := client.CoreV1().Namespaces().Get(cmd.Context(), args[0], metav1.GetOptions{})
+			if err != nil {
+				return err
+			}
+			gone, labels := map[ecr.Registry]bool{}, map[string]any{}
+			for key := range ns.Labels {
+				if r, err := ecr.ParseLabelKey(key); err == nil && slices.Contains(registries, r) {
+					labels[key], gone[r] = nil, true
+				}
+			}
+			if len(labels) > 0 {
+				if err := setLabels(cmd.Context(), client, args[0], labels); err != nil {
+					return err
+				}
+			}
+			for _, r := range registries {
+				if gone[r] {
+					fmt.Fprintf(p.Out, "namespace/%s no longer labelled with %s\n", args[0], r)
+				} else {
+					fmt.Fprintf(p.Out, "namespace/%s was not labelled with %s\n", args[0], r)
+				}
+			}
+			return nil
+		}),
+	}
+}
+
+// setLabels changes labels of a namespace. Those whose value is nil are taken away.
+func setLabels(ctx context.Context, client kubernetes.Interface, namespace string, labels map[string]any) error {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
+	if err != nil {
+		return err
+	}
+	_, err = client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
+	return err
+}
+
+// fieldManager owns what the plugin writes.
+const fieldManager = "kubectl-pullpass"

@@ -1,0 +1,190 @@
+// Kubectl-pullpass is a kubectl plugin that sets pullpass up, shows where it
+// stands, and finds out why a pod cannot pull. See kubectl pullpass --help.
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/api/validation"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/internal/doctor"
+	"github.com/pullpass/pullpass/internal/version"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitBroken = 1 // something is broken, or could not be done
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdin, os.Stdout, os.Stderr))
+}
+
+// errBroken ends the program with exitBroken. What is broken was printed.
+var errBroken = errors.New("something is broken")
+
+// A runError is one of a command that was given correctly.
+type runError struct{ error }
+
+func (e runError) Unwrap() error { return e.error }
+
+// A usageError is one that only a command can find in its arguments.
+type usageError struct{ error }
+
+func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	p := &plugin{
+		IOStreams: genericiooptions.IOStreams{In: stdin, Out: stdout, ErrOut: stderr},
+		env:       env,
+		flags:     genericclioptions.NewConfigFlags(true),
+	}
+	root := p.command()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var failed runError
+	var usage usageError
+	var several doctor.SeveralError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.Is(err, errBroken):
+		return exitBroken
+	case errors.As(err, &failed) && !errors.As(err, &usage) && !errors.As(err, &several):
+		fmt.Fprintf(stderr, "kubectl pullpass: %v\n", err)
+		return exitBroken
+	}
+	fmt.Fprintf(stderr, "kubectl pullpass: %v\n", err)
+	return exitUsage
+}
+
+// A plugin is what all commands share.
+type plugin struct {
+	genericiooptions.IOStreams
+
+	env       []string
+	flags     *genericclioptions.ConfigFlags
+	namespace string // of the installation
+	release   string
+}
+
+// kubectlFlags are those of kubectl's own flags that help shows. The others work
+// as well.
+var kubectlFlags = map[string]string{
+	"namespace":  "`NAMESPACE` that is looked at",
+	"context":    "`NAME` of the kubeconfig's context",
+	"kubeconfig": "`FILE` that says how to reach the cluster",
+	"as":         "`USER` to act as",
+}
+
+func (p *plugin) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "kubectl-pullpass",
+		Short: "Set pullpass up, see where it stands, and find out why a pod cannot pull",
+		Long: `Sets pullpass up, shows where it stands, and finds out why a pod cannot pull.
+
+It needs only the rights of its user, and says which one it lacked. All flags of
+"kubectl options" work. The exit code is 0 if all is well, 1 if something is
+broken or could not be done, and 2 for wrong usage.`,
+		Example: `  kubectl pullpass credentials set 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+  kubectl pullpass label shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com
+  kubectl pullpass status --all-namespaces
+  kubectl pullpass explain deployment/web --namespace shop`,
+		Version:       version.String(),
+		Annotations:   map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl pullpass"},
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	p.flags.AddFlags(root.PersistentFlags())
+	root.PersistentFlags().VisitAll(func(f *pflag.Flag) {
+		usage, ok := kubectlFlags[f.Name]
+		f.Hidden, f.Usage = !ok, cmp.Or(usage, f.Usage)
+	})
+	root.PersistentFlags().StringVar(&p.namespace, "install-namespace", "", "`NAMESPACE` of pullpass itself; without the flag, it is looked for")
+	root.PersistentFlags().StringVar(&p.release, "release", "", "`NAME` of the Helm release of pullpass, where there are several")
+	root.AddCommand(p.status(), p.explain(), p.credentials(), p.label(), p.unlabel(), p.restartStuck())
+	return root
+}
+
+// runs makes a command's function one whose errors are those of its work.
+func runs(f func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := f(cmd, args); err != nil {
+			return runError{err}
+		}
+		return nil
+	}
+}
+
+// client returns a client for the cluster that the flags name.
+func (p *plugin) client() (kubernetes.Interface, error) {
+	config, err := p.flags.ToRESTConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.QPS = -1 // the API server's own fairness limits requests
+	config.UserAgent = "kubectl-pullpass/" + version.String()
+	config.WarningHandler = rest.NoWarnings{} // about pods that are created for show
+	config.WarningHandlerWithContext = rest.NoWarnings{}
+	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	config.ContentType = "application/vnd.kubernetes.protobuf"
+	return kubernetes.NewForConfig(config)
+}
+
+func (p *plugin) collector() (*doctor.Collector, error) {
+	client, err := p.client()
+	if err != nil {
+		return nil, err
+	}
+	return &doctor.Collector{Client: client, Namespace: p.namespace, Release: p.release, Now: time.Now}, nil
+}
+
+// inNamespace returns the namespace that the flags or the kubeconfig name.
+func (p *plugin) inNamespace() (string, error) {
+	namespace, _, err := p.flags.ToRawKubeConfigLoader().Namespace()
+	return namespace, err
+}
+
+// lacks prints the rights that were lacking.
+func (p *plugin) lacks(rights []string) {
+	for _, right := range rights {
+		fmt.Fprintf(p.ErrOut, "you lack the right to %s\n", right)
+	}
+}
+
+// confirm asks whether to go on.
+func (p *plugin) confirm(question string) bool {
+	fmt.Fprintf(p.ErrOut, "%s [y/N] ", question)
+	answer := ""
+	if _, err := fmt.Fscanln(p.In, &answer); err != nil {
+		fmt.Fprintln(p.ErrOut) // there is no answer
+	}
+	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
+}
+
+// namespaceName checks a namespace's name, which becomes a part of URLs.
+func namespaceName(name string) error {
+	if problems := validation.ValidateNamespaceName(name, false); len(problems) > 0 {
+		return usageError{fmt.Errorf("namespace %q: %s", name, problems[0])}
+	}
+	return nil
+}

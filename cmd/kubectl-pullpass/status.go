@@ -1,0 +1,202 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/cli-runtime/pkg/genericclioptions"
+
+	"github.com/pullpass/pullpass/internal/doctor"
+)
+
+func (p *plugin) status() *cobra.Command {
+	var all, watch bool
+	var interval time.Duration
+	print := outputFlags()
+	cmd := &cobra.Command{
+		Use:   "status [--namespace NAMESPACE | --all-namespaces]",
+		Short: "Show where labelled namespaces stand",
+		Long: `Prints a row for each labelled namespace and registry, and a line for each cause
+of trouble.
+
+PODS are those with an image of the registry that name the pull secret, WITHOUT
+those that do not, and STUCK those of both that wait for such an image.`,
+		Example: `  kubectl pullpass status --all-namespaces
+  kubectl pullpass status --namespace shop --watch`,
+		Args: cobra.NoArgs,
+		RunE: runs(func(cmd *cobra.Command, _ []string) error {
+			if err := checkOutput(output(print), "wide", "name"); err != nil {
+				return err
+			}
+			if watch && output(print) != "" && output(print) != "wide" {
+				return usageError{fmt.Errorf("--watch and --output=%s exclude each other", output(print))}
+			}
+			if interval < time.Second {
+				return usageError{fmt.Errorf("--interval=%s: want a second at least", interval)}
+			}
+			namespace := ""
+			if !all {
+				var err error
+				if namespace, err = p.inNamespace(); err != nil {
+					return err
+				}
+				if err := namespaceName(namespace); err != nil {
+					return err
+				}
+			}
+			if watch {
+				return p.watchStatus(cmd.Context(), namespace, output(print) == "wide", interval)
+			}
+			status, err := p.readStatus(cmd.Context(), namespace)
+			if err != nil {
+				return err
+			}
+			if err := p.printStatus(status, namespace, print); err != nil {
+				return err
+			}
+			if status.Broken {
+				return errBroken
+			}
+			return nil
+		}),
+	}
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and print rows again that have changed")
+	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch looks")
+	addOutput(cmd, print, "wide, name, json, yaml")
+	return cmd
+}
+
+func (p *plugin) readStatus(ctx context.Context, namespace string) (doctor.Status, error) {
+	c, err := p.collector() // a new one, which lacks no right yet
+	if err != nil {
+		return doctor.Status{}, err
+	}
+	return c.Status(ctx, namespace)
+}
+
+func (p *plugin) printStatus(status doctor.Status, namespace string, print *genericclioptions.PrintFlags) error {
+	switch format := output(print); format {
+	case "", "wide":
+		if status.Installation.State == doctor.Absent {
+			fmt.Fprintln(p.ErrOut, "pullpass is not installed in the cluster")
+		}
+		if len(status.Rows) == 0 {
+			where := "namespace " + namespace + " is not labelled with a registry"
+			if namespace == "" {
+				where = "no namespace is labelled with a registry"
+			}
+			if len(status.Lacking) > 0 {
+				where = "no labelled namespace can be seen"
+			}
+			fmt.Fprintln(p.ErrOut, where)
+		} else if err := p.table(statusColumns, rowsOf(status.Rows, time.Now()), format == "wide", true); err != nil {
+			return err
+		}
+		if len(status.Summary) > 0 && len(status.Rows) > 0 {
+			fmt.Fprintln(p.Out)
+		}
+		for _, line := range status.Summary {
+			fmt.Fprintln(p.Out, line)
+		}
+		p.lacks(status.Lacking)
+		return nil
+	case "name":
+		var names []string
+		for _, row := range status.Rows {
+			names = append(names, row.Namespace)
+		}
+		for _, name := range slices.Compact(names) {
+			fmt.Fprintf(p.Out, "namespace/%s\n", name)
+		}
+		p.lacks(status.Lacking)
+		return nil
+	}
+	p.lacks(status.Lacking)
+	return p.print(print, "Status", struct {
+		Items   []doctor.Row `json:"items"`
+		Summary []string     `json:"summary"`
+		Lacking []string     `json:"lacking,omitempty"`
+	}{append([]doctor.Row{}, status.Rows...), append([]string{}, status.Summary...), status.Lacking})
+}
+
+var statusColumns = []column{{name: "Namespace"}, {name: "Registry"}, {name: "State"}, {name: "Expires"}, {name: "Event"}, {name: "Pods"}, {name: "Without"}, {name: "Stuck"}, {name: "Cause", wide: true}, {name: "Message", wide: true}}
+
+// rowsOf returns the cells of rows.
+func rowsOf(rows []doctor.Row, now time.Time) (cells [][]any) {
+	for _, r := range rows {
+		expires, event := "<none>", "<none>"
+		if r.Expires != nil {
+			expires = "expired"
+			if left := r.Expires.Sub(now); left > 0 {
+				expires = duration.HumanDuration(left)
+			}
+		}
+		if r.Event != "" {
+			event = r.Event
+			if r.EventTime != nil {
+				event += " (" + duration.HumanDuration(now.Sub(r.EventTime.Time)) + " ago)"
+			}
+		}
+		cells = append(cells, []any{r.Namespace, cmp.Or(r.Registry, "<none>"), r.State, expires, event, r.Pods.Named, r.Pods.Without, r.Pods.Stuck, cmp.Or(string(r.Cause), "<none>"), cmp.Or(r.Text, "<none>")})
+	}
+	return cells
+}
+
+// watchStatus prints all rows, and then those that change, until it is interrupted.
+func (p *plugin) watchStatus(ctx context.Context, namespace string, wide bool, interval time.Duration) error {
+	type key struct{ namespace, registry, text string }
+	type value struct {
+		state, event string
+		cause        doctor.Cause
+		pods         doctor.PodCount
+		expires      metav1.Time
+	}
+	shown, headers := map[key]value{}, true
+	for {
+		status, err := p.readStatus(ctx, namespace)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var changed []doctor.Row
+		now := map[key]value{}
+		for _, r := range status.Rows {
+			k := key{namespace: r.Namespace, registry: r.Registry}
+			if r.Registry == "" {
+				k.text = r.Text
+			}
+			v := value{state: r.State, event: r.Event, cause: r.Cause, pods: r.Pods}
+			if r.Expires != nil {
+				v.expires = *r.Expires
+			}
+			now[k] = v
+			if before, ok := shown[k]; !ok || before != v {
+				changed = append(changed, r)
+			}
+		}
+		shown = now
+		if len(changed) > 0 {
+			if err := p.table(statusColumns, rowsOf(changed, time.Now()), wide, headers); err != nil {
+				return err
+			}
+			if headers {
+				p.lacks(status.Lacking)
+			}
+			headers = false
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(interval):
+		}
+	}
+}

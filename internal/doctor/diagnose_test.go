@@ -1,0 +1,235 @@
+package doctor
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/pullsecret"
+)
+
+const (
+	host  = "111111111111.dkr.ecr.us-east-1.amazonaws.com"
+	image = host + "/app:1"
+)
+
+var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+
+func registry(t *testing.T, host string) ecr.Registry {
+	t.Helper()
+	r, err := ecr.ParseRegistry(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// sound returns the facts of a pod that has the secret and has not been started.
+func sound(t *testing.T) Facts {
+	r := registry(t, host)
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "app", Namespace: "shop", CreationTimestamp: metav1.Time{Time: now.Add(-time.Minute)}},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pullpass"}}},
+	}
+	return Facts{
+		Now: now, Subject: "pod/app", Namespace: "shop", Images: []string{image}, Pod: pod,
+		Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
+		Installation: Read[Installation]{State: Available, Value: Installation{
+			Release: "pullpass", Namespace: "pullpass", Fullname: "pullpass", SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds", HasWebhook: true, Replicas: 1, Desired: 1,
+			Leader: Read[Leader]{State: Available, Value: Leader{"a", now.Add(-time.Second), 15 * time.Second}},
+			Admission: Read[Admission]{State: Available, Value: Admission{Name: "pullpass", Created: now.Add(-24 * time.Hour), Inject: injection.Matching,
+				Objects: &metav1.LabelSelector{MatchLabels: map[string]string{}}}},
+		}},
+		Labels: Read[metav1.ObjectMeta]{State: Available, Value: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{host: "true"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "kubectl", Time: &metav1.Time{Time: now.Add(-time.Hour)}, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{"f:labels":{"f:` + host + `":{}}}}`)}}}},
+		Secret: Read[PullSecret]{State: Available, Value: PullSecret{Created: now.Add(-time.Hour), Marks: pullsecret.Marks{Ours: true, Labelled: true}, Intact: true,
+			Entries: map[string]pullsecret.Entry{host: {Issued: now.Add(-time.Hour), Expires: now.Add(11 * time.Hour)}}}},
+		Credentials: map[ecr.Registry]Read[CredentialSecret]{r: {State: Available}},
+		Events:      Read[[]Event]{State: Available},
+		Account:     Read[*corev1.ServiceAccount]{State: Available, Value: &corev1.ServiceAccount{}},
+	}
+}
+
+// stuck has the pod wait for its image.
+func stuck(f *Facts) {
+	f.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
+}
+
+// without has the pod wait and not name the secret.
+func without(f *Facts) {
+	stuck(f)
+	f.Pod.Spec.ImagePullSecrets = nil
+	f.Template.Spec.ImagePullSecrets = nil
+}
+
+// template has no pod.
+func template(f *Facts) {
+	f.Pod = nil
+	f.Template.Spec.ImagePullSecrets = nil
+}
+
+func warn(f *Facts, reason, message string) {
+	f.Events.Value = append([]Event{{Reason: reason, Message: message, Warning: true, Last: f.Now.Add(-time.Minute)}}, f.Events.Value...)
+}
+
+// TestDiagnose breaks one thing at a time of a pod that is sound.
+func TestDiagnose(t *testing.T) {
+	failed := pullsecret.RegistryMessage(host, "GetAuthorizationToken: UnrecognizedClientException: no")
+	for name, c := range map[string]struct {
+		breaks func(*Facts)
+		cause  Cause  // empty for none
+		text   string // somewhere in the whole
+	}{
+		"nothing":                     {func(*Facts) {}, "", "Nothing is wrong."},
+		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour); f.Installation.Value.Leader.Value.Renewed = f.Now }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
+		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "has no successor: GetAuthorizationToken"},
+		"a warning before the token": {func(f *Facts) {
+			warn(f, pullsecret.ReasonTokenFailed, failed)
+			f.Events.Value[0].Last = now.Add(-2 * time.Hour)
+		}, "", "Nothing is wrong."},
+		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "Nothing is wrong."},
+		"an expired token and AWS's no": {func(f *Facts) {
+			f.Now = now.Add(12 * time.Hour)
+			f.Installation.Value.Leader.Value.Renewed = f.Now
+			warn(f, pullsecret.ReasonTokenFailed, failed)
+		}, TokenFailed, "kubectl pullpass credentials set " + host},
+		"no token and nothing against it": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, TokenPending, "on its way"},
+		"an edited secret":                {func(f *Facts) { f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil }, SecretEdited, "kubectl delete secret pullpass --namespace shop"},
+		"a contested secret": {func(f *Facts) {
+			f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil
+			warn(f, pullsecret.ReasonApplyFailed, "somebody else changes secret pullpass whenever it was written")
+		}, ApplyFailed, "names who writes it"},
+		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
+		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
+		"a foreign secret":                      {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
+
+		"no renewer, with a good token": {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = "" }, "", "no renewer replica is the leader"},
+		"no renewer, without one":       {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = ""; f.Secret.Value.Entries = nil }, RenewerDown, "component=renewer"},
+		"a renewer that is scaled to 0": {func(f *Facts) {
+			f.Installation.Value.Leader.State, f.Installation.Value.Desired, f.Secret.Value.Entries = Absent, 0, nil
+		}, RenewerDown, "kubectl scale deployment pullpass-renewer --replicas 2"},
+		"no election and no replica": {func(f *Facts) { f.Installation.Value.Leader.State, f.Installation.Value.Replicas = NotRead, 0 }, RenewerDown, ""},
+		"default credentials": {func(f *Facts) {
+			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
+			f.Installation.Value.DefaultCredentials = true
+		}, "", "default credentials of the renewer"},
+		"no credentials any more": {func(f *Facts) {
+			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
+		}, NoCredentials, ""},
+		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "Nothing is wrong."},
+
+		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled, at 2026-01-01T11:00:00Z"},
+		"before the installation":  {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
+		"while the webhook failed": {without, FailedOpen, "the webhook was down"},
+		"a restart mends it":       {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
+		"a condition of theirs":    {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a condition of the installation left it out (mine)"},
+		"by the objectSelector": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
+		}, PodExempt, ""},
+		"by the namespaceSelector": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"shop"}}}}
+		}, NamespaceExempt, ""},
+		"the pod opts out":                 {func(f *Facts) { without(f); f.Template.Labels = map[string]string{injection.Label: "false"} }, PodOptsOut, ""},
+		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass"},
+		"the webhook's configuration, too": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = Absent }, InjectionStopped, ""},
+		"nothing injects": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+		}, NoInjection, "kubectl patch serviceaccount default"},
+		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, FailedOpen, "or while the webhook was down"},
+		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images are pulled"},
+		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "by the installation's rules"},
+		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "a pod that is created now gets the secret"},
+		"a trial that does not get it": {func(f *Facts) { template(f); f.Trial = Trial{State: Available} }, FailedOpen, ""},
+		"a trial that is refused":      {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Refusal: "no pods here"} }, PodRefused, "no pods here"},
+		"an account that is not there": {func(f *Facts) { template(f); f.Account.State = Absent }, AccountForbids, "kubectl create serviceaccount default"},
+		"an account that forbids": {func(f *Facts) {
+			template(f)
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+		}, AccountForbids, "imagePullSecrets"},
+		"an account that lists it": {func(f *Facts) {
+			template(f)
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
+		}, "", ""},
+		"nothing but the pod may be read":   {func(f *Facts) { nothing(f) }, "", "not all could be looked at"},
+		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, FailedOpen, ""},
+		"events tell what secrets would": {func(f *Facts) {
+			nothing(f)
+			f.Events.State = Available
+			warn(f, pullsecret.ReasonTokenFailed, failed)
+		}, TokenFailed, "UnrecognizedClientException"},
+		"events tell of a foreign secret": {func(f *Facts) {
+			nothing(f)
+			f.Events.State = Available
+			warn(f, pullsecret.ReasonForeign, "not pullpass's")
+		}, ForeignSecret, ""},
+		"a kubelet that says nothing more": {stuck, PullFailed, "waits with ErrImagePull"},
+		"an event says more": {func(f *Facts) {
+			stuck(f)
+			f.PodEvents.Value = []Event{{Warning: true, Message: "Failed to pull image " + image + ": 403 Forbidden"}}
+		}, PullDenied, "aws ecr get-repository-policy --repository-name app --registry-id 111111111111 --region us-east-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.breaks(&f)
+			d := Diagnose(f)
+			broken, _ := d.Broken()
+			if broken.Cause != c.cause {
+				t.Errorf("cause %q, want %q:\n%s", broken.Cause, c.cause, d)
+			}
+			if !strings.Contains(d.String(), c.text) {
+				t.Errorf("%q is not in it:\n%s", c.text, d)
+			}
+			if c.cause != "" && len(broken.Mend) == 0 {
+				t.Errorf("nothing mends it:\n%s", d)
+			}
+			if n := len(d.Links); c.cause != "" && d.Links[n-1].Cause != c.cause {
+				t.Errorf("the broken link is not the last:\n%s", d)
+			}
+		})
+	}
+}
+
+// nothing is what a user knows who may read nothing but pods.
+func nothing(f *Facts) {
+	i := Installation{SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds"}
+	*f = Facts{Now: f.Now, Subject: f.Subject, Namespace: f.Namespace, Images: f.Images, Pod: f.Pod, Template: f.Template, Installation: Read[Installation]{Value: i}}
+}
+
+func TestKubeletsWords(t *testing.T) {
+	for message, want := range map[string]Cause{
+		"unexpected status from HEAD request to https://x/v2/app/manifests/1: 403 Forbidden": PullDenied,
+		"User: arn:aws:iam::1:user/x is not authorized to perform: ecr:BatchGetImage":        PullDenied,
+		"pull access denied, repository does not exist or may require authorization":         PullDenied,
+		"failed to authorize: failed to fetch anonymous token: 401 Unauthorized":             NotAuthenticated,
+		"no basic auth credentials": NotAuthenticated,
+		"Your authorization token has expired. Reauthenticate and try again.": NotAuthenticated,
+		"failed to resolve reference: x: not found":                           ImageNotFound,
+		"manifest unknown: Requested image not found":                         ImageNotFound,
+		"no match for platform in manifest: not found":                        WrongPlatform,
+		"dial tcp: lookup x on 10.0.0.10:53: no such host":                    RegistryUnreached,
+		"tls: failed to verify certificate: x509: unknown authority":          RegistryUnreached,
+		"the disk is on fire":                                                 PullFailed,
+	} {
+		if got := causeOf("ErrImagePull", message); got != want {
+			t.Errorf("%q: %s, want %s", message, got, want)
+		}
+	}
+}
+
+// TestNewestFirst sorts events of one second by their names.
+func TestNewestFirst(t *testing.T) {
+	events := []Event{{Reason: "a", Last: now, name: "pullpass.18a1"}, {Reason: "b", Last: now, name: "pullpass.18a2"}, {Reason: "c", Last: now.Add(time.Second), name: "pullpass.17ff"}}
+	newestFirst(events)
+	if got := events[0].Reason + events[1].Reason + events[2].Reason; got != "cba" {
+		t.Errorf("the order is %s", got)
+	}
+}
