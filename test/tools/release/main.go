@@ -175,7 +175,7 @@ func (r *release) checkTag(ctx context.Context) error {
 	if strings.HasSuffix(r.revision, "-dirty") {
 		return errors.New("the source differs from the commit")
 	}
-	tag, err := r.output(ctx, "git", "describe", "--exact-match", "--match", "v*")
+	tag, err := r.output(ctx, "git", "describe", "--tags", "--exact-match", "--match", "v*")
 	if err != nil {
 		return err
 	}
