@@ -180,7 +180,7 @@ func TestPackages(t *testing.T) {
 	for product, programs := range products {
 		for format, unpack := range map[string]string{
 			"deb": `dpkg-deb --extract "$1" "$2"`,
-			"rpm": `rpm2cpio "$1" | (cd "$2" && cpio --extract --make-directories --quiet)`,
+			"rpm": `rpm2cpio "$1" | (cd "$2" && cpio --extract --make-directories --no-absolute-filenames --quiet)`,
 		} {
 			t.Run(product+" "+format, func(t *testing.T) {
 				p := p
