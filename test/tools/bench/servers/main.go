@@ -248,7 +248,7 @@ func (b *bench) renewer(ctx context.Context, n int, stderr io.Writer) error {
 
 	fmt.Fprintln(stderr, "renewing all, with new namespaces meanwhile")
 	calls := b.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationToken})
-	if all, err = b.written(ctx, n+100); err != nil {
+	if all, err = b.written(ctx, n+150); err != nil {
 		return err
 	}
 	if err := b.credential(ctx, "two"); err != nil {
