@@ -1,6 +1,6 @@
 # Both servers in one image, as /renewer and /webhook.
 #
-#   docker build --build-arg VERSION=v0.1.0 --tag pullpass .
+#   docker build --build-arg VERSION=v0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" --tag pullpass .
 #   docker run --rm pullpass /renewer --help
 #
 # The same source, Go version and VERSION give the same programs, byte for byte.
@@ -32,8 +32,12 @@ COPY --from=build /out/renewer /out/webhook /
 USER 65532:65532
 # No entrypoint: neither program is the default. The chart names one.
 ARG VERSION
+ARG REVISION
 LABEL org.opencontainers.image.title="pullpass" \
       org.opencontainers.image.description="Label a namespace with an ECR registry's host name, and its pods pull from that registry." \
       org.opencontainers.image.source="https://github.com/pullpass/pullpass" \
       org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="$VERSION"
+      org.opencontainers.image.url="https://github.com/pullpass/pullpass" \
+      org.opencontainers.image.documentation="https://github.com/pullpass/pullpass#readme" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"

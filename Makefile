@@ -29,7 +29,9 @@ export GOFLAGS := $(strip $(shell go env GOFLAGS) -gcflags=all=-dwarf=false)
 
 GOLANGCI_LINT := CGO_ENABLED=0 GOGC=400 go tool -modfile=$(CURDIR)/test/pins/lint/go.mod golangci-lint
 
-IMAGE ?= ghcr.io/pullpass/pullpass:$(or $(VERSION),dev)
+# The chart pulls this tag, and a release pushes it.
+CHART_VERSION := $(shell sed -n 's/^version: //p' charts/pullpass/Chart.yaml)
+IMAGE ?= ghcr.io/pullpass/pullpass:$(CHART_VERSION)
 CONTAINER_TOOL ?= $(notdir $(firstword $(shell command -v docker podman 2>/dev/null)))
 
 ##@ Use
@@ -49,6 +51,11 @@ demo: ## Show the whole thing on a real API server (KEEP=1 leaves it running)
 	@cd test && CGO_ENABLED=0 GOGC=400 go run ./tools/demo
 
 # Without -trimpath, so that what the demo and the tests compiled serves here too.
+.PHONY: picture
+picture: ## Draw what the demo prints, for the README
+	@mkdir -p docs/images
+	@cd test && CGO_ENABLED=0 go run ./tools/demo 2>/dev/null | CGO_ENABLED=0 go run ./tools/picture > ../docs/images/demo.svg
+
 .PHONY: build
 build: ## Build the programs, static, into bin/
 	CGO_ENABLED=0 go build -buildvcs=false -ldflags '$(LDFLAGS)' -o bin/ $(PROGRAMS:%=./cmd/%)
@@ -68,13 +75,22 @@ image: ## Build the container image IMAGE, with docker or podman
 		echo 'make image needs docker or podman; neither is installed' >&2; exit 1; fi
 	@if ! "$(CONTAINER_TOOL)" info >/dev/null 2>&1; then \
 		echo 'make image: $(CONTAINER_TOOL) is installed, but `$(CONTAINER_TOOL) info` fails: is its daemon running?' >&2; exit 1; fi
-	"$(CONTAINER_TOOL)" build --build-arg VERSION='$(VERSION)' --tag '$(IMAGE)' .
+	"$(CONTAINER_TOOL)" build --build-arg VERSION='$(VERSION)' --build-arg REVISION="$$(git rev-parse HEAD)" --tag '$(IMAGE)' .
 
 # Some 5 minutes on 2 cores, for 10,000 namespaces. On a quiet machine only.
 .PHONY: bench
 bench: ## Measure the product against floors measured in the same run
 	@cd test && go run ./tools/bench/servers
 	@cd test && go run ./tools/bench/credcache
+
+# The report of one run is in docs/reference/soak.md. With SEED the same faults are
+# drawn again, in the same order; what they meet depends on the machine.
+DURATION ?= 20m
+
+.PHONY: soak
+soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is a file; takes root on Linux
+	@echo 'compiling the soak, which takes some minutes the first time'
+	@cd test && CGO_ENABLED=0 go run ./tools/soak -duration '$(DURATION)' $(SEED:%=-seed %) $(if $(REPORT),-report '$(abspath $(REPORT))')
 
 ##@ Check
 
@@ -120,7 +136,7 @@ test-compat: ## Test on all supported Kubernetes versions; a row of docs/compati
 # On 2 cores some 3 minutes the first time, most of them to compile golangci-lint.
 # `make -k verify` goes on after a failure.
 .PHONY: verify
-verify: verify-format verify-lint verify-tidy verify-docs verify-chart verify-scripts verify-paths ## Check all that needs no test
+verify: verify-format verify-lint verify-tidy verify-docs verify-chart verify-release verify-scripts verify-paths ## Check all that needs no test
 
 .PHONY: verify-format
 verify-format: ## Code is formatted
@@ -162,6 +178,14 @@ verify-chart: ## The chart passes helm lint --strict, with each of its example v
 		"$$helm" lint --strict --quiet --values "$$values" charts/pullpass || failed=1; \
 	done; exit $${failed:-0}
 
+.PHONY: verify-release
+verify-release: ## The chart's versions agree; goreleaser and actionlint find nothing
+	@echo 'verify-release: the versions of the chart, goreleaser check, actionlint'
+	@cd test && CGO_ENABLED=0 go run ./tools/release -check
+	@goreleaser=$$(cd test && go run ./tools/build goreleaser); \
+	PULLPASS_VERSION=0.0.0 "$$goreleaser" check --quiet
+	@actionlint=$$(cd test && go run ./tools/build actionlint); "$$actionlint"
+
 .PHONY: verify-scripts
 verify-scripts: ## Shell scripts parse, and shellcheck (where installed) finds nothing
 	@for s in .ci/run test/tools/run-tests test/tools/compat test/harness/cluster/run.sh; do \
@@ -184,8 +208,19 @@ update: build ## Format the code, tidy the modules, write generated documentatio
 	@for m in $(MODULES) $(PINS); do (cd $$m && go mod tidy); done
 	@cd test && go run ./tools/docs
 
+##@ Release
+
+.PHONY: release-snapshot
+release-snapshot: ## Make everything that a release publishes, into dist/
+	@cd test && CGO_ENABLED=0 go run ./tools/release -snapshot
+
+# The release workflow runs it, with the rights to publish.
+.PHONY: release
+release: ## Publish the tag that is checked out
+	@cd test && CGO_ENABLED=0 go run ./tools/release -publish
+
 ##@ Clean
 
 .PHONY: clean
 clean: ## Remove what was built in the tree; the cache stays
-	rm -rf bin test-results
+	rm -rf bin dist test-results

@@ -18,6 +18,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/config"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/credentials/processcreds"
 	"github.com/aws/aws-sdk-go-v2/credentials/stscreds"
 	"github.com/aws/aws-sdk-go-v2/feature/ec2/imds"
 	"github.com/aws/aws-sdk-go-v2/service/ecr"
@@ -27,6 +28,8 @@ import (
 	"github.com/aws/smithy-go/middleware"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
+	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 	"github.com/pullpass/pullpass/internal/version"
 )
 
@@ -39,10 +42,6 @@ const (
 	// minSkew is the least difference of clocks that is one: answers are dated
 	// in whole seconds and take a moment to come.
 	minSkew = 3 * time.Second
-
-	// maxTokenLife is what AWS documents for a token. An answer that promises
-	// more is not believed.
-	maxTokenLife = 12 * time.Hour
 )
 
 // awsTokens asks AWS for tokens. The configuration is read anew for each, so
@@ -176,7 +175,7 @@ func retryAfterOf(err error) time.Duration {
 // principal returns a fingerprint of who asks. Session keys differ every time, so
 // for those of the default chain it is of what the chain is configured to
 // use.
-func principal(c Credential, who aws.Credentials, chain []string) string {
+func principal(c credential.Credential, who aws.Credentials, chain []string) string {
 	switch {
 	case c.AccessKeyID == "" && c.RoleARN == "" && who.CanExpire:
 		return fingerprint(append([]string{"chain", who.AccountID}, chain...)...)
@@ -275,13 +274,13 @@ func (a authorization) token(asked, now time.Time) (Token, error) {
 		return Token{}, errors.New("the token is not AWS:<password>")
 	}
 	expires := a.expiresAt.Add(-a.skew)
-	if latest := asked.Add(maxTokenLife); expires.After(latest) {
+	if latest := asked.Add(pullsecret.MaxTokenLife); expires.After(latest) {
 		expires = latest
 	}
 	if !now.Before(expires) {
 		return Token{}, fmt.Errorf("the token expired at %s", a.expiresAt.UTC().Format(time.RFC3339))
 	}
-	return Token{Auth: secretText(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
+	return Token{Auth: credential.Text(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
 }
 
 // instrument counts and times every request to AWS, retries included, and cuts off
@@ -291,7 +290,8 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
 		code := "none" // no answer came
-		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil {
+		// The SDK makes up an empty response where none came.
+		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil && response.StatusCode != 0 {
 			code = strconv.Itoa(response.StatusCode)
 			response.Body = struct {
 				io.Reader
@@ -332,6 +332,10 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
+// unknownError is what the SDK has for the code and the message of an answer
+// without one, such as a proxy's.
+const unknownError = "UnknownError"
+
 // describe returns an error that says in one line, for users to see, what went
 // wrong. AWS quotes parts of requests back in some errors, so secrets are taken
 // out.
@@ -343,15 +347,28 @@ func describe(err error, secrets []string) error {
 		var answer *smithyhttp.ResponseError
 		_, busy := retry.DefaultThrottleErrorCodes[api.ErrorCode()]
 		_, slow := retry.DefaultRetryableErrorCodes[api.ErrorCode()]
-		refused = errors.As(err, &answer) && answer.HTTPStatusCode()/100 == 4 && answer.HTTPStatusCode() != http.StatusTooManyRequests && !busy && !slow
+		if errors.As(err, &answer) {
+			status := answer.HTTPStatusCode()
+			refused = status/100 == 4 && status != http.StatusTooManyRequests && !busy && !slow
+			if api.ErrorCode() == unknownError && api.ErrorMessage() == unknownError {
+				text = fmt.Sprintf("HTTP status %d without a reason", status)
+			}
+		}
 		var operation *smithy.OperationError
 		if errors.As(err, &operation) {
 			text = operation.Operation() + ": " + text
 		}
 	}
+	// The SDK quotes what a credential_process printed when that cannot be read.
+	var program *processcreds.ProviderError
+	if errors.As(err, &program) {
+		if cause := errors.Unwrap(program.Err); cause != nil {
+			text = "credential_process: " + cause.Error()
+		}
+	}
 	for _, secret := range secrets {
 		if secret != "" {
-			text = strings.ReplaceAll(text, secret, redacted)
+			text = strings.ReplaceAll(text, secret, credential.Redacted)
 		}
 	}
 	text, _, _ = strings.Cut(text, "\n")

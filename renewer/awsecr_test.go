@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,6 +23,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/smithy-go"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/pullpass/pullpass/internal/credential"
 )
 
 func TestAuthorizationToken(t *testing.T) {
@@ -138,7 +142,7 @@ func TestPrincipal(t *testing.T) {
 	keys := func(id string) aws.Credentials { return aws.Credentials{AccessKeyID: id} }
 	const role, other = "arn:aws:iam::1:role/a", "arn:aws:iam::1:role/b"
 	type who struct {
-		c     Credential
+		c     credential.Credential
 		aws   aws.Credentials
 		chain []string
 	}
@@ -146,19 +150,19 @@ func TestPrincipal(t *testing.T) {
 		a, b who
 		same bool
 	}{
-		"the same keys":                               {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
-		"rotated keys":                                {who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
-		"a role's sessions":                           {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role}, aws: session("y")}, true},
-		"two roles":                                   {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: other}, aws: session("x")}, false},
-		"a role with another external id":             {who{c: Credential{RoleARN: role}, aws: session("x")}, who{c: Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
-		"a role taken by other keys":                  {who{c: Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
-		"sessions of the default chain":               {who{c: Credential{}, aws: session("x")}, who{c: Credential{}, aws: session("y")}, true},
+		"the same keys":                               {who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"rotated keys":                                {who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "b"}, aws: keys("b")}, false},
+		"a role's sessions":                           {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: role}, aws: session("y")}, true},
+		"two roles":                                   {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: other}, aws: session("x")}, false},
+		"a role with another external id":             {who{c: credential.Credential{RoleARN: role}, aws: session("x")}, who{c: credential.Credential{RoleARN: role, ExternalID: "e"}, aws: session("x")}, false},
+		"a role taken by other keys":                  {who{c: credential.Credential{AccessKeyID: "a", RoleARN: role}, aws: session("x")}, who{c: credential.Credential{AccessKeyID: "b", RoleARN: role}, aws: session("x")}, false},
+		"sessions of the default chain":               {who{c: credential.Credential{}, aws: session("x")}, who{c: credential.Credential{}, aws: session("y")}, true},
 		"another role of the default chain":           {who{aws: session("x"), chain: []string{role}}, who{aws: session("x"), chain: []string{other}}, false},
 		"the same role of the default chain":          {who{aws: session("x"), chain: []string{role}}, who{aws: session("y"), chain: []string{role}}, true},
-		"a role assumed by another default role":      {who{c: Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
-		"other keys of the default chain":             {who{c: Credential{}, aws: keys("x")}, who{c: Credential{}, aws: keys("y")}, false},
-		"the same keys from a secret and by default":  {who{c: Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: Credential{}, aws: keys("x")}, true},
-		"another region or secret of the same key id": {who{c: Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
+		"a role assumed by another default role":      {who{c: credential.Credential{RoleARN: role}, aws: session("x"), chain: []string{"a"}}, who{c: credential.Credential{RoleARN: role}, aws: session("y"), chain: []string{"b"}}, true},
+		"other keys of the default chain":             {who{c: credential.Credential{}, aws: keys("x")}, who{c: credential.Credential{}, aws: keys("y")}, false},
+		"the same keys from a secret and by default":  {who{c: credential.Credential{AccessKeyID: "x"}, aws: keys("x")}, who{c: credential.Credential{}, aws: keys("x")}, true},
+		"another region or secret of the same key id": {who{c: credential.Credential{AccessKeyID: "a", Region: "r", SecretAccessKey: "s"}, aws: keys("a")}, who{c: credential.Credential{AccessKeyID: "a"}, aws: keys("a")}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, b := principal(c.a.c, c.a.aws, c.a.chain), principal(c.b.c, c.b.aws, c.b.chain)
@@ -197,6 +201,7 @@ func TestTokenFromAWS(t *testing.T) {
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
 		life   time.Duration // to within a few seconds
+		tries  int           // 0: one
 		code   string
 		err    string
 	}{
@@ -209,6 +214,7 @@ func TestTokenFromAWS(t *testing.T) {
 		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
 		}, code: "200", err: "asking for a token: "},
+		"a connection that ends without an answer": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, tries: 3, code: "none", err: "asking for a token: "},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
 			w.WriteHeader(http.StatusBadRequest)
@@ -227,14 +233,15 @@ func TestTokenFromAWS(t *testing.T) {
 			reg := prometheus.NewRegistry()
 			source := awsTokens{metrics: newMetrics(reg), now: time.Now, interval: time.Hour}
 			token, err := source.Token(t.Context(), TokenRequest{
-				Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
+				Credential: credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1",
 				FIPS: true, DualStack: true, // which an endpoint of the user's own sets aside
 			}, Token{})
 			server.Close()
-			if len(bodies) != 1 || bodies[0] != "{}" {
-				t.Errorf("requests %q, want one that is empty", bodies)
+			tries := cmp.Or(c.tries, 1)
+			if !slices.Equal(bodies, slices.Repeat([]string{"{}"}, tries)) {
+				t.Errorf("requests %q, want %d that are empty", bodies, tries)
 			}
-			want := map[string]float64{c.code + " GetAuthorizationToken": 1}
+			want := map[string]float64{c.code + " GetAuthorizationToken": float64(tries)}
 			got := values(t, reg, "pullpass_aws_requests_total")
 			maps.DeleteFunc(got, func(_ string, n float64) bool { return n == 0 })
 			if !maps.Equal(got, want) {
@@ -269,12 +276,12 @@ func awsAnswering(t *testing.T, server *httptest.Server, variables map[string]st
 	maps.Copy(environment, variables)
 	awsEnvironment(t, environment)
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
-	credential := Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}
+	whose := credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}
 	if variables["AWS_CONFIG_FILE"] != "" {
-		credential = Credential{}
+		whose = credential.Credential{}
 	}
 	return func(last Token) (Token, error) {
-		return source.Token(t.Context(), TokenRequest{Credential: credential, Region: "us-east-1"}, last)
+		return source.Token(t.Context(), TokenRequest{Credential: whose, Region: "us-east-1"}, last)
 	}
 }
 
@@ -321,6 +328,24 @@ func TestWhatAWSSaysOfItsErrors(t *testing.T) {
 				t.Errorf("%d requests, want %d", requests, c.requests)
 			}
 		})
+	}
+}
+
+// TestAnAnswerWithoutAReason has a proxy or the like answer in AWS's place. Nobody
+// is sent elsewhere by it.
+func TestAnAnswerWithoutAReason(t *testing.T) {
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("somebody else was asked") }))
+	defer elsewhere.Close()
+	for _, status := range []int{301, 302, 303, 307, 308, 404, 407} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", elsewhere.URL)
+			w.WriteHeader(status)
+		}))
+		defer server.Close()
+		_, err := awsAnswering(t, server, nil)(Token{})
+		if want := fmt.Sprintf("GetAuthorizationToken: HTTP status %d", status); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %s", err, want)
+		}
 	}
 }
 
@@ -389,6 +414,35 @@ func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
 	step("a long session again", long, 5)
 }
 
+// TestWhatAProgramPrintsIsNotShown has a credential_process print what cannot be
+// read, keys among it. The SDK quotes it.
+func TestWhatAProgramPrintsIsNotShown(t *testing.T) {
+	for name, c := range map[string]struct{ command, want string }{
+		"JSON with a comma too many": {`printf '{"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret",}'`, "credential_process: invalid character '}'"},
+		"a note before it":           {`echo 'note: {"Version":1,"AccessKeyId":"AKIA","SecretAccessKey":"s3cret"}'`, "credential_process: invalid character 'o'"},
+		"numbers":                    {`echo '{"Version":"s3cret"}'`, "credential_process: json: cannot unmarshal string"},
+		"nothing":                    {`true s3cret`, "credential_process: unexpected end of JSON input"},
+		"it fails":                   {`echo s3cret && exit 3`, "credential_process: exit status 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program := filepath.Join(t.TempDir(), "program")
+			if err := os.WriteFile(program, []byte(c.command+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(t.TempDir(), "config")
+			if err := os.WriteFile(file, []byte("[default]\ncredential_process = sh "+program+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			server := httptest.NewServer(http.NotFoundHandler())
+			defer server.Close()
+			_, err := awsAnswering(t, server, map[string]string{"AWS_CONFIG_FILE": file})(Token{})
+			if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "s3cret") {
+				t.Errorf("error %v, want one with %q and nothing that was printed", err, c.want)
+			}
+		})
+	}
+}
+
 func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {
 	of := func(variables map[string]string) string {
 		t.Helper()
@@ -397,7 +451,7 @@ func TestTheDefaultChainsRoleIsTheIdentity(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return principal(Credential{}, aws.Credentials{CanExpire: true}, chainOf(cfg))
+		return principal(credential.Credential{}, aws.Credentials{CanExpire: true}, chainOf(cfg))
 	}
 	file := filepath.Join(t.TempDir(), "config")
 	if err := os.WriteFile(file, []byte("[default]\ncredential_process = helper --role-arn a\n[profile b]\ncredential_process = helper --role-arn b\n"), 0o600); err != nil {
@@ -433,7 +487,7 @@ func TestTokenThroughAPrivateCA(t *testing.T) {
 	}
 	awsEnvironment(t, map[string]string{"AWS_ENDPOINT_URL_ECR": server.URL, "AWS_CA_BUNDLE": bundle})
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
-	request := TokenRequest{Credential: Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
+	request := TokenRequest{Credential: credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: "s3cret"}, Region: "us-east-1"}
 	if token, err := source.Token(t.Context(), request, Token{}); err != nil || token.Auth == "" {
 		t.Errorf("%+v, %v", token, err)
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // newCoreClient returns a client of secrets and events.
@@ -40,7 +41,7 @@ func (c secretClient) apply(ctx context.Context, secret *corev1.Secret, force bo
 	}
 	stored := &corev1.Secret{}
 	err = c.core.Patch(types.ApplyYAMLPatchType).Namespace(secret.Namespace).Resource("secrets").Name(secret.Name).
-		VersionedParams(&metav1.PatchOptions{FieldManager: fieldManager, Force: &force}, metav1.ParameterCodec).
+		VersionedParams(&metav1.PatchOptions{FieldManager: pullsecret.FieldManager, Force: &force}, metav1.ParameterCodec).
 		Body(body).Do(ctx).Into(stored)
 	return stored, err
 }

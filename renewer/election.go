@@ -32,14 +32,15 @@ const (
 var errLeaseLost = errors.New("the lease was lost to another replica or could not be renewed")
 
 // lead runs work while this replica holds the lease of the name, in the renewer's
-// own namespace, and releases it when work has ended. It returns when the context ends
-// or the lease is lost.
-func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, log *slog.Logger, work func(context.Context) error) error {
+// own namespace, and releases it when work has ended. It returns when the context
+// ends or the lease is lost. Refused is called when the API server refuses a request
+// about the lease.
+func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, log *slog.Logger, refused func(), work func(context.Context) error) error {
 	client, err := leaseClient(cfg)
 	if err != nil {
 		return err
 	}
-	e := &election{client: client, namespace: namespace, name: name, identity: identity + "_" + string(uuid.NewUUID()), log: log}
+	e := &election{client: client, namespace: namespace, name: name, identity: identity + "_" + string(uuid.NewUUID()), log: log, refused: refused}
 	return e.lead(ctx, work)
 }
 
@@ -52,6 +53,7 @@ type election struct {
 	namespace, name string
 	identity        string // of this replica, and of no other ever
 	log             *slog.Logger
+	refused         func() // a request about the lease was (403)
 
 	lease   *coordinationv1.Lease // as last read or written
 	changed time.Time             // when it was first read as it is; clocks of other machines are not trusted
@@ -128,8 +130,11 @@ func (e *election) hold(ctx context.Context) {
 // report logs why the lease is not held. That another holds it is as it should be.
 func (e *election) report(ctx context.Context, what string, err error) {
 	level := slog.LevelWarn
-	if errors.Is(err, errLeaseHeld) {
+	switch {
+	case errors.Is(err, errLeaseHeld):
 		level = slog.LevelDebug
+	case apierrors.IsForbidden(err):
+		e.refused()
 	}
 	if ctx.Err() == nil {
 		e.log.Log(ctx, level, what, "lease", e.name, "error", err)

@@ -121,7 +121,7 @@ func electionOf(t *testing.T, s *leaseServer, identity string) *election {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &election{client: client, namespace: "own", name: "pullpass-renewer", identity: identity, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return &election{client: client, namespace: "own", name: "pullpass-renewer", identity: identity, refused: func() {}, log: slog.New(slog.NewTextHandler(io.Discard, nil))}
 }
 
 // leading runs a replica whose work lasts until it is told to end. It returns when

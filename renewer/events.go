@@ -15,6 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 const (
@@ -81,8 +83,9 @@ func (e *events) Event(about runtime.Object, eventType, reason, message string) 
 }
 
 // run sends events until the context ends. One that the API server refuses is
-// lost: whatever lasts is told again after a while.
-func (e *events) run(ctx context.Context) {
+// lost: whatever lasts is told again after a while. Forbidden is called with the
+// namespace in which the account may not write events.
+func (e *events) run(ctx context.Context, forbidden func(namespace string)) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -94,6 +97,9 @@ func (e *events) run(ctx context.Context) {
 				return err == nil || errors.As(err, new(apierrors.APIStatus)), nil
 			})
 			if err != nil && ctx.Err() == nil && !isGone(err) {
+				if apierrors.IsForbidden(err) {
+					forbidden(event.about.Namespace)
+				}
 				e.log.Warn("cannot send an event", "namespace", event.about.Namespace, "reason", event.reason, "error", err)
 			}
 		}
@@ -120,7 +126,7 @@ func (e *events) send(ctx context.Context, event event) error {
 	object := &corev1.Event{
 		// As client-go names them, but for the object's own name, which may be as long
 		// as a name can be.
-		ObjectMeta:          metav1.ObjectMeta{Namespace: event.about.Namespace, Name: fmt.Sprintf("%s.%x", fieldManager, now.UnixNano())},
+		ObjectMeta:          metav1.ObjectMeta{Namespace: event.about.Namespace, Name: fmt.Sprintf("%s.%x", pullsecret.FieldManager, now.UnixNano())},
 		InvolvedObject:      event.about,
 		Type:                event.eventType,
 		Reason:              event.reason,
@@ -128,8 +134,8 @@ func (e *events) send(ctx context.Context, event event) error {
 		FirstTimestamp:      now,
 		LastTimestamp:       now,
 		Count:               1,
-		Source:              corev1.EventSource{Component: fieldManager},
-		ReportingController: fieldManager,
+		Source:              corev1.EventSource{Component: pullsecret.EventSource},
+		ReportingController: pullsecret.EventSource,
 	}
 	err := e.core.Post().Namespace(event.about.Namespace).Resource("events").Body(object).Do(ctx).Error()
 	if err != nil {

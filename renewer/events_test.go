@@ -53,7 +53,7 @@ func testEvents(t *testing.T, answers ...int) (*events, func() []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	go e.run(t.Context())
+	go e.run(t.Context(), func(namespace string) { requests = append(requests, "forbidden in "+namespace) })
 	return e, func() []string {
 		synctest.Wait()
 		defer func() { requests = nil }()
@@ -72,8 +72,8 @@ func TestEventsAreCreatedAndCounted(t *testing.T) {
 		"two":                          {messages: []string{"a", "b"}, want: []string{create + " 1 a", create + " 1 b"}},
 		"one that repeats":             {messages: []string{"a", "b", "a", "a"}, want: []string{create + " 1 a", create + " 1 b", patch + "/#0 2", patch + "/#0 3"}},
 		"one that was forgotten there": {answers: []int{200, 404}, messages: []string{"a", "a", "a"}, want: []string{create + " 1 a", patch + "/#0 2", create + " 1 a", patch + "/#1 2"}},
-		"one that is refused":          {answers: []int{403}, messages: []string{"a", "a"}, want: []string{create + " 1 a", create + " 1 a"}},
-		"a count that is refused":      {answers: []int{200, 403}, messages: []string{"a", "a", "a"}, want: []string{create + " 1 a", patch + "/#0 2", patch + "/#0 2"}},
+		"one that is refused":          {answers: []int{403}, messages: []string{"a", "a"}, want: []string{create + " 1 a", "forbidden in shop", create + " 1 a"}},
+		"a count that is refused":      {answers: []int{200, 403}, messages: []string{"a", "a", "a"}, want: []string{create + " 1 a", patch + "/#0 2", "forbidden in shop", patch + "/#0 2"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestEventsWaitForTheAPIServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		go e.run(t.Context())
+		go e.run(t.Context(), func(string) {})
 		time.AfterFunc(time.Minute, func() { back.Store(true) })
 		s := newStatus(e, "pullpass", prometheus.NewRegistry())
 		for i := range 2 * maxEvents { // none of which waits for the others

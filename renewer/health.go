@@ -10,6 +10,7 @@ import (
 	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/tools/cache"
 )
@@ -64,7 +65,7 @@ type permissions struct {
 	secretName string
 	reads      []right // that the caches need
 	log        *slog.Logger
-	suspects   chan string // of at most one namespace in which a write was refused; empty: a watch was
+	suspects   chan []right // at most one of those that a request was refused for
 
 	mu      sync.Mutex
 	missing string // guarded by mu: what the account may not do and should
@@ -80,7 +81,7 @@ type right struct {
 func newPermissions(allowed func(context.Context, authorizationv1.ResourceAttributes) (bool, error), secretName, credentialsNamespace string, log *slog.Logger) *permissions {
 	read := []string{"list", "watch"}
 	return &permissions{
-		allowed: allowed, secretName: secretName, log: log, suspects: make(chan string, 1),
+		allowed: allowed, secretName: secretName, log: log, suspects: make(chan []right, 1),
 		reads: []right{
 			{"namespaces", authorizationv1.ResourceAttributes{Version: "v1", Resource: "namespaces"}, read},
 			{"secrets named " + secretName, authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Name: secretName}, read},
@@ -89,19 +90,35 @@ func newPermissions(allowed func(context.Context, authorizationv1.ResourceAttrib
 	}
 }
 
-// writes returns what a namespace's pull secret needs.
+// writes returns what a namespace's pull secret and the events about it need.
 func (p *permissions) writes(namespace string) []right {
+	return []right{
+		{
+			fmt.Sprintf("secret %s in namespace %s", p.secretName, namespace),
+			authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "secrets", Name: p.secretName},
+			[]string{"get", "create", "patch", "delete"},
+		},
+		{
+			fmt.Sprintf("events in namespace %s", namespace),
+			authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "events"},
+			[]string{"create", "patch"},
+		},
+	}
+}
+
+// leaseRights returns what the election needs.
+func leaseRights(namespace, name string) []right {
 	return []right{{
-		fmt.Sprintf("secret %s in namespace %s", p.secretName, namespace),
-		authorizationv1.ResourceAttributes{Namespace: namespace, Version: "v1", Resource: "secrets", Name: p.secretName},
-		[]string{"get", "create", "patch", "delete"},
+		fmt.Sprintf("lease %s in namespace %s", name, namespace),
+		authorizationv1.ResourceAttributes{Namespace: namespace, Group: coordinationv1.GroupName, Version: "v1", Resource: "leases", Name: name},
+		[]string{"get", "create", "update"},
 	}}
 }
 
-// suspect has the permissions to write in a namespace looked at, unless others are.
-func (p *permissions) suspect(namespace string) {
+// suspect has rights looked at, unless others are.
+func (p *permissions) suspect(rights []right) {
 	select {
-	case p.suspects <- namespace:
+	case p.suspects <- rights:
 	default:
 	}
 }
@@ -111,7 +128,7 @@ func (p *permissions) suspect(namespace string) {
 func (p *permissions) watchFailed(ctx context.Context, r *cache.Reflector, err error) {
 	cache.DefaultWatchErrorHandler(ctx, r, err)
 	if apierrors.IsForbidden(err) {
-		p.suspect("")
+		p.suspect(p.reads)
 	}
 }
 
@@ -122,11 +139,7 @@ func (p *permissions) run(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case namespace := <-p.suspects:
-			rights := p.reads
-			if namespace != "" {
-				rights = p.writes(namespace)
-			}
+		case rights := <-p.suspects:
 			for ctx.Err() == nil && !p.granted(ctx, rights) {
 				select {
 				case <-ctx.Done():

@@ -95,18 +95,18 @@ func TestPermissions(t *testing.T) {
 		if len(r.asked) > 0 {
 			t.Errorf("asked %+v before anything was refused", r.asked)
 		}
-		p.suspect("shop")
+		p.suspect(p.writes("shop"))
 		check("a policy refuses, and says that one cannot", "")
 		want := authorizationv1.ResourceAttributes{Namespace: "shop", Verb: "get", Version: "v1", Resource: "secrets", Name: "pullpass"}
 		if r.asked[0] != want {
 			t.Errorf("asked for %+v, want %+v", r.asked[0], want)
 		}
 		r.answer(nil, "create", "patch")
-		p.suspect("shop")
+		p.suspect(p.writes("shop"))
 		for range 100 { // no worker waits for this
-			p.suspect("bank")
+			p.suspect(p.writes("bank"))
 		}
-		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop")
+		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop; create, patch events in namespace shop")
 		time.Sleep(time.Hour)
 		check("it is still gone", "restore the renewer's roles")
 		r.answer(nil)
@@ -122,7 +122,7 @@ func TestPermissions(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		check("it may watch", "")
 		r.answer(errors.New("no"))
-		p.suspect("shop")
+		p.suspect(p.writes("shop"))
 		check("nobody can be asked", "")
 	})
 }

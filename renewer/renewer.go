@@ -89,6 +89,9 @@ func (c Config) Validate() error {
 	if c.Workers < 1 || c.Workers > maxWorkers {
 		return fmt.Errorf("--workers=%d: want from 1 to %d", c.Workers, maxWorkers)
 	}
+	if c.AdminAddress == "" { // which would listen on some port
+		return fmt.Errorf(`--admin-address="": want HOST:PORT or :PORT`)
+	}
 	return nil
 }
 
@@ -133,7 +136,7 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 		return nil
 	})
 	group.Go(func() error {
-		events.run(background)
+		events.run(background, func(namespace string) { work.permissions.suspect(work.permissions.writes(namespace)) })
 		return nil
 	})
 	for _, i := range work.informers() {
@@ -151,7 +154,8 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 			if !c.LeaderElect {
 				return work.runLeading(ctx)
 			}
-			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, log, work.runLeading)
+			refused := func() { work.permissions.suspect(leaseRights(c.Namespace, c.LeaseName)) }
+			return lead(ctx, cfg, c.Namespace, c.LeaseName, c.Identity, log, refused, work.runLeading)
 		})
 	})
 	return group.Wait()

@@ -1,11 +1,10 @@
 package renewer
 
 import (
-	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"hash/fnv"
-	"slices"
+	"strings"
 	"time"
 	"unique"
 
@@ -13,57 +12,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-const (
-	// fieldManager owns what we apply to a pull secret.
-	fieldManager = "pullpass"
-
-	labelManagedBy = "app.kubernetes.io/managed-by"
-	managedBy      = "pullpass"
-
-	// annotationRegistries holds JSON: each registry's [entry] by its host.
-	annotationRegistries = "pullpass.dev/registries"
-	// annotationDigest holds the [digest] of what we wrote, so that an edit
-	// shows without a copy of the content being kept.
-	annotationDigest = "pullpass.dev/digest"
-)
-
-// entry is what a pull secret's annotation says of one registry's token: enough
-// to know, after a restart, when the token needs a successor.
-type entry struct {
-	Principal string    `json:"principal"`
-	Issued    time.Time `json:"issued"`
-	Expires   time.Time `json:"expires"`
-	RenewBy   time.Time `json:"renewBy,omitzero"`
-}
+// entry is what a pull secret says of one registry's token.
+type entry = pullsecret.Entry
 
 func (t Token) entry() entry {
 	whole := func(t time.Time) time.Time { return t.UTC().Truncate(time.Second) }
 	return entry{Principal: t.Principal, Issued: whole(t.Issued), Expires: whole(t.Expires), RenewBy: whole(t.RenewBy)}
 }
 
-// newerThan reports whether the entry is of a later token of the same identity,
+// newerThan reports whether an entry is of a later token of the same identity,
 // such as another leader's.
-func (e entry) newerThan(t Token) bool {
+func newerThan(e entry, t Token) bool {
 	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
-}
-
-// believable reports whether the entry can be one of ours, made by a clock that
-// was right. The digest has no key: whoever may write the secret can make up an
-// entry, but none that outlives a token.
-func (e entry) believable(now time.Time) bool {
-	return believable(e.Issued, now) && e.Expires.Sub(e.Issued) <= maxTokenLife
-}
-
-// ends returns when the entry ceases to be of use. Nobody knows it of an entry
-// that is not believable, so that counts as ending now.
-func (e entry) ends(now time.Time) time.Time {
-	if !e.believable(now) {
-		return now
-	}
-	return e.Expires
 }
 
 // turn is when a namespace gives its entries successors.
@@ -104,7 +69,7 @@ type secretState struct {
 // expires returns the earliest end of an entry, zero without any.
 func (s secretState) expires(now time.Time) (t time.Time) {
 	for _, e := range s.entries {
-		t = earliest(t, e.ends(now))
+		t = earliest(t, e.Ends(now))
 	}
 	return t
 }
@@ -116,7 +81,7 @@ type observedSecret struct {
 
 	ours, immutable, leaving, labelled bool
 
-	registries unique.Handle[string] // [annotationRegistries], which many secrets share; empty when edited
+	registries unique.Handle[string] // [pullsecret.AnnotationRegistries], which many secrets share; empty when edited
 }
 
 // GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
@@ -131,21 +96,14 @@ func observe(object any) (any, error) {
 	if !ok {
 		return object, nil // observed before, or the tombstone of one that was
 	}
-	labelled := s.Labels[labelManagedBy] == managedBy
-	applied := slices.ContainsFunc(s.ManagedFields, func(f metav1.ManagedFieldsEntry) bool { return f.Manager == fieldManager })
-	registries := s.Annotations[annotationRegistries]
-	if s.Annotations[annotationDigest] != digest(s.Data[corev1.DockerConfigJsonKey], registries) {
-		registries = ""
-	}
+	marks := pullsecret.Read(s)
 	return &observedSecret{
 		namespace: s.Namespace, name: unique.Make(s.Name).Value(), uid: string(s.UID), resourceVersion: s.ResourceVersion,
-		// Either mark makes it ours, so that it stays so when somebody edits the
-		// labels away.
-		ours:       (labelled || applied) && s.Type == corev1.SecretTypeDockerConfigJson,
-		immutable:  s.Immutable != nil && *s.Immutable,
-		leaving:    s.DeletionTimestamp != nil,
-		labelled:   labelled,
-		registries: unique.Make(registries),
+		ours:       marks.Ours,
+		immutable:  marks.Immutable,
+		leaving:    marks.Leaving,
+		labelled:   marks.Labelled,
+		registries: unique.Make(marks.Registries),
 	}, nil
 }
 
@@ -159,21 +117,8 @@ func stateOf(s *observedSecret) secretState {
 		uid:             s.uid,
 		resourceVersion: s.resourceVersion,
 	}
-	if err := json.Unmarshal([]byte(s.registries.Value()), &state.entries); err != nil {
-		state.entries = nil // it may be decoded in part
-		return state
-	}
-	state.intact = s.labelled
+	state.entries, state.intact = pullsecret.Marks{Labelled: s.labelled, Registries: s.registries.Value()}.Entries()
 	return state
-}
-
-// digest returns the SHA-256, in hex, of a pull secret's content and of the
-// annotation that describes it.
-func digest(content []byte, registries string) string {
-	h := sha256.New()
-	h.Write(content)
-	h.Write([]byte(registries))
-	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
 // need is a registry that a namespace is labelled with, and its token or why
@@ -211,11 +156,11 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	if n.err == nil && !n.token.usable(now) {
 		n.err = errPending
 	}
-	v := verdict{need: n, old: old, has: has && !isNoCredentials(n.err)}
+	v := verdict{need: n, old: old, has: has && !credential.IsMissing(n.err)}
 	v.good = v.has && now.Before(old.Expires)
-	token, trusted := n.token.entry(), old.believable(now)
-	ahead := trusted && old.newerThan(n.token)
-	v.offer = n.token.usable(now) && (!v.good || believable(token.Issued, now) && !ahead)
+	token, trusted := n.token.entry(), old.Believable(now)
+	ahead := trusted && newerThan(old, n.token)
+	v.offer = n.token.usable(now) && (!v.good || pullsecret.Believable(token.Issued, now) && !ahead)
 	v.due = v.offer && (!v.good || !trusted || old.Principal != token.Principal ||
 		token.Issued.After(old.Issued) && !now.Before(t.due(old)))
 	return v
@@ -223,7 +168,7 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 
 // fades returns when the trouble of getting a successor for an entry is told to
 // the namespace's users: with a quarter of its life left.
-func (e entry) fades() time.Time { return e.Expires.Add(-e.Expires.Sub(e.Issued) / 4) }
+func fades(e entry) time.Time { return e.Expires.Add(-e.Expires.Sub(e.Issued) / 4) }
 
 // decision is what a namespace's pull secret should become.
 type decision struct {
@@ -261,7 +206,7 @@ func decide(have secretState, needs []need, now time.Time, t turn) decision {
 		}
 		if !v.offer && !v.good {
 			d.missing = append(d.missing, v.need)
-			waiting = waiting || !isNoCredentials(v.err)
+			waiting = waiting || !credential.IsMissing(v.err)
 		}
 	}
 	withdraw := false
@@ -282,13 +227,13 @@ func decide(have secretState, needs []need, now time.Time, t turn) decision {
 		case !v.has:
 			continue
 		}
-		d.expires = earliest(d.expires, e.ends(now))
-		if now.Before(e.Expires) && v.err != nil && (tellAtOnce(v.err) || !now.Before(e.fades())) {
+		d.expires = earliest(d.expires, e.Ends(now))
+		if now.Before(e.Expires) && v.err != nil && (tellAtOnce(v.err) || !now.Before(fades(e))) {
 			d.fading = append(d.fading, v.need)
 		}
 		// What is overdue waits for the next token, whose coming leads here
 		// again.
-		for _, at := range []time.Time{t.due(e), e.fades(), e.Expires} {
+		for _, at := range []time.Time{t.due(e), fades(e), e.Expires} {
 			if now.Before(at) {
 				d.again = earliest(d.again, at)
 			}
@@ -317,7 +262,7 @@ type dockerAuth struct {
 // keptEntry is an entry to be carried over with its content.
 type keptEntry struct {
 	entry
-	auth secretText
+	auth credential.Text
 }
 
 // keptEntries takes hosts' entries out of a pull secret as the API server
@@ -326,15 +271,15 @@ func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
 	content := s.Data[corev1.DockerConfigJsonKey]
 	var config dockerConfig
 	var entries map[string]entry
-	if s.Annotations[annotationDigest] != digest(content, s.Annotations[annotationRegistries]) || json.Unmarshal(content, &config) != nil ||
-		json.Unmarshal([]byte(s.Annotations[annotationRegistries]), &entries) != nil {
+	if s.Annotations[pullsecret.AnnotationDigest] != pullsecret.Digest(content, s.Annotations[pullsecret.AnnotationRegistries]) || json.Unmarshal(content, &config) != nil ||
+		json.Unmarshal([]byte(s.Annotations[pullsecret.AnnotationRegistries]), &entries) != nil {
 		return nil
 	}
 	kept := map[string]keptEntry{}
 	for _, host := range hosts {
 		e, known := entries[host]
 		if auth, ok := config.Auths[host]; ok && known {
-			kept[host] = keptEntry{entry: e, auth: secretText(auth.Auth)}
+			kept[host] = keptEntry{entry: e, auth: credential.Text(auth.Auth)}
 		}
 	}
 	return kept
@@ -362,10 +307,36 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace:   namespace,
 			Name:        name,
-			Labels:      map[string]string{labelManagedBy: managedBy},
-			Annotations: map[string]string{annotationRegistries: string(annotation), annotationDigest: digest(content, string(annotation))},
+			Labels:      map[string]string{pullsecret.LabelManagedBy: pullsecret.ManagedBy},
+			Annotations: map[string]string{pullsecret.AnnotationRegistries: string(annotation), pullsecret.AnnotationDigest: pullsecret.Digest(content, string(annotation))},
 		},
 		Type: corev1.SecretTypeDockerConfigJson,
 		Data: map[string][]byte{corev1.DockerConfigJsonKey: content},
 	}, nil
 }
+
+// withoutContent takes a pull secret's content out of the text of an error: a
+// policy of the cluster may quote what it refuses.
+func withoutContent(err error, content []byte) error {
+	hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
+	var config dockerConfig
+	if json.Unmarshal(content, &config) == nil {
+		for _, a := range config.Auths {
+			hidden = append(hidden, a.Auth)
+		}
+	}
+	text := err.Error()
+	for _, h := range hidden {
+		text = strings.ReplaceAll(text, h, credential.Redacted)
+	}
+	return quietError{err, text}
+}
+
+// A quietError is an error with another text.
+type quietError struct {
+	error
+	text string
+}
+
+func (e quietError) Error() string { return e.text }
+func (e quietError) Unwrap() error { return e.error }

@@ -14,9 +14,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 const (
@@ -30,8 +33,8 @@ var start = time.Date(2026, time.March, 1, 0, 0, 0, 0, time.UTC)
 
 var (
 	errAWS         = errors.New("dial tcp: no")
-	errNone  error = noCredentialsError{secret: "s", namespace: "n"}
-	errBroke error = malformedError{secret: "n/s", problem: "holds nothing"}
+	errNone  error = credential.MissingError{Secret: "s", Namespace: "n"}
+	errBroke error = credential.MalformedError{Secret: "n/s", Problem: "holds nothing"}
 	errNo    error = awsError{text: "GetAuthorizationToken: UnrecognizedClientException: no", refused: true}
 
 	middle = turn{spread: 0.5} // of the spread
@@ -51,7 +54,7 @@ func registryOf(host string) ecr.Registry {
 func tokenOf(principal string, issued time.Duration) Token {
 	at := start.Add(issued)
 	return Token{
-		Auth:      secretText(base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "AWS:%s-%d", principal, int(issued.Seconds())))),
+		Auth:      credential.Text(base64.StdEncoding.EncodeToString(fmt.Appendf(nil, "AWS:%s-%d", principal, int(issued.Seconds())))),
 		Principal: principal,
 		Issued:    at,
 		Expires:   at.Add(12 * time.Hour),
@@ -467,7 +470,7 @@ func TestDecideProperties(t *testing.T) {
 			good := had && have.intact && now.Before(old.Expires)
 			e, has := after.entries[host]
 			switch {
-			case isNoCredentials(n.err):
+			case credential.IsMissing(n.err):
 				if has {
 					say("%s has an entry and no credentials", host)
 				}
@@ -574,7 +577,7 @@ func stored(t *testing.T, secret *corev1.Secret) *corev1.Secret {
 	}
 	s.UID, s.ResourceVersion = "uid", "7"
 	s.ManagedFields = []metav1.ManagedFieldsEntry{
-		{Manager: fieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(`{"f:data":{}}`)},
+		{Manager: pullsecret.FieldManager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(`{"f:data":{}}`)},
 		{Manager: "kubectl-edit", Operation: metav1.ManagedFieldsOperationUpdate, FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)},
 	}
 	return &s
@@ -641,23 +644,25 @@ func TestStateOf(t *testing.T) {
 		"with labels, annotations and data of others": {func(s *corev1.Secret) {
 			s.Labels["team"], s.Annotations["note"], s.Data["more"] = "shop", "hello", []byte("x")
 		}, ours},
-		"immutable":                              {func(s *corev1.Secret) { s.Immutable = new(true) }, state(func(s *secretState) { s.immutable = true })},
-		"not immutable, in so many words":        {func(s *corev1.Secret) { s.Immutable = new(false) }, ours},
-		"deleted, and kept by a finalizer":       {func(s *corev1.Secret) { s.DeletionTimestamp = new(metav1.Now()) }, state(func(s *secretState) { s.leaving = true })},
-		"our label edited away":                  {func(s *corev1.Secret) { delete(s.Labels, labelManagedBy) }, touched},
-		"our label edited":                       {func(s *corev1.Secret) { s.Labels[labelManagedBy] = "helm" }, touched},
-		"our managed fields edited away":         {func(s *corev1.Secret) { s.ManagedFields = nil }, ours},
-		"edited content":                         {func(s *corev1.Secret) { s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`) }, broken},
-		"content edited away":                    {func(s *corev1.Secret) { s.Data = nil }, broken},
-		"an edited digest":                       {func(s *corev1.Secret) { s.Annotations[annotationDigest] = "0" }, broken},
-		"annotations edited away":                {func(s *corev1.Secret) { s.Annotations = nil }, broken},
-		"an annotation that is no JSON":          {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "{" }, broken},
-		"an annotation that is other JSON":       {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "[]" }, broken},
-		"an annotation of null":                  {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "null" }, broken},
-		"an annotation without entries":          {func(s *corev1.Secret) { s.Annotations[annotationRegistries] = "{}" }, broken},
-		"an annotation edited to a later expiry": {func(s *corev1.Secret) { replace(s.Annotations, annotationRegistries, "13:00:00", "23:00:00") }, broken},
+		"immutable":                        {func(s *corev1.Secret) { s.Immutable = new(true) }, state(func(s *secretState) { s.immutable = true })},
+		"not immutable, in so many words":  {func(s *corev1.Secret) { s.Immutable = new(false) }, ours},
+		"deleted, and kept by a finalizer": {func(s *corev1.Secret) { s.DeletionTimestamp = new(metav1.Now()) }, state(func(s *secretState) { s.leaving = true })},
+		"our label edited away":            {func(s *corev1.Secret) { delete(s.Labels, pullsecret.LabelManagedBy) }, touched},
+		"our label edited":                 {func(s *corev1.Secret) { s.Labels[pullsecret.LabelManagedBy] = "helm" }, touched},
+		"our managed fields edited away":   {func(s *corev1.Secret) { s.ManagedFields = nil }, ours},
+		"edited content":                   {func(s *corev1.Secret) { s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`) }, broken},
+		"content edited away":              {func(s *corev1.Secret) { s.Data = nil }, broken},
+		"an edited digest":                 {func(s *corev1.Secret) { s.Annotations[pullsecret.AnnotationDigest] = "0" }, broken},
+		"annotations edited away":          {func(s *corev1.Secret) { s.Annotations = nil }, broken},
+		"an annotation that is no JSON":    {func(s *corev1.Secret) { s.Annotations[pullsecret.AnnotationRegistries] = "{" }, broken},
+		"an annotation that is other JSON": {func(s *corev1.Secret) { s.Annotations[pullsecret.AnnotationRegistries] = "[]" }, broken},
+		"an annotation of null":            {func(s *corev1.Secret) { s.Annotations[pullsecret.AnnotationRegistries] = "null" }, broken},
+		"an annotation without entries":    {func(s *corev1.Secret) { s.Annotations[pullsecret.AnnotationRegistries] = "{}" }, broken},
+		"an annotation edited to a later expiry": {func(s *corev1.Secret) {
+			replace(s.Annotations, pullsecret.AnnotationRegistries, "13:00:00", "23:00:00")
+		}, broken},
 		"an annotation with a byte of the content": {func(s *corev1.Secret) {
-			s.Annotations[annotationRegistries] = "}" + s.Annotations[annotationRegistries]
+			s.Annotations[pullsecret.AnnotationRegistries] = "}" + s.Annotations[pullsecret.AnnotationRegistries]
 		}, broken},
 		"somebody's, of our type":                   {func(s *corev1.Secret) { s.Labels, s.ManagedFields = nil, s.ManagedFields[1:] }, state(func(s *secretState) { s.ours, s.intact = false, false })},
 		"of another type though labelled as ours":   {func(s *corev1.Secret) { s.Type = corev1.SecretTypeOpaque }, state(func(s *secretState) { s.ours = false })},
@@ -712,7 +717,7 @@ func TestDigestStaysAsItIs(t *testing.T) {
 	}
 	content := s.Data[corev1.DockerConfigJsonKey]
 	before := string(content)
-	if got := digest(content, s.Annotations["pullpass.dev/registries"]); got != want {
+	if got := pullsecret.Digest(content, s.Annotations["pullpass.dev/registries"]); got != want {
 		t.Errorf("digest = %s, want %s", got, want)
 	}
 	if string(content) != before {
@@ -747,25 +752,27 @@ func TestKeptEntriesLeavesOutWhatWasEdited(t *testing.T) {
 		"content": func(s *corev1.Secret) {
 			s.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{"` + hostA + `":{"auth":"eDp5"}}}`)
 		},
-		"no content":     func(s *corev1.Secret) { s.Data = nil },
-		"registries":     func(s *corev1.Secret) { replace(s.Annotations, annotationRegistries, "12:00:00", "23:00:00") },
+		"no content": func(s *corev1.Secret) { s.Data = nil },
+		"registries": func(s *corev1.Secret) {
+			replace(s.Annotations, pullsecret.AnnotationRegistries, "12:00:00", "23:00:00")
+		},
 		"no annotations": func(s *corev1.Secret) { s.Annotations = nil },
 		"content that is no JSON, with its digest": func(s *corev1.Secret) {
 			s.Data[corev1.DockerConfigJsonKey] = []byte("{")
-			s.Annotations[annotationDigest] = digest([]byte("{"), s.Annotations[annotationRegistries])
+			s.Annotations[pullsecret.AnnotationDigest] = pullsecret.Digest([]byte("{"), s.Annotations[pullsecret.AnnotationRegistries])
 		},
 		"registries that are no JSON, with their digest": func(s *corev1.Secret) {
-			s.Annotations[annotationRegistries] = "{"
-			s.Annotations[annotationDigest] = digest(s.Data[corev1.DockerConfigJsonKey], "{")
+			s.Annotations[pullsecret.AnnotationRegistries] = "{"
+			s.Annotations[pullsecret.AnnotationDigest] = pullsecret.Digest(s.Data[corev1.DockerConfigJsonKey], "{")
 		},
 		"registries of a host without content, with their digest": func(s *corev1.Secret) {
 			content := []byte(`{"auths":{}}`)
 			s.Data[corev1.DockerConfigJsonKey] = content
-			s.Annotations[annotationDigest] = digest(content, s.Annotations[annotationRegistries])
+			s.Annotations[pullsecret.AnnotationDigest] = pullsecret.Digest(content, s.Annotations[pullsecret.AnnotationRegistries])
 		},
 		"content of a host that registries lack, with its digest": func(s *corev1.Secret) {
-			s.Annotations[annotationRegistries] = "{}"
-			s.Annotations[annotationDigest] = digest(s.Data[corev1.DockerConfigJsonKey], "{}")
+			s.Annotations[pullsecret.AnnotationRegistries] = "{}"
+			s.Annotations[pullsecret.AnnotationDigest] = pullsecret.Digest(s.Data[corev1.DockerConfigJsonKey], "{}")
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -831,10 +838,36 @@ func TestAShortLivedEntryIsReplacedInTime(t *testing.T) {
 
 func TestALabelEditedAwayCostsNoGoodEntry(t *testing.T) {
 	s := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}, nil)
-	delete(s.Labels, labelManagedBy)
+	delete(s.Labels, pullsecret.LabelManagedBy)
 	have := stateOf(observed(t, s))
 	d := decide(have, []need{{registry: registryOf(hostA), err: errAWS}, {registry: registryOf(hostB), token: tokenOf("bob", 0)}}, start.Add(time.Hour), middle)
 	if !slices.Equal(d.kept, []string{hostA}) || d.action != write {
 		t.Errorf("%+v, want %s kept", d.outcome(), hostA)
+	}
+}
+
+// TestAnErrorThatQuotesTheContent takes it out, whichever way a policy of the cluster
+// quotes it.
+func TestAnErrorThatQuotesTheContent(t *testing.T) {
+	secret, err := pullSecret("shop", "pullpass", map[string]Token{hostA: {Auth: "QVdTOnQwa2Vu"}}, map[string]keptEntry{hostB: {auth: "QVdTOm8wbGQ="}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	content := secret.Data[corev1.DockerConfigJsonKey]
+	for name, quoted := range map[string]string{
+		"the data":           base64.StdEncoding.EncodeToString(content),
+		"what it stands for": string(content),
+		"an entry":           "an auth of QVdTOnQwa2Vu",
+		"a kept entry":       "an auth of QVdTOm8wbGQ=",
+		"quoted again":       fmt.Sprintf("%q", content),
+	} {
+		refusal := apierrors.NewForbidden(corev1.Resource("secrets"), "pullpass", errors.New("no, not "+quoted))
+		got := withoutContent(refusal, content)
+		if text := got.Error(); strings.Contains(text, "QVdTO") || strings.Contains(text, base64.StdEncoding.EncodeToString(content)[:20]) || !strings.Contains(text, "no, not ") {
+			t.Errorf("%s: %s", name, text)
+		}
+		if !apierrors.IsForbidden(got) {
+			t.Errorf("%s: the error is another", name)
+		}
 	}
 }

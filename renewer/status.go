@@ -6,24 +6,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
-)
 
-// The reasons of events, as the documentation lists them.
-const (
-	reasonReady         = "PullSecretReady"
-	reasonNoCredentials = "NoCredentials"
-	reasonTokenFailed   = "TokenFailed"
-	reasonForeign       = "ForeignSecret"
-	reasonApplyFailed   = "ApplyFailed"
-	reasonInvalidLabel  = "InvalidRegistryLabel"
-)
-
-// The states of a labelled namespace.
-const (
-	stateReady   = "ready"   // every registry has a good entry
-	statePending = "pending" // a token is on its way
-	stateFailed  = "failed"  // something is wrong, and an event says what
-	stateForeign = "foreign" // the secret is somebody else's
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // eventInterval is how often an event is repeated while its cause lasts: before
@@ -89,7 +73,7 @@ func (s *status) written(namespace string) {
 
 // ready tells a namespace's users of a secret that can be used from now on.
 func (s *status) ready(namespace, message string) {
-	s.event(namespace, corev1.EventTypeNormal, reasonReady, message)
+	s.event(namespace, corev1.EventTypeNormal, pullsecret.ReasonReady, message)
 }
 
 // event is about the pull secret, whether it exists or not, so that it shows in
@@ -126,7 +110,7 @@ func (s *status) Describe(descs chan<- *prometheus.Desc) {
 func (s *status) Collect(collected chan<- prometheus.Metric) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	states := map[string]int{stateReady: 0, statePending: 0, stateFailed: 0, stateForeign: 0}
+	states := map[string]int{pullsecret.StateReady: 0, pullsecret.StatePending: 0, pullsecret.StateFailed: 0, pullsecret.StateForeign: 0}
 	var oldest time.Time
 	for name, n := range s.namespaces {
 		states[n.state]++

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/tools/record"
+
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // clock is a time that a test moves.
@@ -37,9 +39,9 @@ func sent(events *record.FakeRecorder) (all []string) {
 
 func TestEventsAreRepeatedAfterAnInterval(t *testing.T) {
 	s, events, clock, _ := testStatus()
-	none := problem{reasonNoCredentials, "registry a: 100% gone"}
-	failed := problem{reasonTokenFailed, "registry b"}
-	other := problem{reasonTokenFailed, "registry c"}
+	none := problem{pullsecret.ReasonNoCredentials, "registry a: 100% gone"}
+	failed := problem{pullsecret.ReasonTokenFailed, "registry b"}
+	other := problem{pullsecret.ReasonTokenFailed, "registry c"}
 	noneEvent, failedEvent, otherEvent := "Warning NoCredentials registry a: 100% gone"+aboutSecret, "Warning TokenFailed registry b"+aboutSecret, "Warning TokenFailed registry c"+aboutSecret
 
 	for _, step := range []struct {
@@ -59,18 +61,18 @@ func TestEventsAreRepeatedAfterAnInterval(t *testing.T) {
 		{"the trouble is back", 0, []problem{none}, []string{noneEvent}},
 	} {
 		clock.advance(step.wait)
-		s.set("shop", stateFailed, time.Time{}, step.problems)
+		s.set("shop", pullsecret.StateFailed, time.Time{}, step.problems)
 		if got := sent(events); !slices.Equal(got, step.want) {
 			t.Errorf("%s: events %q, want %q", step.name, got, step.want)
 		}
 	}
 
-	s.set("bank", stateFailed, time.Time{}, []problem{failed})
+	s.set("bank", pullsecret.StateFailed, time.Time{}, []problem{failed})
 	if got := sent(events); len(got) != 1 {
 		t.Errorf("another namespace: events %q, want one", got)
 	}
 	s.forget("shop")
-	s.set("shop", stateFailed, time.Time{}, []problem{failed})
+	s.set("shop", pullsecret.StateFailed, time.Time{}, []problem{failed})
 	if got := sent(events); len(got) != 1 {
 		t.Errorf("a namespace that was forgotten: events %q, want one", got)
 	}
@@ -84,7 +86,7 @@ func TestStatusMetrics(t *testing.T) {
 	s, _, _, reg := testStatus()
 	want := func(states map[string]float64, oldest time.Time) {
 		t.Helper()
-		all := map[string]float64{stateReady: 0, statePending: 0, stateFailed: 0, stateForeign: 0}
+		all := map[string]float64{pullsecret.StateReady: 0, pullsecret.StatePending: 0, pullsecret.StateFailed: 0, pullsecret.StateForeign: 0}
 		maps.Copy(all, states)
 		if got := values(t, reg, "pullpass_namespaces"); !maps.Equal(got, all) {
 			t.Errorf("namespaces %v, want %v", got, all)
@@ -98,31 +100,31 @@ func TestStatusMetrics(t *testing.T) {
 		}
 	}
 	want(nil, time.Time{})
-	s.set("new", statePending, time.Time{}, nil)
-	want(map[string]float64{statePending: 1}, time.Time{})
-	s.set("a", stateReady, start.Add(2*time.Hour), nil)
-	s.set("b", stateReady, start.Add(time.Hour), nil)
-	s.set("c", stateFailed, start.Add(3*time.Hour), nil)
-	s.set("d", stateForeign, time.Time{}, nil)
-	want(map[string]float64{statePending: 1, stateReady: 2, stateFailed: 1, stateForeign: 1}, start.Add(time.Hour))
-	s.set("b", stateReady, start.Add(13*time.Hour), nil)
-	s.set("new", stateReady, start.Add(12*time.Hour), nil)
-	want(map[string]float64{stateReady: 3, stateFailed: 1, stateForeign: 1}, start.Add(2*time.Hour))
+	s.set("new", pullsecret.StatePending, time.Time{}, nil)
+	want(map[string]float64{pullsecret.StatePending: 1}, time.Time{})
+	s.set("a", pullsecret.StateReady, start.Add(2*time.Hour), nil)
+	s.set("b", pullsecret.StateReady, start.Add(time.Hour), nil)
+	s.set("c", pullsecret.StateFailed, start.Add(3*time.Hour), nil)
+	s.set("d", pullsecret.StateForeign, time.Time{}, nil)
+	want(map[string]float64{pullsecret.StatePending: 1, pullsecret.StateReady: 2, pullsecret.StateFailed: 1, pullsecret.StateForeign: 1}, start.Add(time.Hour))
+	s.set("b", pullsecret.StateReady, start.Add(13*time.Hour), nil)
+	s.set("new", pullsecret.StateReady, start.Add(12*time.Hour), nil)
+	want(map[string]float64{pullsecret.StateReady: 3, pullsecret.StateFailed: 1, pullsecret.StateForeign: 1}, start.Add(2*time.Hour))
 	for _, name := range []string{"a", "b", "c", "new", "never heard of"} {
 		s.forget(name)
 	}
-	want(map[string]float64{stateForeign: 1}, time.Time{})
+	want(map[string]float64{pullsecret.StateForeign: 1}, time.Time{})
 }
 
 func TestWritesAreCountedByNamespace(t *testing.T) {
 	s, _, _, reg := testStatus()
-	s.set("shop", statePending, time.Time{}, nil)
+	s.set("shop", pullsecret.StatePending, time.Time{}, nil)
 	s.written("shop")
-	s.set("shop", stateReady, start, nil)
+	s.set("shop", pullsecret.StateReady, start, nil)
 	s.written("shop")
-	s.set("bank", stateReady, start, nil)
+	s.set("bank", pullsecret.StateReady, start, nil)
 	s.written("bank")
-	s.set("none", stateReady, start, nil)
+	s.set("none", pullsecret.StateReady, start, nil)
 	if got, want := values(t, reg, "secrets_created_total"), map[string]float64{"pullpass shop": 2, "pullpass bank": 1}; !maps.Equal(got, want) {
 		t.Errorf("written %v, want %v", got, want)
 	}

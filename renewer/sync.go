@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // controller holds every labelled namespace's pull secret to what the
@@ -153,7 +154,7 @@ func (c *controller) credentialChanged(secretName string) {
 	}
 	_, err := c.store.of(r)
 	for _, name := range c.labelled(r) {
-		if isNoCredentials(err) {
+		if credential.IsMissing(err) {
 			c.queue.addUrgent(name)
 		} else {
 			c.lookAgain(name, r)
@@ -198,7 +199,7 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	result, again, err := c.syncNamespace(limited, name)
 	c.progress.made()
 	if apierrors.IsForbidden(err) && !isGone(err) {
-		c.permissions.suspect(name)
+		c.permissions.suspect(c.permissions.writes(name))
 	}
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncDuration.Observe(c.now().Sub(start).Seconds())
@@ -225,35 +226,35 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 // returns what it did, for the metric, and when to look again, if not only when
 // something changes.
 func (c *controller) syncNamespace(ctx context.Context, name string) (result string, again time.Time, err error) {
+	labels, lives := c.labelsOf(name)
+	if !lives {
+		c.writes.forget(name)
+		c.status.forget(name)
+		return resultUnchanged, time.Time{}, nil
+	}
 	have := c.secretState(name)
 	if wait := c.writes.behind(name, have); wait > 0 {
 		return resultUnchanged, c.now().Add(wait), nil // or when the news comes
 	}
-	labels, lives := c.labelsOf(name)
 	registries, invalid := ecr.ParseLabels(labels)
-	if !lives || len(registries) == 0 && len(invalid) == 0 && !have.ours {
+	if len(registries) == 0 && len(invalid) == 0 && !have.ours {
 		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
 	}
 	var problems []problem
 	for _, err := range invalid {
-		problems = append(problems, problem{reasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
+		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
 	}
 	if have.exists && !have.ours && len(registries) > 0 {
-		problems = append(problems, problem{reasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
-		c.status.set(name, stateForeign, time.Time{}, problems)
+		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
+		c.status.set(name, pullsecret.StateForeign, time.Time{}, problems)
 		return resultForeign, c.now().Add(eventInterval), nil
 	}
 	if !have.ours {
 		have = secretState{}
 	}
 
-	needs := make([]need, len(registries))
-	for i, r := range registries {
-		token, err := c.tokens.token(r)
-		needs[i] = need{registry: r, token: token, err: err}
-	}
-	d := decide(have, needs, c.now(), turnOf(name, c.interval))
+	d := decide(have, c.needs(registries), c.now(), turnOf(name, c.interval))
 	state, more := troubleOf(d)
 	problems = append(problems, more...)
 
@@ -263,33 +264,63 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	if d.action != leave {
 		if wait, contested := c.writes.held(name, have); wait > 0 {
 			if contested {
-				state, problems = stateFailed, append(problems, problem{reasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it was written, so it is put back ever less often: let one have it, or give one of two releases another secretName", c.secretName)})
+				problems = append(problems, c.contest())
+			}
+			if len(problems) > 0 {
+				state = pullsecret.StateFailed
 			}
 			c.status.set(name, state, have.expires(c.now()), problems)
 			return resultConflict, c.now().Add(wait), nil
 		}
-		if err := c.carryOut(ctx, name, have, d); err != nil {
+		edited, err := c.carryOut(ctx, name, have, d)
+		if err != nil {
 			result, err := c.failed(ctx, name, have, problems, err)
 			return result, time.Time{}, err
+		}
+		if edited {
+			// No news need come of the next write, if it is edited to the same.
+			problems = append(problems, c.contest())
+			d.again, d.added = earliest(d.again, c.now().Add(firstContest)), nil
 		}
 	}
 	again = d.again
 	if len(problems) > 0 {
-		state, again = stateFailed, earliest(again, c.now().Add(eventInterval))
+		state, again = pullsecret.StateFailed, earliest(again, c.now().Add(eventInterval))
 	}
 	if len(registries) == 0 && len(problems) == 0 {
 		c.status.forget(name)
 	} else {
 		c.status.set(name, state, d.expires, problems)
 	}
+	c.tell(name, d)
+	return d.result(have), again, nil
+}
+
+// needs returns what registries need: a token, or why there is none.
+func (c *controller) needs(registries []ecr.Registry) []need {
+	needs := make([]need, len(registries))
+	for i, r := range registries {
+		token, err := c.tokens.token(r)
+		needs[i] = need{registry: r, token: token, err: err}
+	}
+	return needs
+}
+
+// tell counts the write that a decision came to, and tells a namespace's users of
+// registries that pods can pull from now.
+func (c *controller) tell(name string, d decision) {
 	if d.action == write {
 		c.status.written(name)
 	}
 	if len(d.added) > 0 {
 		slices.Sort(d.added)
-		c.status.ready(name, fmt.Sprintf("pods can pull from %s with secret %s", strings.Join(d.added, ", "), c.secretName))
+		c.status.ready(name, pullsecret.ReadyMessage(d.added, c.secretName))
 	}
-	return d.result(have), again, nil
+}
+
+// contest is what users should know of a secret that others change.
+func (c *controller) contest() problem {
+	return problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it is written, such as a policy of the cluster or another release with this secretName, so it is put back ever less often: exempt it there, or give one of two releases another secretName", c.secretName)}
 }
 
 // failed takes note of a write that did not succeed. It returns the error if the
@@ -306,8 +337,8 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
 		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
 	}
-	problems = append(problems, problem{reasonApplyFailed, err.Error() + "; it is tried again"})
-	c.status.set(name, stateFailed, have.expires(c.now()), problems)
+	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + "; it is tried again"})
+	c.status.set(name, pullsecret.StateFailed, have.expires(c.now()), problems)
 	if apierrors.IsForbidden(err) {
 		return resultForbidden, err
 	}
@@ -339,22 +370,22 @@ func (d decision) result(have secretState) string {
 // troubleOf returns where a namespace stands once a decision was carried out, and
 // what its users should know of the registries that are not served.
 func troubleOf(d decision) (state string, problems []problem) {
-	state = stateReady
+	state = pullsecret.StateReady
 	for _, n := range append(d.missing, d.fading...) {
-		reason, advice := reasonTokenFailed, "; it is tried again"
+		reason, advice := pullsecret.ReasonTokenFailed, "; it is tried again"
 		switch {
 		case errors.Is(n.err, errPending):
-			if state == stateReady {
-				state = statePending
+			if state == pullsecret.StateReady {
+				state = pullsecret.StatePending
 			}
 			continue
-		case isNoCredentials(n.err): // its text says what to do
-			reason, advice = reasonNoCredentials, ""
-		case isMalformed(n.err): // so does this one
+		case credential.IsMissing(n.err): // its text says what to do
+			reason, advice = pullsecret.ReasonNoCredentials, ""
+		case credential.IsMalformed(n.err): // so does this one
 			advice = ""
 		}
-		state = stateFailed
-		problems = append(problems, problem{reason, fmt.Sprintf("registry %s: %v%s", n.registry, n.err, advice)})
+		state = pullsecret.StateFailed
+		problems = append(problems, problem{reason, pullsecret.RegistryMessage(n.registry.String(), n.err.Error()+advice)})
 	}
 	return state, problems
 }
@@ -362,37 +393,38 @@ func troubleOf(d decision) (state string, problems []problem) {
 // errChanged says that a secret is no longer what the cache has.
 var errChanged = errors.New("the secret changed meanwhile")
 
-// carryOut makes a decision true. Its errors are the API server's.
-func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d decision) error {
+// carryOut makes a decision true. It reports whether a policy or a webhook of the
+// cluster edited the secret on its way. Its errors are the API server's.
+func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d decision) (edited bool, _ error) {
 	if d.action == remove {
 		err := c.client.delete(ctx, namespace, types.UID(have.uid), have.resourceVersion)
 		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("deleting secret %s: %w", c.secretName, err)
+			return false, fmt.Errorf("deleting secret %s: %w", c.secretName, err)
 		}
-		c.writes.note(namespace, have, "")
+		c.writes.note(namespace, have, "", false)
 		c.log.Info("deleted the pull secret", "namespace", namespace)
-		return nil
+		return false, nil
 	}
 
 	if have.immutable {
-		return fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
+		return false, fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
 	}
 	var kept map[string]keptEntry
 	if len(d.kept) > 0 {
 		live, err := c.client.get(ctx, namespace)
 		if apierrors.IsNotFound(err) {
-			return errChanged
+			return false, errChanged
 		}
 		if err != nil {
-			return fmt.Errorf("reading secret %s: %w", c.secretName, err)
+			return false, fmt.Errorf("reading secret %s: %w", c.secretName, err)
 		}
 		if kept = keptEntries(live, d.kept); len(kept) < len(d.kept) {
-			return errChanged
+			return false, errChanged
 		}
 	}
 	secret, err := pullSecret(namespace, c.secretName, d.tokens, kept)
 	if err != nil {
-		return fmt.Errorf("encoding secret %s: %w", c.secretName, err)
+		return false, fmt.Errorf("encoding secret %s: %w", c.secretName, err)
 	}
 	// A secret that is not known must not be there: without force, the API
 	// server refuses to take fields from whoever made one meanwhile. One that is
@@ -403,15 +435,20 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	}
 	after, err := c.client.apply(ctx, secret, have.exists)
 	if err != nil {
-		return fmt.Errorf("applying secret %s: %w", c.secretName, err)
+		return false, fmt.Errorf("applying secret %s: %w", c.secretName, withoutContent(err, secret.Data[corev1.DockerConfigJsonKey]))
 	}
-	c.writes.note(namespace, have, after.ResourceVersion)
+	observed, err := observe(after)
+	if err != nil {
+		return false, err
+	}
+	edited = !stateOf(observed.(*observedSecret)).intact
+	c.writes.note(namespace, have, after.ResourceVersion, edited)
 	if have.exists {
 		c.metrics.renewals.Inc()
 	} else {
 		c.log.Info("created the pull secret", "namespace", namespace)
 	}
-	return nil
+	return edited, nil
 }
 
 // secretState returns what the cache has of a namespace's pull secret.

@@ -28,6 +28,7 @@ import (
 
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 func namespaceOf(name string, labels map[string]string) *kube.Namespace {
@@ -162,35 +163,35 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		"other labels":                 {namespace: namespaceOf("shop", map[string]string{"team": "true"}), result: resultUnchanged},
 		"a label that says no":         {namespace: namespaceOf("shop", map[string]string{hostA: "false"}), result: resultUnchanged},
 		"no labels, foreign secret":    {namespace: namespaceOf("shop", nil), secret: foreign, result: resultUnchanged},
-		"a secret that is as it ought": {namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: good, at: h, result: resultUnchanged, state: stateReady},
+		"a secret that is as it ought": {namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: good, at: h, result: resultUnchanged, state: pullsecret.StateReady},
 		"a foreign secret": {
 			namespace: namespaceOf("shop", labels), secret: foreign, tokens: good, at: h,
-			result: resultForeign, again: h + 30*time.Minute, state: stateForeign,
+			result: resultForeign, again: h + 30*time.Minute, state: pullsecret.StateForeign,
 			event: "Warning ForeignSecret secret pullpass is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret",
 		},
 		"a malformed label": {
 			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}),
-			result:    resultUnchanged, again: 30 * time.Minute, state: stateFailed,
+			result:    resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
 			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the label of the namespace`,
 		},
 		"no credentials": {
 			namespace: namespaceOf("shop", labels), noKeys: true,
-			result: resultUnchanged, again: 30 * time.Minute, state: stateFailed,
+			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
 			event: "Warning NoCredentials registry " + hostA + ": no credentials: create the secret creds-" + hostA + " in namespace own with the keys aws_access_key_id and aws_secret_access_key",
 		},
-		"a token on its way": {namespace: namespaceOf("shop", labels), result: resultUnchanged, state: statePending},
+		"a token on its way": {namespace: namespaceOf("shop", labels), result: resultUnchanged, state: pullsecret.StatePending},
 		"AWS fails from the start": {
 			namespace: namespaceOf("shop", labels), tokens: func(c *controller) { c.give(Token{}, errAWS) },
-			result: resultUnchanged, again: 30 * time.Minute, state: stateFailed,
+			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
 			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
 		},
 		"AWS fails while the entry is good": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: h,
-			result: resultUnchanged, state: stateReady,
+			result: resultUnchanged, state: pullsecret.StateReady,
 		},
 		"AWS fails and the entry fades": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: 9 * h,
-			result: resultUnchanged, again: 9*h + 30*time.Minute, state: stateFailed,
+			result: resultUnchanged, again: 9*h + 30*time.Minute, state: pullsecret.StateFailed,
 			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
 		},
 	} {
@@ -215,7 +216,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 			if err != nil || result != c.result {
 				t.Errorf("result %s, %v, want %s", result, err, c.result)
 			}
-			if c.state == stateReady { // to be looked at in its turn
+			if c.state == pullsecret.StateReady { // to be looked at in its turn
 				c.again = turnOf("shop", 0).due(tokenOf("", 0).entry()).Sub(start)
 			}
 			if want := start.Add(c.again); !again.IsZero() && !again.Equal(want) || again.IsZero() != (c.again == 0) {
@@ -267,7 +268,7 @@ func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
 			if len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed applying secret pullpass: ") || strings.Contains(got[0], string(token.Auth)) {
 				t.Errorf("events %q", got)
 			}
-			if state := work.status.namespaces["shop"].state; state != stateFailed {
+			if state := work.status.namespaces["shop"].state; state != pullsecret.StateFailed {
 				t.Errorf("state %s", state)
 			}
 			eventually(t, "the namespace back in the queue", func() bool { return work.queue.Len() == 2 })
@@ -404,6 +405,10 @@ func TestHandlersPassOnNames(t *testing.T) {
 	took("changes", "creds", "creds", "creds", "creds")
 	h.OnUpdate(secret, secret.DeepCopy())
 	took("the same content")
+	deleted := secret.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.NewTime(start))
+	h.OnUpdate(secret, deleted)
+	took("a deletion that waits for finalizers", "creds")
 	handle(note, itsName, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
 	took("a namespace that went unseen", "shop")
 
@@ -619,6 +624,35 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	}
 }
 
+// TestANamespaceMadeAgainAndAgainIsNoContest deletes a namespace with its secret and
+// makes it again, as pipelines do. It has its secret at once each time.
+func TestANamespaceMadeAgainAndAgainIsNoContest(t *testing.T) {
+	writes := 0
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		return accepted(t, r, fmt.Sprint(writes))
+	}))
+	for n := range 20 {
+		shop(t, work)
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultCreated || err != nil {
+			t.Fatalf("made again %d times: %s, %v", n, result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+		add(t, work.namespaces.Informer, leaving(namespaceOf("shop", map[string]string{hostA: "true"})))
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultUnchanged || err != nil {
+			t.Fatalf("%s, %v", result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+	}
+	for _, e := range sent(events) {
+		if !strings.HasPrefix(e, "Normal PullSecretReady") {
+			t.Errorf("event %s", e)
+		}
+	}
+}
+
 // TestAPolicyThatEditsEveryWriteComesToRest has the API server store another
 // content than was sent, each time.
 func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
@@ -634,13 +668,58 @@ func TestAPolicyThatEditsEveryWriteComesToRest(t *testing.T) {
 			t.Fatal(err)
 		}
 		stored := written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
-		stored.Annotations[annotationDigest] = "edited"
+		stored.Annotations[pullsecret.AnnotationDigest] = "edited"
 		stored.ResourceVersion = fmt.Sprint(version)
 		add(t, work.pullSecrets, observed(t, stored))
 		sent(events)
 	}
 	if writes < 5 || writes > 25 {
 		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)
+	}
+}
+
+// TestAPolicyThatEditsWritesIsTold has the API server store the same content
+// whatever is sent. There is no news of writes that change nothing.
+func TestAPolicyThatEditsWritesIsTold(t *testing.T) {
+	stored := written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)
+	stored.Data[corev1.DockerConfigJsonKey] = []byte(`{"auths":{}}`)
+	stored.ResourceVersion = "2"
+	edits, writes := true, 0
+	var cached cache.SharedIndexInformer
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		if !edits {
+			return accepted(t, r, "3")
+		}
+		add(t, cached, observed(t, stored))
+		return answer(http.StatusOK, stored)
+	}))
+	cached = work.pullSecrets
+	shop(t, work)
+	look := func() {
+		t.Helper()
+		_, again, err := work.syncNamespace(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if wait := again.Sub(clock.now()); edits && wait > lastContest {
+			t.Fatalf("the next look is in %s", wait)
+		}
+		clock.Time = again
+		if edits && work.status.namespaces["shop"].state != pullsecret.StateFailed {
+			t.Errorf("state %s after %d writes", work.status.namespaces["shop"].state, writes)
+		}
+	}
+	for range 10 {
+		look()
+	}
+	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed somebody else changes secret pullpass") {
+		t.Errorf("events %q", got)
+	}
+	edits = false
+	look()
+	if state := work.status.namespaces["shop"].state; state != pullsecret.StateReady {
+		t.Errorf("state %s without the policy", state)
 	}
 }
 
@@ -662,10 +741,10 @@ func TestWritesAreForgotten(t *testing.T) {
 	clock := &clock{start}
 	w := newWrites(clock.now)
 	for i := range 1000 {
-		w.note(fmt.Sprint("team-", i), secretState{}, "1")
+		w.note(fmt.Sprint("team-", i), secretState{}, "1", false)
 	}
 	clock.advance(10*time.Minute + 1)
-	w.note("shop", secretState{}, "2")
+	w.note("shop", secretState{}, "2", false)
 	if len(w.last) != 1 {
 		t.Errorf("%d writes are remembered, want the last", len(w.last))
 	}
@@ -719,7 +798,7 @@ func TestExpiredEntriesStayInTheMetric(t *testing.T) {
 			t.Errorf("after %s the oldest expiry is %v, want %v", at, got, want)
 		}
 	}
-	if got := values(t, reg, "pullpass_namespaces")[stateFailed]; got != 1 {
+	if got := values(t, reg, "pullpass_namespaces")[pullsecret.StateFailed]; got != 1 {
 		t.Errorf("%v namespaces failed, want 1", got)
 	}
 }
@@ -734,14 +813,14 @@ func TestARefusalIsToldAtOnce(t *testing.T) {
 	if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
 		t.Fatal(err)
 	}
-	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning TokenFailed registry "+hostA+": "+errNo.Error()) || work.status.namespaces["shop"].state != stateFailed {
+	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning TokenFailed registry "+hostA+": "+errNo.Error()) || work.status.namespaces["shop"].state != pullsecret.StateFailed {
 		t.Errorf("state %s, events %q", work.status.namespaces["shop"].state, got)
 	}
 }
 
 func TestNoTroubleIsToldOfATokenThatJustExpired(t *testing.T) {
 	d := decide(secretState{}, []need{{registry: registryOf(hostA), token: tokenOf("alice", 0)}}, start.Add(12*time.Hour), middle)
-	if state, problems := troubleOf(d); state != statePending || len(problems) > 0 {
+	if state, problems := troubleOf(d); state != pullsecret.StatePending || len(problems) > 0 {
 		t.Errorf("state %s, problems %v", state, problems)
 	}
 }

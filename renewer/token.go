@@ -2,20 +2,20 @@ package renewer
 
 import (
 	"context"
-	"fmt"
-	"log/slog"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/credential"
 )
 
 // A Token opens every registry that its principal may pull from, in one region
 // and for 12 hours at most. Times are on this machine's clock, whatever AWS's
 // says.
 type Token struct {
-	Auth      secretText // base64 of AWS:<password>, as an auths entry holds it
-	Principal string     // fingerprint of whose token it is, the same in every process
-	Issued    time.Time  // when it was asked for, in whole seconds
-	Expires   time.Time  // when registries cease to accept it
-	RenewBy   time.Time  // when every secret should hold its successor
+	Auth      credential.Text // base64 of AWS:<password>, as an auths entry holds it
+	Principal string          // fingerprint of whose token it is, the same in every process
+	Issued    time.Time       // when it was asked for, in whole seconds
+	Expires   time.Time       // when registries cease to accept it
+	RenewBy   time.Time       // when every secret should hold its successor
 
 	// session is when the credentials that made it end, by the clock of whoever
 	// gave them, if RenewBy is that time. A token of the same session need not be
@@ -32,7 +32,7 @@ type TokenSource interface {
 
 // TokenRequest says whose token is wanted, and from which API.
 type TokenRequest struct {
-	Credential Credential
+	Credential credential.Credential
 	Region     string
 	Public     bool // the API of ECR Public
 	FIPS       bool // its FIPS 140 endpoint
@@ -41,15 +41,6 @@ type TokenRequest struct {
 
 // usable reports whether registries accept the token at the time.
 func (t Token) usable(now time.Time) bool { return t.Auth != "" && now.Before(t.Expires) }
-
-// maxAhead is how far into the future a date may be, because the clocks of two
-// replicas differ.
-const maxAhead = 15 * time.Minute
-
-// believable reports whether something can have been issued when it says. If not,
-// a clock was ahead then and has been set right, and nobody knows when the thing
-// ends.
-func believable(issued, now time.Time) bool { return issued.Sub(now) <= maxAhead }
 
 // renewAt returns when to ask for the token's successor: well before RenewBy,
 // because every secret has to be written between the two. The jitter, from 0
@@ -75,19 +66,3 @@ func renewBy(issued, expires time.Time, interval time.Duration, credentialExpire
 	}
 	return earliest(by, credentialExpires)
 }
-
-// secretText is text that logs, errors, fmt and JSON do not show. fmt sees it all
-// the same in unexported fields, so those who hold it there print themselves
-// nowhere.
-type secretText string
-
-const redacted = "[redacted]"
-
-// Format implements [fmt.Formatter] for every verb.
-func (secretText) Format(f fmt.State, _ rune) { fmt.Fprint(f, redacted) }
-
-// LogValue implements [slog.LogValuer].
-func (secretText) LogValue() slog.Value { return slog.StringValue(redacted) }
-
-// MarshalText implements [encoding.TextMarshaler], which JSON uses too.
-func (secretText) MarshalText() ([]byte, error) { return []byte(redacted), nil }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/credential"
 )
 
 func TestRenewBy(t *testing.T) {
@@ -92,19 +94,19 @@ func TestEntryIsInWholeSecondsUTC(t *testing.T) {
 
 func TestSecretTextShowsNowhere(t *testing.T) {
 	const secret = "hunter2"
-	text := secretText(secret)
+	text := credential.Text(secret)
 	token := Token{Auth: text, Principal: "alice"}
-	credential := Credential{AccessKeyID: "AKIA", SecretAccessKey: text, SessionToken: text, ExternalID: text}
-	request := TokenRequest{Credential: credential}
+	whose := credential.Credential{AccessKeyID: "AKIA", SecretAccessKey: text, SessionToken: text, ExternalID: text}
+	request := TokenRequest{Credential: whose}
 
 	shown := map[string]string{}
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%X", "%d", "%t", "%T", "%10.3s", "%z"} {
-		for _, value := range []any{text, &text, token, &token, credential, request, []secretText{text}, map[secretText]secretText{text: text}, fmt.Errorf("x: %v", text)} {
+		for _, value := range []any{text, &text, token, &token, whose, request, []credential.Text{text}, map[credential.Text]credential.Text{text: text}, fmt.Errorf("x: %v", text)} {
 			shown[fmt.Sprintf("%s of %T", verb, value)] = fmt.Sprintf(verb, value)
 		}
 	}
-	shown["Sprint"] = fmt.Sprint(text, token, credential, request)
-	shown["Sprintln"] = fmt.Sprintln(text, &token, &credential, &request)
+	shown["Sprint"] = fmt.Sprint(text, token, whose, request)
+	shown["Sprintln"] = fmt.Sprintln(text, &token, &whose, &request)
 	encoded, err := json.Marshal(map[string]any{"text": text, "token": token, "request": &request})
 	if err != nil {
 		t.Fatal(err)
@@ -115,7 +117,7 @@ func TestSecretTextShowsNowhere(t *testing.T) {
 		"slog as text": func(b *bytes.Buffer) slog.Handler { return slog.NewTextHandler(b, nil) },
 	} {
 		var b bytes.Buffer
-		slog.New(handler(&b)).With("with", text).WithGroup("g").Info("x", "text", text, "token", token, "pointer", &token, "request", request, "list", []secretText{text})
+		slog.New(handler(&b)).With("with", text).WithGroup("g").Info("x", "text", text, "token", token, "pointer", &token, "request", request, "list", []credential.Text{text})
 		shown[format] = b.String()
 	}
 	for how, got := range shown {
@@ -123,8 +125,8 @@ func TestSecretTextShowsNowhere(t *testing.T) {
 			t.Errorf("%s: %s", how, got)
 		}
 	}
-	for _, how := range []string{"%v of renewer.secretText", "%q of renewer.secretText", "%#v of renewer.Token", "Sprint", "JSON", "slog as JSON", "slog as text"} {
-		if !strings.Contains(shown[how], redacted) {
+	for _, how := range []string{"%v of credential.Text", "%q of credential.Text", "%#v of renewer.Token", "Sprint", "JSON", "slog as JSON", "slog as text"} {
+		if !strings.Contains(shown[how], credential.Redacted) {
 			t.Errorf("%s does not say that it was redacted: %s", how, shown[how])
 		}
 	}

@@ -11,7 +11,9 @@ import (
 
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 const (
@@ -140,7 +142,7 @@ func (t *tokens) run(ctx context.Context, o observer) {
 func (t *tokens) live() error { return t.progress.live("calls to AWS") }
 
 // token returns the registry's token, if there is one that registries still
-// accept. The error says why there is none, or none newer: a [noCredentialsError],
+// accept. The error says why there is none, or none newer: a [credential.MissingError],
 // [errPending] or what AWS said.
 func (t *tokens) token(r ecr.Registry) (Token, error) {
 	t.mu.Lock()
@@ -180,7 +182,7 @@ func (t *tokens) credentialChanged(r ecr.Registry) bool {
 	// What is known of the old token stays in the metric until there is another:
 	// secrets go on holding it. Without credentials they do not.
 	t.releaseLocked(r)
-	if isNoCredentials(err) {
+	if credential.IsMissing(err) {
 		t.metrics.tokenExpiry.DeleteLabelValues(r.String())
 	}
 	_, _ = t.entryLocked(r) // the error is what namespaces are told by token
@@ -321,7 +323,7 @@ func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Tok
 // outOfTime reports whether the clock was set so that the token of an entry is of
 // no use, or is not what it seems.
 func (e *tokenEntry) outOfTime(now time.Time) bool {
-	sound := e.token.usable(now) && believable(e.token.Issued, now)
+	sound := e.token.usable(now) && pullsecret.Believable(e.token.Issued, now)
 	return e.err == nil && !sound
 }
 

@@ -20,6 +20,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
 )
 
@@ -59,7 +60,7 @@ func values(t *testing.T, reg prometheus.Gatherer, metric string) map[string]flo
 func keysFor(host, user string) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "own", Name: "creds-" + host},
-		Data:       map[string][]byte{keyAccessKeyID: []byte("AKIA" + user), keySecretAccessKey: []byte("secret-of-" + user)},
+		Data:       map[string][]byte{credential.KeyAccessKeyID: []byte("AKIA" + user), credential.KeySecretAccessKey: []byte("secret-of-" + user)},
 	}
 }
 
@@ -177,7 +178,7 @@ func (r *running) notice(registries []ecr.Registry, urgent bool) {
 func (r *running) credentialChanged(registry ecr.Registry) {
 	if r.tokens.credentialChanged(registry) {
 		_, err := r.credentials.of(registry)
-		r.notice([]ecr.Registry{registry}, isNoCredentials(err))
+		r.notice([]ecr.Registry{registry}, credential.IsMissing(err))
 	}
 }
 
@@ -256,7 +257,7 @@ func TestManyAskersMakeOneCall(t *testing.T) {
 		}
 		askers.Wait()
 		calls := r.wantCalls(t, 1)
-		if want := (TokenRequest{Credential: Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}, Region: "us-east-1"}); calls[0].request != want {
+		if want := (TokenRequest{Credential: credential.Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}, Region: "us-east-1"}); calls[0].request != want {
 			t.Errorf("asked for %+v, want %+v", calls[0].request, want)
 		}
 		close(release)
@@ -320,7 +321,7 @@ func TestRegistriesShareCalls(t *testing.T) {
 }
 
 func TestRequestsFollowTheRegistries(t *testing.T) {
-	alice := Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}
+	alice := credential.Credential{AccessKeyID: "AKIAalice", SecretAccessKey: "secret-of-alice"}
 	for name, c := range map[string]struct {
 		hosts []string
 		want  TokenRequest
@@ -541,7 +542,7 @@ func TestTokensThatLiveForMoments(t *testing.T) {
 func TestCredentialChanges(t *testing.T) {
 	alice, bob := keysFor(hostA, "alice"), keysFor(hostA, "bob")
 	broken := keysFor(hostA, "carol")
-	delete(broken.Data, keySecretAccessKey)
+	delete(broken.Data, credential.KeySecretAccessKey)
 	a := registryOf(hostA)
 
 	run := func(name string, f func(t *testing.T, store credentialStore)) {
@@ -619,7 +620,7 @@ func TestCredentialChanges(t *testing.T) {
 		}
 		r.credentialChanged(a)
 		r.wantNotices(t, notice{hosts: hostA, urgent: true})
-		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
+		if token, err := r.token(a); token.Auth != "" || !credential.IsMissing(err) {
 			t.Errorf("token %+v, %v", token, err)
 		}
 		if got := r.expiries(t); len(got) > 0 {
@@ -637,7 +638,7 @@ func TestCredentialChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.credentialChanged(a)
-		if calls := r.wantCalls(t, 1); calls[0].request.Credential != (Credential{}) {
+		if calls := r.wantCalls(t, 1); calls[0].request.Credential != (credential.Credential{}) {
 			t.Errorf("asked as %+v", calls[0].request.Credential)
 		}
 	})
@@ -652,7 +653,7 @@ func TestCredentialChanges(t *testing.T) {
 		r.credentialChanged(a)
 		close(release)
 		r.wantNotices(t, notice{hosts: hostA, urgent: true}) // of the deletion
-		if token, err := r.token(a); token.Auth != "" || !isNoCredentials(err) {
+		if token, err := r.token(a); token.Auth != "" || !credential.IsMissing(err) {
 			t.Errorf("token %+v, %v", token, err)
 		}
 		if got := r.expiries(t); len(got) > 0 {
@@ -687,7 +688,7 @@ func TestCredentialChanges(t *testing.T) {
 	run("given for a registry that had none", func(t *testing.T, store credentialStore) {
 		r := runTokens(t, store, goodToken)
 		b := registryOf(hostB)
-		if _, err := r.token(b); !isNoCredentials(err) {
+		if _, err := r.token(b); !credential.IsMissing(err) {
 			t.Errorf("error %v", err)
 		}
 		r.wantCalls(t, 0)
@@ -1010,13 +1011,22 @@ func TestOneSessionUntilItEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
 		began, issued := time.Now(), 0
+		var same, latest time.Time // the last look that found nothing new, the end of the session before
 		r.answers(lastFunc(func(_ context.Context, _ TokenRequest, last Token) (Token, error) {
 			now := time.Now()
 			ends := began.Add((now.Sub(began)/time.Hour + 1) * time.Hour)
 			if last.session.Equal(ends) {
+				if wait := now.Sub(same); wait < time.Minute {
+					t.Errorf("asked again for the same session after %s", wait)
+				}
+				same = now
 				return last, nil
 			}
+			if late := now.Sub(latest); !latest.IsZero() && late > time.Minute {
+				t.Errorf("the session ended %s before its successor was asked for", late)
+			}
 			issued++
+			latest = ends
 			return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: renewBy(now, now.Add(12*time.Hour), 0, ends), session: ends}, nil
 		}))
 		r.prefetch([]ecr.Registry{registryOf(hostA)})
@@ -1038,7 +1048,7 @@ func TestRegistriesWithoutCredentialsAreNotRemembered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := runTokens(t, storeOf(), goodToken)
 		for i := range 100 {
-			if _, err := r.token(registryOf(fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i))); !isNoCredentials(err) {
+			if _, err := r.token(registryOf(fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i))); !credential.IsMissing(err) {
 				t.Fatal(err)
 			}
 		}

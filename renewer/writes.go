@@ -40,6 +40,7 @@ type lastWrite struct {
 	version  string // resourceVersion of the secret, empty when it was deleted
 	deleted  string // UID of the secret that was deleted
 	seen     bool   // there was news of the secret since
+	edited   bool   // by a policy or a webhook of the cluster, on its way
 	contests int    // rewrites of what somebody else had just changed
 }
 
@@ -48,13 +49,14 @@ func newWrites(now func() time.Time) *writes {
 }
 
 // note takes down a write: of a secret that was as have tells and has the
-// version now, or was deleted when that is empty.
-func (w *writes) note(namespace string, have secretState, version string) {
+// version now, or was deleted when that is empty. Edited says that the API server
+// stored something else than was sent.
+func (w *writes) note(namespace string, have secretState, version string, edited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := w.now()
 	before, known := w.last[namespace]
-	after := lastWrite{at: now, version: version}
+	after := lastWrite{at: now, version: version, edited: edited}
 	if version == "" {
 		after.deleted = have.uid
 	}
@@ -73,6 +75,14 @@ func (w *writes) note(namespace string, have secretState, version string) {
 			}
 		}
 	}
+}
+
+// forget drops what is known of a namespace that goes: its secrets go with it, and
+// that is nobody's contest if it is made again.
+func (w *writes) forget(namespace string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.last, namespace)
 }
 
 // seen takes down that there was news of a namespace's secret.
@@ -112,7 +122,7 @@ func (w *writes) behind(namespace string, have secretState) time.Duration {
 
 // held returns how long a write of a namespace's secret has to wait, because
 // somebody else changes the secret whenever it was written. Contested says that
-// this has gone on for so long that people should know.
+// people should know: this has gone on for long, or it is the cluster itself.
 func (w *writes) held(namespace string, have secretState) (wait time.Duration, contested bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -121,7 +131,7 @@ func (w *writes) held(namespace string, have secretState) (wait time.Duration, c
 	if !ok || since >= calm || l.contests == 0 || !l.contested(have) {
 		return 0, false
 	}
-	return min(firstContest<<min(l.contests-1, 16), lastContest) - since, l.contests >= tellContest
+	return min(firstContest<<min(l.contests-1, 16), lastContest) - since, l.edited || l.contests >= tellContest
 }
 
 // contested reports whether the secret is no longer as the write left it, or was

@@ -11,6 +11,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 // BenchmarkDecode compares the scanner with what encoding/json takes to find
@@ -97,7 +99,7 @@ func BenchmarkOverTLS(b *testing.B) {
 
 // BenchmarkMutate is the decision alone.
 func BenchmarkMutate(b *testing.B) {
-	m := newMutator("pullpass", InjectMatching, &fakeNamespaces{cached: map[string]labels{"shop": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "true"}}}, time.Second)
+	m := newMutator("pullpass", injection.Matching, &fakeNamespaces{cached: map[string]labels{"shop": {"123456789012.dkr.ecr.eu-west-1.amazonaws.com": "true"}}}, time.Second)
 	req, err := decode(realReview(b))
 	if err != nil {
 		b.Fatal(err)

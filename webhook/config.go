@@ -10,6 +10,8 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 // Config is everything that can be set. [DefaultConfig] is where to start.
@@ -22,7 +24,7 @@ type Config struct {
 	ServerName        string        // as API servers call it, DNS name or IP address; empty for any
 	Configuration     string        // name of the MutatingWebhookConfiguration, whose CA bundle is checked; empty for no check
 	SecretName        string        // what is added to imagePullSecrets
-	Inject            string        // InjectMatching or InjectAll
+	Inject            string        // injection.Matching or injection.All
 	ShutdownDelay     time.Duration // how long requests are served after the signal to stop
 
 	// No flags for these.
@@ -43,7 +45,7 @@ func DefaultConfig() Config {
 		ListenAddress: ":9443",
 		AdminAddress:  ":8080",
 		SecretName:    "pullpass",
-		Inject:        InjectMatching,
+		Inject:        injection.Matching,
 		ShutdownDelay: 10 * time.Second,
 		HeaderTimeout: 5 * time.Second,
 		ReadTimeout:   10 * time.Second,
@@ -85,8 +87,8 @@ func (c *Config) Validate() error {
 	if problems := validation.IsDNS1123Subdomain(c.SecretName); len(problems) > 0 {
 		return fmt.Errorf("--secret-name=%q: %s", c.SecretName, strings.Join(problems, "; "))
 	}
-	if c.Inject != InjectMatching && c.Inject != InjectAll {
-		return fmt.Errorf("--inject=%q: want %s or %s", c.Inject, InjectMatching, InjectAll)
+	if c.Inject != injection.Matching && c.Inject != injection.All {
+		return fmt.Errorf("--inject=%q: want %s or %s", c.Inject, injection.Matching, injection.All)
 	}
 	if c.ShutdownDelay < 0 || c.ShutdownDelay > maxShutdownDelay {
 		return fmt.Errorf("--shutdown-delay=%q: want 0s to %s", c.ShutdownDelay, maxShutdownDelay)

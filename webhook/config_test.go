@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 func TestConfigValidate(t *testing.T) {
@@ -30,7 +32,7 @@ func TestConfigValidate(t *testing.T) {
 		"a server's name with a port":      {func(c *Config) { c.ServerName = "webhook.svc:443" }, `--server-name="webhook.svc:443": want a DNS name or an IP address`},
 		"a configuration":                  {func(c *Config) { c.Configuration = "pullpass.shop" }, ""},
 		"a configuration elsewhere":        {func(c *Config) { c.Configuration = "a/b" }, `--webhook-configuration="a/b": name`},
-		"all pods":                         {func(c *Config) { c.Inject = InjectAll }, ""},
+		"all pods":                         {func(c *Config) { c.Inject = injection.All }, ""},
 		"another way to inject":            {func(c *Config) { c.Inject = "labelled" }, `--inject="labelled": want matching or all`},
 		"no delay":                         {func(c *Config) { c.ShutdownDelay = 0 }, ""},
 		"a negative delay":                 {func(c *Config) { c.ShutdownDelay = -time.Second }, `--shutdown-delay="-1s": want 0s to 5m0s`},

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
@@ -115,7 +116,7 @@ func TestLookupsAreBounded(t *testing.T) {
 // Whoever asks about made-up names does not hinder namespaces that the cache knows,
 // in both ways to inject.
 func TestMadeUpNamesHinderNoKnownNamespace(t *testing.T) {
-	for _, inject := range []string{InjectMatching, InjectAll} {
+	for _, inject := range []string{injection.Matching, injection.All} {
 		t.Run(inject, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ns := &fakeNamespaces{cached: map[string]labels{"shop": nil}, live: map[string]labels{"shop": {hostA: "true"}}, getLive: func(context.Context) error {

@@ -18,7 +18,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	admissions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "pullpass_admissions_total",
-		Help: "Requests to the webhook by result: injected, present (the pod names the secret already), unmatched, opted_out, skipped (not a new pod, or a mirror pod), error (the namespace could not be read, pod admitted as it is), invalid (HTTP 4xx), shed (HTTP 503) and panic (HTTP 500).",
+		Help: "POST requests to /mutate by result: injected, present (the pod names the secret already), unmatched, opted_out, skipped (not a new pod, or a mirror pod), error (the namespace could not be read, pod admitted as it is), invalid (HTTP 4xx), shed (HTTP 503) and panic (HTTP 500).",
 	}, []string{"result"})
 	m := &metrics{
 		admissions: make(map[result]prometheus.Counter, len(results)),

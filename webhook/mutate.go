@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
@@ -37,7 +38,7 @@ type namespaceGetter interface {
 // A mutator decides about pods.
 type mutator struct {
 	secretName string
-	inject     string // InjectMatching or InjectAll
+	inject     string // injection.Matching or injection.All
 	namespaces namespaceGetter
 	known      *lookups // of namespaces that the cache has
 	unknown    *lookups // of others
@@ -69,10 +70,10 @@ func (m *mutator) Mutate(ctx context.Context, bound time.Duration, req *request)
 	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
 	}
-	if req.pod.inject == injectNever {
+	if req.pod.inject == injection.Never {
 		return nil, optedOut, nil
 	}
-	if len(req.pod.registries) == 0 && m.inject != InjectAll {
+	if len(req.pod.registries) == 0 && m.inject != injection.All {
 		return nil, unmatched, nil
 	}
 	patch := patch(req.pod.pullSecrets, m.secretName)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pullpass/pullpass/internal/ecr/ecrtest"
+	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
@@ -83,9 +84,9 @@ func TestMutate(t *testing.T) {
 		"a mirror pod may name no secret":        {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: skipped},
 		"a pod that opts out":                    {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"false"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: optedOut},
 		"a pod that opts in is like any other":   {pod: `{"metadata":{"labels":{"pullpass.dev/inject":"true"}},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"a namespace that opts out":              {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
-		"a namespace that has just opted in":     {pod: podOf(image), cached: shop(labels{hostA: "true", injectLabel: "false"}), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"a namespace that has just opted out":    {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
+		"a namespace that opts out":              {pod: podOf(image), cached: shop(labels{hostA: "true", injection.Label: "false"}), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
+		"a namespace that has just opted in":     {pod: podOf(image), cached: shop(labels{hostA: "true", injection.Label: "false"}), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"a namespace that has just opted out":    {pod: podOf(image), cached: shop(nil), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
 		"no image of ECR":                        {pod: podOf("nginx"), cached: map[string]labels{}, result: unmatched},
 		"another registry":                       {pod: podOf(hostB + "/b"), result: unmatched, lookups: 1},
 		"a label that says no":                   {pod: podOf(image), cached: shop(labels{hostA: "false"}), live: shop(labels{hostA: "false"}), result: unmatched, lookups: 1},
@@ -94,8 +95,8 @@ func TestMutate(t *testing.T) {
 		"a namespace that cannot be read":        {pod: podOf(image), cached: map[string]labels{}, failing: errors.New("refused"), result: failed, lookups: 1},
 		"a labelled namespace need not be read":  {pod: podOf(image), failing: errors.New("refused"), result: injected, secrets: `[{"name":"pullpass"}]`},
 		"no pod":                                 {pod: `null`, result: skipped},
-		"a pod without a spec":                   {pod: `{"metadata":{"name":"p"}}`, inject: InjectAll, result: skipped},
-		"a pod with a null spec":                 {pod: `{"spec":null}`, inject: InjectAll, result: skipped},
+		"a pod without a spec":                   {pod: `{"metadata":{"name":"p"}}`, inject: injection.All, result: skipped},
+		"a pod with a null spec":                 {pod: `{"spec":null}`, inject: injection.All, result: skipped},
 		"an update":                              {pod: podOf(image), request: request(`"CREATE"`, `"UPDATE"`), result: skipped},
 		"a deletion":                             {pod: `null`, request: request(`"CREATE"`, `"DELETE"`), result: skipped},
 		"an ephemeral container":                 {pod: podOf(image), request: request(`"operation":"CREATE"`, `"operation":"UPDATE","subResource":"ephemeralcontainers"`), result: skipped},
@@ -111,13 +112,13 @@ func TestMutate(t *testing.T) {
 		"no kind at all":                         {pod: podOf(image), request: request(`"kind":{"group":"","version":"v1","kind":"Pod"},`, ``), result: skipped},
 		"no namespace":                           {pod: podOf(image), request: request(`"namespace":"shop",`, ``), result: skipped},
 		"the pod's own namespace means nothing":  {pod: `{"metadata":{"namespace":"other"},"spec":{"containers":[{"image":"` + image + `"}]}}`, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"mode all takes all pods":                {pod: podOf("nginx"), inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
-		"mode all wants a label":                 {pod: podOf(image), inject: InjectAll, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
-		"mode all wants a valid label":           {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
-		"mode all, too, respects opting out":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(labels{hostA: "true", injectLabel: "false"}), live: shop(labels{hostA: "true", injectLabel: "false"}), result: optedOut, lookups: 1},
-		"mode all finds a label of just now":     {pod: podOf("nginx"), inject: InjectAll, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
-		"mode all leaves mirror pods alone":      {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: InjectAll, result: skipped},
-		"mode all works without any container":   {pod: `{"spec":{}}`, inject: InjectAll, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all takes all pods":                {pod: podOf("nginx"), inject: injection.All, result: injected, secrets: `[{"name":"pullpass"}]`},
+		"mode all wants a label":                 {pod: podOf(image), inject: injection.All, cached: shop(nil), live: shop(labels{"team": "x"}), result: unmatched, lookups: 1},
+		"mode all wants a valid label":           {pod: podOf("nginx"), inject: injection.All, cached: shop(labels{"1." + hostA[13:]: "true"}), live: shop(nil), result: unmatched, lookups: 1},
+		"mode all, too, respects opting out":     {pod: podOf("nginx"), inject: injection.All, cached: shop(labels{hostA: "true", injection.Label: "false"}), live: shop(labels{hostA: "true", injection.Label: "false"}), result: optedOut, lookups: 1},
+		"mode all finds a label of just now":     {pod: podOf("nginx"), inject: injection.All, cached: shop(nil), result: injected, secrets: `[{"name":"pullpass"}]`, lookups: 1},
+		"mode all leaves mirror pods alone":      {pod: `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{}}`, inject: injection.All, result: skipped},
+		"mode all works without any container":   {pod: `{"spec":{}}`, inject: injection.All, result: injected, secrets: `[{"name":"pullpass"}]`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			ns := &fakeNamespaces{cached: c.cached, live: c.live}
@@ -128,7 +129,7 @@ func TestMutate(t *testing.T) {
 				ns.live = shop(labels{hostA: "true"})
 			}
 			ns.getLive = func(context.Context) error { return c.failing }
-			m := newMutator("pullpass", cmp.Or(c.inject, InjectMatching), ns, time.Minute)
+			m := newMutator("pullpass", cmp.Or(c.inject, injection.Matching), ns, time.Minute)
 			review := reviewOf(c.pod)
 			if !strings.Contains(review, c.request.old) {
 				t.Fatalf("no %s in the review", c.request.old)
@@ -178,7 +179,7 @@ func TestMutateGivesUpALookup(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				m := newMutator("pullpass", InjectMatching, &fakeNamespaces{getLive: func(ctx context.Context) error {
+				m := newMutator("pullpass", injection.Matching, &fakeNamespaces{getLive: func(ctx context.Context) error {
 					<-ctx.Done()
 					return ctx.Err()
 				}}, time.Minute)
@@ -222,7 +223,7 @@ func TestMatchOfImages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return match(InjectMatching, req.pod.registries, namespace)
+		return match(injection.Matching, req.pod.registries, namespace)
 	}
 	for _, host := range forms {
 		for _, rest := range []string{"/app", "/team/app:1", "/app" + digest, "/app:1" + digest} {

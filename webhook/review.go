@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 const (
@@ -44,7 +45,7 @@ type groupVersion struct{ group, version, name string }
 type pod struct {
 	name         string
 	generateName string
-	inject       string // value of the label injectLabel
+	inject       string // value of the label injection.Label
 	mirror       bool   // has the annotation kubernetes.io/config.mirror
 	hasSpec      bool
 
@@ -173,11 +174,11 @@ func (r *reviewReader) podMetadata() {
 		case "generateName":
 			pod.generateName = s.text()
 		case "labels":
-			for m := s.object(injectLabel); m.next(); {
+			for m := s.object(injection.Label); m.next(); {
 				pod.inject = s.text()
 			}
 		case "annotations":
-			for m := s.object(mirrorAnnotation); m.next(); {
+			for m := s.object(injection.MirrorAnnotation); m.next(); {
 				pod.mirror = !s.null()
 				s.skip()
 			}

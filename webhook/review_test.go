@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
 )
 
 const (
@@ -245,7 +246,7 @@ func FuzzReview(f *testing.F) {
 	} {
 		f.Add([]byte(reviewOf(pod)))
 	}
-	m := newMutator("pullpass", InjectAll, &fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}}, time.Second)
+	m := newMutator("pullpass", injection.All, &fakeNamespaces{cached: map[string]labels{"shop": {hostA: "true"}}}, time.Second)
 	f.Fuzz(func(t *testing.T, body []byte) {
 		req, err := decode(body)
 		if err != nil {
@@ -280,7 +281,7 @@ func FuzzReview(f *testing.F) {
 
 // set returns the registries sorted and each once.
 func set(registries []ecr.Registry) []ecr.Registry {
-	slices.SortFunc(registries, compareHosts)
+	slices.SortFunc(registries, func(a, b ecr.Registry) int { return strings.Compare(a.String(), b.String()) })
 	return slices.Compact(registries)
 }
 
@@ -345,7 +346,7 @@ func walk(review map[string]any) request {
 		return s
 	}
 	spec := at(review, "request", "object", "spec")
-	mirror := at(review, "request", "object", "metadata", "annotations", mirrorAnnotation)
+	mirror := at(review, "request", "object", "metadata", "annotations", injection.MirrorAnnotation)
 	r := request{
 		uid:         str("uid"),
 		kind:        groupVersion{str("kind", "group"), str("kind", "version"), str("kind", "kind")},
@@ -356,7 +357,7 @@ func walk(review map[string]any) request {
 		pod: pod{
 			name:         str("object", "metadata", "name"),
 			generateName: str("object", "metadata", "generateName"),
-			inject:       str("object", "metadata", "labels", injectLabel),
+			inject:       str("object", "metadata", "labels", injection.Label),
 			mirror:       mirror != nil,
 			hasSpec:      spec != nil,
 		},

@@ -854,7 +854,14 @@ func TestNoRequestIsLostToTheSignal(t *testing.T) {
 // What is still under way when the time is up is cut off.
 func TestDrainEnds(t *testing.T) {
 	inside := make(chan struct{}, 1)
-	ns := &fakeNamespaces{getLive: func(ctx context.Context) error { inside <- struct{}{}; <-ctx.Done(); return ctx.Err() }}
+	ns := &fakeNamespaces{getLive: func(ctx context.Context) error {
+		inside <- struct{}{}
+		select {
+		case <-ctx.Done(): // the lookup's, in an hour
+		case <-t.Context().Done():
+		}
+		return ctx.Err()
+	}}
 	r := startDefault(t, ns, func(c *Config) { c.DrainTimeout, c.LookupTimeout = 50*time.Millisecond, time.Hour })
 	c := r.dial(t)
 	body := reviewOf(podOf(hostA + "/app"))

@@ -88,6 +88,7 @@ func TestBadFlags(t *testing.T) {
 		"a kubeconfig of an unknown context":   {args: []string{"--kubeconfig=" + file(t, "other", strings.Replace(kubeconfig, `"current-context":"c"`, `"current-context":"d"`, 1))}, want: `--kubeconfig="`},
 		"an address in use":                    {args: []string{"--admin-address=" + busy.Addr().String()}, want: `--admin-address="` + busy.Addr().String() + `": `},
 		"an address that is none":              {args: []string{"--admin-address=nonsense"}, want: `--admin-address="nonsense": `},
+		"no address":                           {args: []string{"--admin-address="}, want: `--admin-address="": want HOST:PORT or :PORT`},
 		"a flag of the webhook's":              {args: []string{"--inject=matching"}, want: "unknown flag: --inject"},
 		"an argument without a flag":           {args: []string{"now"}, want: `unexpected argument "now"; see renewer --help`},
 	} {
@@ -115,7 +116,7 @@ func TestHelp(t *testing.T) {
 		}
 		for _, want := range []string{
 			"Usage:\n  renewer [flags]\n", "Example:\n  renewer --namespace pullpass ",
-			"--admin-address ADDRESS ", `(default ":8080")`, "--kubeconfig FILE ", "--namespace NAMESPACE ", "without the flag, $POD_NAMESPACE\n",
+			"--admin-address HOST:PORT ", `(default ":8080")`, "--kubeconfig PATH ", "--namespace NAMESPACE ", "default: $POD_NAMESPACE\n",
 			"--secret-name NAME ", `(default "pullpass")`, "--credentials-secret-prefix PREFIX ", `(default "pullpass-aws-credentials")`,
 			"--default-credentials[=true|false] ", "--renewal-interval duration ", "--leader-elect[=true|false] ", "(default true)", "--workers NUMBER ", "(default 16)",
 			"--log-level LEVEL ", "--log-format FORMAT ", "--version[=true|false] ",

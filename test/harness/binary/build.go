@@ -52,6 +52,9 @@ const (
 	Helm3                 Binary = "helm3"
 	Promtool              Binary = "promtool"
 	PromQL                Binary = "promql" // ours, see pins/prometheus
+	Goreleaser            Binary = "goreleaser"
+	Syft                  Binary = "syft"
+	Actionlint            Binary = "actionlint"
 )
 
 // A recipe says how one Binary is built.
@@ -92,6 +95,12 @@ func (b Binary) recipe() (recipe, error) {
 		return recipe{"pins/prometheus", prometheus, prometheus + "/cmd/promtool", "remove_all_sd", "2 minutes"}, nil
 	case PromQL:
 		return recipe{"pins/prometheus", prometheus, own + "prometheus", "remove_all_sd", "10 seconds"}, nil
+	case Goreleaser:
+		return recipe{"pins/release", "github.com/goreleaser/goreleaser/v2", "github.com/goreleaser/goreleaser/v2", "", "5 minutes"}, nil
+	case Syft:
+		return recipe{"pins/release-sbom", "github.com/anchore/syft", "github.com/anchore/syft/cmd/syft", "", "3 minutes"}, nil
+	case Actionlint:
+		return recipe{"pins/workflows", "github.com/rhysd/actionlint", "github.com/rhysd/actionlint/cmd/actionlint", "", "10 seconds"}, nil
 	case Helm:
 		return recipe{".", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm", "", "30 seconds"}, nil
 	case Helm3:

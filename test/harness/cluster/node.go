@@ -232,6 +232,20 @@ func (c *Cluster) ImportImage(ctx context.Context, reference string, image v1.Im
 	return nil
 }
 
+// ImportArchive puts the images of an archive onto the node, under the names that
+// it has for them.
+func (c *Cluster) ImportArchive(ctx context.Context, path string) error {
+	archive, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer archive.Close()
+	if err := c.ctr(ctx, archive, "images", "import", "--local", "-"); err != nil {
+		return fmt.Errorf("importing %s: %w", path, err)
+	}
+	return nil
+}
+
 func (c *Cluster) ctr(ctx context.Context, stdin io.Reader, args ...string) error {
 	address := filepath.Join(c.node.dir, "containerd.sock")
 	cmd := exec.CommandContext(ctx, c.paths[binary.Ctr], append([]string{"--address", address, "--namespace", "k8s.io"}, args...)...)

@@ -2,6 +2,7 @@ package image_test
 
 import (
 	"archive/tar"
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -9,7 +10,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 
 	"github.com/pullpass/pullpass/test/harness/image"
@@ -59,6 +62,60 @@ func TestTheProductsImageIsWhatTheDockerfileSays(t *testing.T) {
 	delete(given, "/out/webhook")
 	if _, err := image.FromDockerfile(dockerfile, given); err == nil || !strings.Contains(err.Error(), "/out/webhook") {
 		t.Errorf("without one of the files: %v", err)
+	}
+}
+
+// TestTheSameFilesMakeTheSameArchive makes an image twice, from files with other times
+// and modes, and holds that its labels have the build arguments.
+func TestTheSameFilesMakeTheSameArchive(t *testing.T) {
+	var archives [][]byte
+	for n, mode := range []os.FileMode{0o755, 0o700} {
+		dir := t.TempDir()
+		given := map[string]string{}
+		for _, path := range []string{"/out/renewer", "/out/webhook", "/etc/ssl/certs/ca-certificates.crt"} {
+			given[path] = filepath.Join(dir, filepath.Base(path))
+			if err := os.WriteFile(given[path], []byte(path), mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(given[path], time.Time{}, time.Unix(int64(n), 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var images []v1.Image
+		for _, arch := range []string{"amd64", "arm64"} {
+			img, err := image.Recipe{
+				Dockerfile: filepath.Join(repo.Root(), "Dockerfile"), Files: given, Arch: arch, Created: time.Unix(1, 0).UTC(),
+				Args: map[string]string{"VERSION": "v1.2.3", "REVISION": "abc"},
+			}.Make()
+			if err != nil {
+				t.Fatal(err)
+			}
+			images = append(images, img)
+		}
+		config, err := images[1].ConfigFile()
+		if err != nil {
+			t.Fatal(err)
+		}
+		labels := config.Config.Labels
+		if labels["org.opencontainers.image.version"] != "v1.2.3" || labels["org.opencontainers.image.revision"] != "abc" || config.Architecture != "arm64" {
+			t.Errorf("architecture %s, labels %q", config.Architecture, labels)
+		}
+		index, err := image.Index(images)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(dir, "image.tar")
+		if err := image.WriteArchive(file, "example.com/pullpass:1.2.3", index); err != nil {
+			t.Fatal(err)
+		}
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archives = append(archives, content)
+	}
+	if !bytes.Equal(archives[0], archives[1]) {
+		t.Error("the archives differ")
 	}
 }
 

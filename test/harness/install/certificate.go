@@ -22,21 +22,46 @@ const (
 	keyFile         = "tls.key"
 )
 
-// makeCertificate writes a certificate for the webhook's address and its Service,
-// and its key, into the release's folder. It returns the authority that signed it,
-// as a caBundle holds it.
+// makeCertificate writes a certificate for the webhook. It returns the authority
+// that signed it, as a caBundle holds it.
 func (r *Release) makeCertificate() (authority string, err error) {
-	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	c, err := r.NewCertificate()
 	if err != nil {
 		return "", err
+	}
+	return base64.StdEncoding.EncodeToString(c.Authority), c.Write()
+}
+
+// A Certificate is one for the webhook's address and its Service, by an authority of
+// its own. Both are PEM.
+type Certificate struct {
+	Authority []byte
+	leaf, key []byte
+	dir       string
+}
+
+// Write puts the certificate and its key into the release's folder, where the
+// webhook finds them.
+func (c *Certificate) Write() error {
+	return errors.Join(
+		os.WriteFile(filepath.Join(c.dir, certificateFile), c.leaf, 0o600),
+		os.WriteFile(filepath.Join(c.dir, keyFile), c.key, 0o600),
+	)
+}
+
+// NewCertificate makes another authority, and a certificate for the webhook.
+func (r *Release) NewCertificate() (*Certificate, error) {
+	leafKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
 	}
 	ca, caKey, err := newAuthority()
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	host, _, err := net.SplitHostPort(r.webhook)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	leaf := &x509.Certificate{
 		SerialNumber: big.NewInt(2),
@@ -53,17 +78,18 @@ func (r *Release) makeCertificate() (authority string, err error) {
 	}
 	leafDER, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), caKey)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	err = errors.Join(
-		os.WriteFile(filepath.Join(r.Dir, certificateFile), encode("CERTIFICATE", leafDER), 0o600),
-		os.WriteFile(filepath.Join(r.Dir, keyFile), encode("PRIVATE KEY", keyDER), 0o600),
-	)
-	return base64.StdEncoding.EncodeToString(encode("CERTIFICATE", ca.Raw)), err
+	return &Certificate{
+		Authority: encode("CERTIFICATE", ca.Raw),
+		leaf:      encode("CERTIFICATE", leafDER),
+		key:       encode("PRIVATE KEY", keyDER),
+		dir:       r.Dir,
+	}, nil
 }
 
 // NewAuthority makes a certificate authority that has signed nothing, PEM.

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -241,6 +242,84 @@ func checkNull(t *testing.T, r render, path []string) {
 	}
 }
 
+// TestTextStaysText gives every value that is a text none, and one that means
+// something else to YAML and to templates. Helm says which value it refuses, or
+// renders the text as it is, and makes no field null for it.
+func TestTextStaysText(t *testing.T) {
+	texts := []string{"", "{{ .Values }}: '\" # c\n- x"}
+	var leaves [][]string
+	for _, path := range valuesPaths(t) {
+		if _, ok := lookUp(merge(defaults(t), around(t, path)), path).(string); ok {
+			leaves = append(leaves, path)
+		}
+	}
+	if len(leaves) < 60 {
+		t.Fatalf("%d values are texts", len(leaves))
+	}
+	for paths := range slices.Chunk(leaves, 20) {
+		t.Run(strings.Join(paths[0], ".")+" and on", func(t *testing.T) {
+			t.Parallel()
+			var all []map[string]any
+			for _, path := range paths {
+				for _, text := range texts {
+					all = append(all, merge(around(t, path), at(path, text)))
+				}
+			}
+			for i, r := range renderAll(t, all) {
+				path, text := paths[i/len(texts)], texts[i%len(texts)]
+				if r.refusal != "" {
+					bySchema := strings.Contains(r.refusal, "'/"+strings.Join(path, "/")+"'")
+					if !bySchema && !(strings.Contains(r.refusal, "validate.yaml") && strings.Contains(r.refusal, path[len(path)-1])) {
+						t.Errorf("the refusal of %s as %q is not clear:\n%s", strings.Join(path, "."), text, r.refusal)
+					}
+					continue
+				}
+				objects, err := cluster.ParseManifests([]byte(r.objects))
+				if err != nil {
+					t.Errorf("%s is %q: %v", strings.Join(path, "."), text, err)
+				}
+				found := false
+				for _, o := range objects {
+					found = found || holdsText(o.Object, text)
+					for _, null := range nulls(o.Object, o.GetKind()) {
+						t.Errorf("%s is %q, and %s is null", strings.Join(path, "."), text, null)
+					}
+				}
+				if !found {
+					t.Errorf("%s is %q, and nothing has it", strings.Join(path, "."), text)
+				}
+			}
+		})
+	}
+}
+
+// holdsText reports whether a text is in one of the strings of an object.
+func holdsText(value any, text string) (found bool) {
+	switch v := value.(type) {
+	case string:
+		return strings.Contains(v, text)
+	case map[string]any:
+		for _, value := range v {
+			found = found || holdsText(value, text)
+		}
+	case []any:
+		for _, value := range v {
+			found = found || holdsText(value, text)
+		}
+	}
+	return found
+}
+
+// lookUp returns the value at a path, or nil.
+func lookUp(values map[string]any, path []string) (value any) {
+	value = values
+	for _, key := range path {
+		section, _ := value.(map[string]any)
+		value = section[key]
+	}
+	return value
+}
+
 // TestEveryValueIsUsed changes each value, and looks for another result.
 func TestEveryValueIsUsed(t *testing.T) {
 	special := parse(t, `
@@ -248,14 +327,6 @@ extraObjects: [{apiVersion: v1, kind: ConfigMap, metadata: {name: other}}]
 injection: {namespaceSelector: {matchLabels: {a: b}}, objectSelector: {matchLabels: {a: b}}}
 monitoring: {prometheusRule: {disabled: [PullpassNoLeader], overrides: {PullpassNoLeader: {for: 9m}}}}
 `)
-	lookUp := func(values map[string]any, path []string) (value any) {
-		value = values
-		for _, key := range path {
-			section, _ := value.(map[string]any)
-			value = section[key]
-		}
-		return value
-	}
 	var leaves [][]string
 	for _, path := range valuesPaths(t) {
 		if section, ok := lookUp(defaults(t), path).(map[string]any); !ok || len(section) == 0 {
@@ -696,6 +767,31 @@ func TestPodsOfBoth(t *testing.T) {
 			}
 			if args := pod.Containers[0].Args; args[len(args)-1] != "--x" {
 				t.Errorf("arguments %q", args)
+			}
+		}
+	}
+}
+
+// TestSpread reads the constraints of the user's. They are as they were given, but
+// for a selector where they have none.
+func TestSpread(t *testing.T) {
+	for _, component := range []string{"renewer", "webhook"} {
+		out := template(t, "pullpass", "pullpass", "--set-json", component+`.topologySpreadConstraints=[
+			{"topologyKey":"zone","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule"},
+			{"topologyKey":"rack","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchLabels":{"team":"a"}}}]`)
+		objects, err := cluster.ParseManifests([]byte(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.GetKind() != "Deployment" || !strings.HasSuffix(o.GetName(), component) {
+				continue
+			}
+			var d appsv1.Deployment
+			convert(t, o.Object, &d)
+			spread := d.Spec.Template.Spec.TopologySpreadConstraints
+			if len(spread) != 2 || !maps.Equal(spread[0].LabelSelector.MatchLabels, d.Spec.Selector.MatchLabels) || !maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "a"}) {
+				t.Errorf("%s is spread by %v", o.GetName(), spread)
 			}
 		}
 	}

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,6 +187,72 @@ func TestRolesTakenAway(t *testing.T) {
 	w.WaitSecret(w.Namespace(hostA), hostA)
 }
 
+// TestEventsThatMayNotBeWritten takes the right to write events away, and no other.
+func TestEventsThatMayNotBeWritten(t *testing.T) {
+	w := world(t, nil)
+	renewer := w.Renewer()
+	roles := w.Client.RbacV1().ClusterRoles()
+	all, err := roles.List(t.Context(), metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + w.Release.Name + ",app.kubernetes.io/component=renewer"})
+	w.Must(err)
+	if len(all.Items) != 1 {
+		t.Fatalf("%d ClusterRoles of the renewer", len(all.Items))
+	}
+	role := &all.Items[0]
+	rules := slices.Clone(role.Rules)
+	role.Rules = slices.DeleteFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "events") })
+	role, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	w.Eventually("an event that is refused", func() error {
+		namespace := w.Namespace(hostA)
+		status, body, err := renewer.Get(t.Context(), "/readyz")
+		if err == nil && (status != http.StatusServiceUnavailable || !strings.Contains(body, "its account may not create, patch events in namespace "+w.Release.Name+"-")) {
+			err = fmt.Errorf("in %s: status %d: %s", namespace, status, body)
+		}
+		return err
+	})
+	role.Rules = rules
+	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+	w.WaitEvent(w.Namespace(hostA), "NoCredentials", hostA)
+}
+
+// TestALeaseThatMayNotBeTaken takes the right to the lease away. Whoever asks whether
+// the renewer is ready learns that nobody can lead.
+func TestALeaseThatMayNotBeTaken(t *testing.T) {
+	w := world(t, nil)
+	roles := w.Client.RbacV1().Roles(w.Release.Namespace)
+	all, err := roles.List(t.Context(), metav1.ListOptions{})
+	w.Must(err)
+	var before, role *rbacv1.Role
+	for _, r := range all.Items {
+		if slices.ContainsFunc(r.Rules, func(rule rbacv1.PolicyRule) bool { return slices.Contains(rule.Resources, "leases") }) {
+			before, role = r.DeepCopy(), &r
+			role.Rules = nil
+			role, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+			w.Must(err)
+		}
+	}
+	if role == nil {
+		t.Fatal("no role allows leases")
+	}
+	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment())
+	w.Must(err)
+	t.Cleanup(func() { renewer.Stop(time.Minute) })
+	w.WaitUnready(renewer, "its account may not get, create, update lease "+w.leaseName()+" in namespace "+w.Release.Namespace)
+	role.Rules = before.Rules
+	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
+	w.Must(err)
+	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+	w.Eventually("a leader", func() error {
+		leads, err := renewer.Metric(t.Context(), "pullpass_leader")
+		if err == nil && leads != 1 {
+			err = errNone
+		}
+		return err
+	})
+}
+
 // TestCredentialsNamespaceThatCannotBeRead names a namespace of credentials that
 // does not exist, has it come, go and come again. Its roles go with it, and the
 // renewer says so, before it works and later.
@@ -256,44 +326,7 @@ func TestAPolicyThatChangesSecrets(t *testing.T) {
 			w := world(t, map[string]any{"renewer": map[string]any{"confine": confined}})
 			w.Credential(hostA, fixture.Keys(w.User("alice")))
 			namespace := w.Namespace()
-			policies, bindings := w.Client.AdmissionregistrationV1().MutatingAdmissionPolicies(), w.Client.AdmissionregistrationV1().MutatingAdmissionPolicyBindings()
-			name := "changes-" + w.Release.Name
-			_, err := policies.Create(t.Context(), &admissionregistrationv1.MutatingAdmissionPolicy{
-				ObjectMeta: metav1.ObjectMeta{Name: name},
-				Spec: admissionregistrationv1.MutatingAdmissionPolicySpec{
-					ReinvocationPolicy: admissionregistrationv1.NeverReinvocationPolicy,
-					MatchConstraints: &admissionregistrationv1.MatchResources{
-						NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
-						ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
-							Operations: []admissionregistrationv1.OperationType{"CREATE", "UPDATE"},
-							Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
-						}}},
-					},
-					Mutations: []admissionregistrationv1.Mutation{{
-						PatchType: admissionregistrationv1.PatchTypeApplyConfiguration,
-						ApplyConfiguration: &admissionregistrationv1.ApplyConfiguration{
-							Expression: `Object{metadata: Object.metadata{labels: {"team": oldObject == null ? "0" : oldObject.metadata.resourceVersion}}}`,
-						},
-					}},
-				},
-			}, metav1.CreateOptions{})
-			w.Must(err)
-			_, err = bindings.Create(t.Context(), &admissionregistrationv1.MutatingAdmissionPolicyBinding{
-				ObjectMeta: metav1.ObjectMeta{Name: name},
-				Spec:       admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name},
-			}, metav1.CreateOptions{})
-			w.Must(err)
-			t.Cleanup(func() {
-				w.Must(bindings.Delete(context.Background(), name, metav1.DeleteOptions{}))
-				w.Must(policies.Delete(context.Background(), name, metav1.DeleteOptions{}))
-			})
-			w.Eventually("the policy to be in force", func() error {
-				s, err := w.Client.CoreV1().Secrets(namespace).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}}, metav1.CreateOptions{})
-				if err == nil && s.Labels["team"] == "" {
-					err = errNone
-				}
-				return err
-			})
+			w.mutateSecrets(namespace, `Object{metadata: Object.metadata{labels: {"team": oldObject == null ? "0" : oldObject.metadata.resourceVersion}}}`)
 			w.Renewer()
 			w.label(namespace, fixture.True(hostA))
 			w.WaitSecret(namespace, hostA)
@@ -304,9 +337,79 @@ func TestAPolicyThatChangesSecrets(t *testing.T) {
 	}
 }
 
+// TestAPolicyThatEditsSecrets has a policy of the cluster replace the content of
+// every secret, always by the same. Then there is no news of further writes, and
+// yet the namespace is told, and has its secret when the policy is gone.
+func TestAPolicyThatEditsSecrets(t *testing.T) {
+	if suite.Cluster.Minor() < 36 {
+		t.Skip("MutatingAdmissionPolicy came with Kubernetes 1.36")
+	}
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	namespace := w.Namespace()
+	end := w.mutateSecrets(namespace, `Object{metadata: Object.metadata{labels: {"team": "all"}}, stringData: {".dockerconfigjson": "{\"auths\":{}}"}}`)
+	renewer := w.Renewer()
+	w.label(namespace, fixture.True(hostA))
+	w.WaitEvent(namespace, "ApplyFailed", "somebody else changes secret "+w.SecretName)
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
+	for _, e := range w.events(namespace) {
+		if e.Reason == "PullSecretReady" {
+			t.Errorf("event %s: %s", e.Reason, e.Message)
+		}
+	}
+	end()
+	w.WaitSecret(namespace, hostA)
+	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "ready")
+}
+
+// mutateSecrets has a policy of the cluster, which is to set the label "team", change
+// every secret of a namespace that is written. It returns when that is in force,
+// and what ends it.
+func (w *World) mutateSecrets(namespace, expression string) (end func()) {
+	w.Helper()
+	policies, bindings := w.Client.AdmissionregistrationV1().MutatingAdmissionPolicies(), w.Client.AdmissionregistrationV1().MutatingAdmissionPolicyBindings()
+	name := "changes-" + namespace
+	_, err := policies.Create(w.Context(), &admissionregistrationv1.MutatingAdmissionPolicy{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: admissionregistrationv1.MutatingAdmissionPolicySpec{
+			ReinvocationPolicy: admissionregistrationv1.NeverReinvocationPolicy,
+			MatchConstraints: &admissionregistrationv1.MatchResources{
+				NamespaceSelector: &metav1.LabelSelector{MatchLabels: map[string]string{corev1.LabelMetadataName: namespace}},
+				ResourceRules: []admissionregistrationv1.NamedRuleWithOperations{{RuleWithOperations: admissionregistrationv1.RuleWithOperations{
+					Operations: []admissionregistrationv1.OperationType{"CREATE", "UPDATE"},
+					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
+				}}},
+			},
+			Mutations: []admissionregistrationv1.Mutation{{
+				PatchType:          admissionregistrationv1.PatchTypeApplyConfiguration,
+				ApplyConfiguration: &admissionregistrationv1.ApplyConfiguration{Expression: expression},
+			}},
+		},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	_, err = bindings.Create(w.Context(), &admissionregistrationv1.MutatingAdmissionPolicyBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec:       admissionregistrationv1.MutatingAdmissionPolicyBindingSpec{PolicyName: name},
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	end = sync.OnceFunc(func() {
+		w.Must(bindings.Delete(context.Background(), name, metav1.DeleteOptions{}))
+		w.Must(policies.Delete(context.Background(), name, metav1.DeleteOptions{}))
+	})
+	w.Cleanup(end)
+	w.Eventually("the policy to be in force", func() error {
+		s, err := w.Client.CoreV1().Secrets(namespace).Create(w.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "x-"}}, metav1.CreateOptions{})
+		if err == nil && s.Labels["team"] == "" {
+			err = errNone
+		}
+		return err
+	})
+	return end
+}
+
 // TestOneTenantsPolicy has a policy of the cluster refuse the secret in one
 // namespace, in words that sound like a missing role's. That is no reason to be
-// unready.
+// unready. It quotes what it refuses, which nobody may see in the event or the log.
 func TestOneTenantsPolicy(t *testing.T) {
 	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
@@ -325,7 +428,10 @@ func TestOneTenantsPolicy(t *testing.T) {
 					Rule:       admissionregistrationv1.Rule{APIGroups: []string{""}, APIVersions: []string{"v1"}, Resources: []string{"secrets"}},
 				}}},
 			},
-			Validations: []admissionregistrationv1.Validation{{Expression: "false", Message: "you cannot patch resource secrets here", Reason: &reason}},
+			Validations: []admissionregistrationv1.Validation{{
+				Expression: "false", Reason: &reason,
+				MessageExpression: `"you cannot patch resource secrets here: " + string(object.?data[".dockerconfigjson"].orValue("nothing"))`,
+			}},
 		},
 	}, metav1.CreateOptions{})
 	w.Must(err)
@@ -348,7 +454,7 @@ func TestOneTenantsPolicy(t *testing.T) {
 		return nil
 	})
 	w.label(refused, fixture.True(hostA))
-	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here")
+	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here: [redacted]")
 	w.Eventually("the renewer asked for its permissions", func() error {
 		events, err := w.Cluster.AuditEvents()
 		if err == nil && len(cluster.AuditFilter{UserAgent: "pullpass-renewer/", Resource: "selfsubjectaccessreviews"}.Select(events)) == 0 {

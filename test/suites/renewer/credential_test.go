@@ -1,6 +1,7 @@
 package renewer
 
 import (
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -10,6 +11,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/harness/fixture"
@@ -82,8 +84,16 @@ func TestCredentialsComeRotateAndGo(t *testing.T) {
 		t.Error("the secret was made anew")
 	}
 
+	// Its deletion does not wait for somebody's finalizer.
+	finalizers := func(list string) {
+		_, err := w.Client.CoreV1().Secrets(w.Release.Namespace).Patch(t.Context(), "pullpass-aws-credentials-"+hostA, types.MergePatchType,
+			[]byte(`{"metadata":{"finalizers":`+list+`}}`), metav1.PatchOptions{})
+		w.Must(err)
+	}
+	finalizers(`["pullpass.dev/test"]`)
 	w.DeleteCredential(hostA)
 	w.WaitNoSecret(namespace)
+	finalizers(`null`)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
 	w.NoSecretsShown(renewer)
 }
@@ -117,6 +127,25 @@ func TestABadRotationIsTold(t *testing.T) {
 	w.Credential(hostA, fixture.Keys(w.User("bob")))
 	w.WaitOtherToken(namespace, hostA, before)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "ready")
+}
+
+// TestEveryRegistryInTroubleIsTold labels a namespace with many registries that
+// there are no credentials for, and then has another kind of trouble.
+func TestEveryRegistryInTroubleIsTold(t *testing.T) {
+	w := world(t, nil)
+	w.Renewer()
+	namespace := w.Namespace()
+	labels := map[string]string{}
+	for i := range 40 {
+		labels[fmt.Sprintf("%012d.dkr.ecr.us-east-1.amazonaws.com", i)] = "true"
+	}
+	w.label(namespace, labels)
+	for host := range labels {
+		w.WaitEvent(namespace, "NoCredentials", "registry "+host)
+	}
+	const bad = "000000000007.dkr.ecr.us-east-1.amazonaws.com"
+	w.Credential(bad, map[string]string{"aws_access_key_id": "AKIAUNKNOWN", "aws_secret_access_key": "of-nobody"})
+	w.WaitEvent(namespace, "TokenFailed", "registry "+bad)
 }
 
 // TestEatrSecrets runs on the credential secrets of an eatr installation.

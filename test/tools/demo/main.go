@@ -116,7 +116,7 @@ func run(ctx context.Context, getenv func(string) string, stdout, stderr io.Writ
 			return fmt.Errorf("%s: %w\nthe renewer's last lines:\n%s\nthe webhook's last lines:\n%s", step.title, err, renewer.Tail(), webhook.Tail())
 		}
 	}
-	fmt.Fprintf(stdout, "\nAll of it in %.1f s.\n", time.Since(d.began).Seconds())
+	fmt.Fprintf(stdout, "\nFinished in %.1f s.\n", time.Since(d.began).Seconds())
 
 	if getenv("KEEP") != "" {
 		fmt.Fprintf(stdout, "\nIt stays up until Ctrl-C. In another terminal:\n\n  export KUBECONFIG=%s\n  kubectl label namespace %s %s=true\n  kubectl get events,secrets --namespace %s\n\n", c.Kubeconfig(), userNamespace, registry, userNamespace)

@@ -72,8 +72,8 @@ func (d *demo) giveCredentials(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("fake AWS at %s: its tokens live %s here, so that you see one renewed", d.aws.URL(), tokenLifetime)
-	d.note("credentials are in secret pullpass-aws-credentials-%s", registry)
+	d.note("fake AWS at %s; its tokens expire after %s, so that you see one renewed", d.aws.URL(), tokenLifetime)
+	d.note("the AWS credentials are in the secret pullpass-aws-credentials-%s", registry)
 	return nil
 }
 
@@ -89,7 +89,7 @@ func (d *demo) label(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("secret %s was there after %d ms, of type %s", secretName, elapsed.Milliseconds(), d.secret.Type)
+	d.note("the secret %s appeared after %d ms; its type is %s", secretName, elapsed.Milliseconds(), d.secret.Type)
 	return d.noteExpiry()
 }
 
@@ -124,7 +124,7 @@ func (d *demo) pull(ctx context.Context) error {
 	if _, err := d.aws.Pull(ctx, registry, repository, "1.0", "", ""); err == nil {
 		return errors.New("the image can be pulled without credentials")
 	}
-	d.note("without the secret: refused")
+	d.note("without the secret: denied")
 	found, err := keyringLookup(d.secret)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (d *demo) pull(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("with it, by the kubelet's own keyring: %s", digest)
+	d.note("with the secret, read by the kubelet's own code: %s", digest)
 	return nil
 }
 
@@ -147,9 +147,9 @@ func (d *demo) renew(ctx context.Context) error {
 		return err
 	}
 	if before.UID != d.secret.UID {
-		return errors.New("the secret was made anew instead of updated in place")
+		return errors.New("the secret was recreated instead of updated in place")
 	}
-	d.note("a newer token stands in the same secret, half a life before the old one ends")
+	d.note("the same secret has a new token, half a lifetime before the old one expires")
 	if err := d.noteExpiry(); err != nil {
 		return err
 	}
@@ -165,7 +165,7 @@ func (d *demo) unlabel(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.note("secret %s was gone after %d ms", secretName, elapsed.Milliseconds())
+	d.note("the secret %s was deleted after %d ms", secretName, elapsed.Milliseconds())
 	return nil
 }
 
@@ -225,7 +225,7 @@ func (d *demo) untilSecret(ctx context.Context, do func() error, is func(watch.E
 			return max(time.Since(done), 0), nil
 		}
 	}
-	return 0, fmt.Errorf("waited %s for it", patience)
+	return 0, fmt.Errorf("it did not happen within %s", patience)
 }
 
 // noteExpiry prints what the secret's annotation says of its token.
@@ -235,7 +235,7 @@ func (d *demo) noteExpiry() error {
 		return err
 	}
 	for host, e := range entries {
-		d.note("it opens %s until %s", host, e.Expires.Local().Format(time.TimeOnly))
+		d.note("it is valid for %s until %s", host, e.Expires.Local().Format(time.TimeOnly))
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
-// Docs writes what can be told from the product into other files: what the programs
-// say of themselves into the README, between the comments <!-- PROGRAM --help -->
-// and <!-- end -->; the chart's values into its README, after <!-- values -->; and
+// Docs writes what can be told from the product into other files: the programs' help
+// into docs/reference/flags.md, between the comments <!-- PROGRAM --help --> and
+// <!-- end -->; the chart's values into its README, after <!-- values -->; and
 // the patterns of registries' hosts into the chart and the documentation. With
 // -check it only says whether they are up to date.
 package main
@@ -40,9 +40,9 @@ var (
 )
 
 func run(check bool) error {
-	readme, chart := filepath.Join(repo.Root(), "README.md"), repo.ChartDir()
+	flags, chart := filepath.Join(repo.Root(), "docs", "reference", "flags.md"), repo.ChartDir()
 	return errors.Join(
-		rewrite(readme, helpBlock, check, func(match [][]byte) ([]byte, error) {
+		rewrite(flags, helpBlock, check, func(match [][]byte) ([]byte, error) {
 			program := string(match[1])
 			cmd := exec.Command(filepath.Join(repo.Root(), "bin", program), "--help")
 			cmd.Env = []string{} // what it says must not depend on who asks

@@ -1,10 +1,12 @@
-package webhook
+package injection
 
 import "testing"
 
+const host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+
 func TestMattersKeepsWhatMatchReads(t *testing.T) {
 	for key, want := range map[string]bool{
-		hostA: true, "123456789012.DKR.ECR.eu-west-1.amazonaws.com": true, hostA + "/pullpass": true, injectLabel: true,
+		host: true, "123456789012.DKR.ECR.eu-west-1.amazonaws.com": true, host + "/pullpass": true, Label: true,
 		"kubernetes.io/metadata.name": false, "team": false, "pullpass.dev/other": false,
 	} {
 		if Matters(key) != want {

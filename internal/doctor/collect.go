@@ -1,0 +1,523 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
+)
+
+// A Collector reads what a diagnosis needs, as whoever asks.
+type Collector struct {
+	Client    kubernetes.Interface
+	Namespace string // of the installation; empty to look for it
+	Release   string // of several in that namespace
+	Now       func() time.Time
+
+	lacking []string
+}
+
+// pageSize bounds what is held of a long list at a time.
+const pageSize = 500
+
+// lack notes a right that whoever asks does not have.
+func (c *Collector) lack(right string) {
+	if !slices.Contains(c.lacking, right) {
+		c.lacking = append(c.lacking, right)
+	}
+}
+
+// take files what came of a read. Errors other than that there is nothing, or that
+// it may not be read, are the caller's.
+func take[T any](c *Collector, verb, what, namespace string, value T, err error) (Read[T], error) {
+	switch {
+	case err == nil:
+		return Read[T]{Value: value, State: Available}, nil
+	case apierrors.IsNotFound(err):
+		return Read[T]{State: Absent}, nil
+	case apierrors.IsForbidden(err):
+		c.lack(verb + " " + what + in(namespace))
+		return Read[T]{}, nil
+	}
+	return Read[T]{}, fmt.Errorf("reading %s%s: %w", what, in(namespace), err)
+}
+
+func in(namespace string) string {
+	if namespace == "" {
+		return ""
+	}
+	return " in namespace " + namespace
+}
+
+// Labels and names of an installation, as the chart sets them.
+const (
+	partOf           = "app.kubernetes.io/part-of=pullpass"
+	renewerComponent = "app.kubernetes.io/component=renewer"
+	releaseLabel     = "app.kubernetes.io/instance"
+	renewerSuffix    = "-renewer"
+	webhookSuffix    = "-webhook"
+)
+
+// A SeveralError says that there are several installations to choose from.
+type SeveralError struct{ Found []string }
+
+func (e SeveralError) Error() string {
+	return fmt.Sprintf("there are several installations (%s): choose with --install-namespace and --release", strings.Join(e.Found, ", "))
+}
+
+// Installation finds the installation, with what the renewer was told and what
+// gives pods the secret. If it cannot be seen, the value has the default names.
+func (c *Collector) Installation(ctx context.Context) (Read[Installation], error) {
+	assumed := Installation{Release: "pullpass", Namespace: cmp.Or(c.Namespace, "pullpass"), Fullname: "pullpass", SecretName: pullsecret.DefaultName,
+		CredentialsPrefix: credential.DefaultPrefix, Assumed: true}
+	assumed.CredentialsNS = assumed.Namespace
+	selector := partOf + "," + renewerComponent
+	if c.Release != "" {
+		selector += "," + releaseLabel + "=" + c.Release
+	}
+	list, err := c.Client.AppsV1().Deployments(c.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+	right := c.Namespace
+	if c.Namespace == "" && apierrors.IsForbidden(err) {
+		c.lack("list deployments in all namespaces")
+		list, err = c.Client.AppsV1().Deployments(assumed.Namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
+		right = assumed.Namespace
+	}
+	read, err := take(c, "list", "deployments", right, list, err)
+	if err != nil || read.State == NotRead {
+		return Read[Installation]{Value: assumed}, err
+	}
+	switch len(read.Value.Items) {
+	case 0:
+		if c.Namespace == "" && right != "" { // it may be elsewhere
+			return Read[Installation]{Value: assumed}, nil
+		}
+		return Read[Installation]{Value: assumed, State: Absent}, nil
+	case 1:
+	default:
+		var found []string
+		for _, d := range read.Value.Items {
+			found = append(found, fmt.Sprintf("%s in namespace %s", d.Labels[releaseLabel], d.Namespace))
+		}
+		return Read[Installation]{Value: assumed}, SeveralError{found}
+	}
+	i, lease := installationOf(&read.Value.Items[0])
+	if lease != "" {
+		if err := c.leader(ctx, &i, lease); err != nil {
+			return Read[Installation]{Value: i}, err
+		}
+	}
+	err = c.admission(ctx, &i)
+	return Read[Installation]{Value: i, State: Available}, err
+}
+
+// installationOf reads the flags of the renewer's Deployment. The name of the lease
+// is empty without an election.
+func installationOf(d *appsv1.Deployment) (i Installation, lease string) {
+	i = Installation{Release: d.Labels[releaseLabel], Namespace: d.Namespace, Fullname: strings.TrimSuffix(d.Name, renewerSuffix),
+		Replicas: d.Status.ReadyReplicas, Desired: 1}
+	if d.Spec.Replicas != nil {
+		i.Desired = *d.Spec.Replicas
+	}
+	flags := pflag.NewFlagSet("renewer", pflag.ContinueOnError)
+	flags.ParseErrorsAllowlist.UnknownFlags = true
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&i.SecretName, "secret-name", pullsecret.DefaultName, "")
+	flags.StringVar(&i.CredentialsNS, "credentials-namespace", "", "")
+	flags.StringVar(&i.CredentialsPrefix, "credentials-secret-prefix", credential.DefaultPrefix, "")
+	flags.BoolVar(&i.DefaultCredentials, "default-credentials", false, "")
+	flags.StringVar(&lease, "lease-name", "pullpass-renewer", "")
+	elects := flags.Bool("leader-elect", true, "")
+	for _, container := range d.Spec.Template.Spec.Containers {
+		if container.Name == "renewer" {
+			_ = flags.Parse(container.Args) // what cannot be parsed keeps the renewer from starting
+		}
+	}
+	if !*elects {
+		lease = ""
+	}
+	i.CredentialsNS = cmp.Or(i.CredentialsNS, d.Namespace)
+	return i, lease
+}
+
+// leader reads who leads by the renewer's lease.
+func (c *Collector) leader(ctx context.Context, i *Installation, name string) error {
+	lease, err := c.Client.CoordinationV1().Leases(i.Namespace).Get(ctx, name, metav1.GetOptions{})
+	read, err := take(c, "get", "leases", i.Namespace, lease, err)
+	i.Leader.State = read.State
+	if read.State == Available {
+		l := Leader{Lasts: 15 * time.Second}
+		if s := lease.Spec; s.HolderIdentity != nil && s.RenewTime != nil {
+			l.Holder, l.Renewed = *s.HolderIdentity, s.RenewTime.Time
+			if s.LeaseDurationSeconds != nil {
+				l.Lasts = time.Duration(*s.LeaseDurationSeconds) * time.Second
+			}
+		}
+		i.Leader.Value = l
+	}
+	return err
+}
+
+// admission reads what gives pods the secret: the webhook's configuration, or the
+// policy and its binding. They have the name of the release, as the chart makes it.
+func (c *Collector) admission(ctx context.Context, i *Installation) error {
+	name := i.Fullname
+	if name != i.Namespace {
+		name += "." + i.Namespace
+	}
+	deployment, err := c.Client.AppsV1().Deployments(i.Namespace).Get(ctx, i.Fullname+webhookSuffix, metav1.GetOptions{})
+	webhook, err := take(c, "get", "deployments", i.Namespace, deployment, err)
+	if err != nil {
+		return err
+	}
+	if webhook.State == Available {
+		i.HasWebhook, i.WebhookReady = true, deployment.Status.ReadyReplicas
+	}
+	api := c.Client.AdmissionregistrationV1()
+	configuration, err := api.MutatingWebhookConfigurations().Get(ctx, name, metav1.GetOptions{})
+	hook, err := take(c, "get", "mutatingwebhookconfigurations", "", configuration, err)
+	if err != nil {
+		return err
+	}
+	if hook.State == Available && len(configuration.Webhooks) > 0 {
+		w := configuration.Webhooks[0]
+		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions, w.FailurePolicy)}
+		return nil
+	}
+	if hook.State == NotRead || i.HasWebhook {
+		i.Admission.State = hook.State
+		return nil
+	}
+	policy, err := api.MutatingAdmissionPolicies().Get(ctx, name, metav1.GetOptions{})
+	found, err := take(c, "get", "mutatingadmissionpolicies", "", policy, err)
+	i.Admission.State = found.State
+	if err != nil || found.State != Available {
+		return err
+	}
+	var a Admission
+	if m := policy.Spec.MatchConstraints; m != nil {
+		a = admissionOf(name, policy.CreationTimestamp, m.NamespaceSelector, m.ObjectSelector, policy.Spec.MatchConditions, policy.Spec.FailurePolicy)
+	}
+	a.Policy = true
+	binding, err := api.MutatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
+	bound, err := take(c, "get", "mutatingadmissionpolicybindings", "", binding, err)
+	a.Unbound = bound.State == Absent
+	i.Admission.Value = a
+	return err
+}
+
+// A Target is what is to be explained.
+type Target struct {
+	Namespace string
+	Kind      string // in lower case, such as pod or deployment; empty for an image
+	Name      string
+	Image     string // if nothing exists yet
+	Account   string // for an image; empty for default
+}
+
+// Collect reads everything about a target. The error is that it does not exist, or
+// that the API server does not answer.
+func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
+	f := Facts{Now: c.Now(), Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
+	if t.Kind == "" {
+		f.Subject = fmt.Sprintf("image %s in namespace %s", t.Image, t.Namespace)
+		f.Template = templateFor(t)
+	} else if err := c.subject(ctx, t, &f); err != nil {
+		return f, err
+	}
+	f.Images = imagesOf(&f.Template.Spec)
+	if f.Pod != nil {
+		f.Images = imagesOf(&f.Pod.Spec)
+	}
+	if len(registriesOf(f.Images)) == 0 {
+		return f, nil // nothing else matters
+	}
+	var err error
+	if f.Installation, err = c.Installation(ctx); err != nil {
+		return f, err
+	}
+	if err := c.namespaceFacts(ctx, &f, registriesOf(f.Images)); err != nil {
+		return f, err
+	}
+	account, err := c.Client.CoreV1().ServiceAccounts(t.Namespace).Get(ctx, accountName(f.Template.Spec.ServiceAccountName), metav1.GetOptions{})
+	if f.Account, err = take(c, "get", "serviceaccounts", t.Namespace, account, err); err != nil {
+		return f, err
+	}
+	if err := c.subjectEvents(ctx, &f); err != nil {
+		return f, err
+	}
+	if f.Pod == nil {
+		if err := c.try(ctx, &f); err != nil {
+			return f, err
+		}
+	}
+	f.Lacking = c.lacking
+	return f, nil
+}
+
+// templateFor returns a pod that is as modest as can be, so that nothing but the
+// image is judged.
+func templateFor(t Target) corev1.PodTemplateSpec {
+	yes, no := true, false
+	user := int64(65534)
+	little := corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("1m"), corev1.ResourceMemory: resource.MustParse("1Mi")}
+	return corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+		ServiceAccountName: t.Account,
+		SecurityContext: &corev1.PodSecurityContext{RunAsNonRoot: &yes, RunAsUser: &user,
+			SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault}},
+		Containers: []corev1.Container{{
+			Name: "image", Image: t.Image,
+			Resources:       corev1.ResourceRequirements{Requests: little, Limits: little},
+			SecurityContext: &corev1.SecurityContext{AllowPrivilegeEscalation: &no, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}},
+		}},
+	}}
+}
+
+// subject reads a pod, or a workload and the pod of it that is worst off.
+func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
+	apps, core, batch := c.Client.AppsV1(), c.Client.CoreV1(), c.Client.BatchV1()
+	var selector *metav1.LabelSelector
+	f.Owner = Owner{t.Kind, t.Name}
+	switch t.Kind {
+	case "pod":
+		pod, err := core.Pods(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Pod, f.Owner = pod, c.ownerOf(ctx, pod)
+		f.Template = corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec}
+		return nil
+	case "deployment":
+		d, err := apps.Deployments(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template, selector = d.Spec.Template, d.Spec.Selector
+	case "statefulset":
+		s, err := apps.StatefulSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template, selector = s.Spec.Template, s.Spec.Selector
+	case "daemonset":
+		s, err := apps.DaemonSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template, selector = s.Spec.Template, s.Spec.Selector
+	case "replicaset":
+		s, err := apps.ReplicaSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template, selector = s.Spec.Template, s.Spec.Selector
+	case "job":
+		j, err := batch.Jobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template, selector = j.Spec.Template, j.Spec.Selector
+	case "cronjob":
+		j, err := batch.CronJobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		f.Template = j.Spec.JobTemplate.Spec.Template
+		return nil
+	default:
+		return fmt.Errorf("%s has no pods: give a pod, deployment, statefulset, daemonset, replicaset, job or cronjob", t.Kind)
+	}
+	return c.worst(ctx, selector, f)
+}
+
+// worst looks for the pod of a workload that waits for an image, or else for the
+// newest.
+func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f *Facts) error {
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return err
+	}
+	list, err := c.Client.CoreV1().Pods(f.Namespace).List(ctx, metav1.ListOptions{LabelSelector: s.String()})
+	pods, err := take(c, "list", "pods", f.Namespace, list, err)
+	if err != nil || pods.State != Available {
+		return err
+	}
+	for i := range list.Items {
+		pod := &list.Items[i]
+		if pod.DeletionTimestamp != nil {
+			continue
+		}
+		waits, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
+		if f.Pod == nil || waits && !waited || waits == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
+			f.Pod = pod
+		}
+	}
+	if f.Pod != nil {
+		f.Subject = fmt.Sprintf("%s/%s in namespace %s, by its pod %s", f.Owner.Kind, f.Owner.Name, f.Namespace, f.Pod.Name)
+		f.Template = corev1.PodTemplateSpec{ObjectMeta: f.Pod.ObjectMeta, Spec: f.Pod.Spec}
+	}
+	return nil
+}
+
+// ownerOf returns the workload that made a pod. Of a ReplicaSet that may not be
+// read, it is the ReplicaSet.
+func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
+	ref := metav1.GetControllerOf(pod)
+	if ref == nil {
+		return Owner{}
+	}
+	owner := Owner{strings.ToLower(ref.Kind), ref.Name}
+	if owner.Kind == "replicaset" {
+		set, err := c.Client.AppsV1().ReplicaSets(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
+		if apierrors.IsForbidden(err) {
+			c.lack("get replicasets in namespace " + pod.Namespace)
+		}
+		if err != nil {
+			return owner
+		}
+		if ref := metav1.GetControllerOf(set); ref != nil {
+			owner = Owner{strings.ToLower(ref.Kind), ref.Name}
+		}
+	}
+	return owner
+}
+
+// namespaceFacts reads the namespace, its pull secret and the events about that,
+// and the credentials of registries.
+func (c *Collector) namespaceFacts(ctx context.Context, f *Facts, registries []ecr.Registry) error {
+	i, core := f.Installation.Value, c.Client.CoreV1()
+	ns, err := core.Namespaces().Get(ctx, f.Namespace, metav1.GetOptions{})
+	namespace, err := take(c, "get", "namespaces", f.Namespace, ns, err)
+	if err != nil {
+		return err
+	}
+	f.Labels.State = namespace.State
+	if namespace.State == Available {
+		f.Labels.Value = ns.ObjectMeta
+	}
+	s, err := core.Secrets(f.Namespace).Get(ctx, i.SecretName, metav1.GetOptions{})
+	secret, err := take(c, "get", "secrets", f.Namespace, s, err)
+	if err != nil {
+		return err
+	}
+	f.Secret.State = secret.State
+	if secret.State == Available {
+		f.Secret.Value = pullSecretOf(s)
+	}
+	events, err := core.Events(f.Namespace).List(ctx, metav1.ListOptions{FieldSelector: eventsOf("Secret", i.SecretName)})
+	list, err := take(c, "list", "events", f.Namespace, events, err)
+	if err != nil {
+		return err
+	}
+	f.Events.State = list.State
+	if list.State == Available {
+		f.Events.Value = ours(events.Items)
+	}
+	f.Credentials = map[ecr.Registry]Read[CredentialSecret]{}
+	for _, r := range registries {
+		if f.Credentials[r], err = c.CredentialSecret(ctx, i, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func eventsOf(kind, name string) string {
+	return fields.SelectorFromSet(fields.Set{"involvedObject.kind": kind, "involvedObject.name": name}).String()
+}
+
+// ours returns pullpass's events, the newest first.
+func ours(items []corev1.Event) (events []Event) {
+	for i := range items {
+		if e := &items[i]; e.Source.Component == pullsecret.EventSource || e.ReportingController == pullsecret.EventSource {
+			events = append(events, eventOf(e))
+		}
+	}
+	newestFirst(events)
+	return events
+}
+
+func newestFirst(events []Event) {
+	slices.SortStableFunc(events, func(a, b Event) int { return b.Last.Compare(a.Last) })
+}
+
+// CredentialSecret reads the credential secret of a registry.
+func (c *Collector) CredentialSecret(ctx context.Context, i Installation, r ecr.Registry) (Read[CredentialSecret], error) {
+	s, err := c.Client.CoreV1().Secrets(i.CredentialsNS).Get(ctx, credential.SecretName(i.CredentialsPrefix, r), metav1.GetOptions{})
+	read, err := take(c, "get", "secrets", i.CredentialsNS, s, err)
+	if err != nil || read.State != Available {
+		return Read[CredentialSecret]{State: read.State}, err
+	}
+	return Read[CredentialSecret]{Value: credentialOf(s), State: Available}, nil
+}
+
+func credentialOf(s *corev1.Secret) CredentialSecret {
+	parsed, err := credential.Parse(s)
+	if err != nil {
+		return CredentialSecret{Problem: strings.TrimPrefix(err.Error(), fmt.Sprintf("secret %s/%s ", s.Namespace, s.Name))}
+	}
+	return CredentialSecret{Role: parsed.RoleARN != "", Keys: parsed.AccessKeyID != "", Session: parsed.SessionToken != ""}
+}
+
+// subjectEvents reads the events about the pod, or about the workload that has
+// none.
+func (c *Collector) subjectEvents(ctx context.Context, f *Facts) error {
+	name := f.Owner.Name
+	if f.Pod != nil {
+		name = f.Pod.Name
+	}
+	if name == "" {
+		return nil
+	}
+	events, err := c.Client.CoreV1().Events(f.Namespace).List(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("involvedObject.name", name).String()})
+	list, err := take(c, "list", "events", f.Namespace, events, err)
+	f.PodEvents.State = list.State
+	if err != nil || list.State != Available {
+		return err
+	}
+	for i := range events.Items {
+		f.PodEvents.Value = append(f.PodEvents.Value, eventOf(&events.Items[i]))
+	}
+	newestFirst(f.PodEvents.Value)
+	return nil
+}
+
+// try has the API server create a pod of the template for show.
+func (c *Collector) try(ctx context.Context, f *Facts) error {
+	template := f.Template.DeepCopy()
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "pullpass-explain-", Labels: template.Labels, Annotations: template.Annotations},
+		Spec:       template.Spec,
+	}
+	created, err := c.Client.CoreV1().Pods(f.Namespace).Create(ctx, pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+	switch status := apierrors.ReasonForError(err); {
+	case err == nil:
+		f.Trial.State = Available
+		for _, s := range created.Spec.ImagePullSecrets {
+			f.Trial.Secrets = append(f.Trial.Secrets, s.Name)
+		}
+	case status == metav1.StatusReasonForbidden && strings.Contains(err.Error(), `cannot create resource "pods"`):
+		c.lack("create pods (for show) in namespace " + f.Namespace)
+	case apierrors.IsNotFound(err): // the namespace, which is told elsewhere
+	case status != metav1.StatusReasonUnknown:
+		f.Trial.State, f.Trial.Refusal = Available, err.Error()
+	default:
+		return fmt.Errorf("creating a pod for show: %w", err)
+	}
+	return nil
+}

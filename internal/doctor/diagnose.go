@@ -1,0 +1,535 @@
+package doctor
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/pullsecret"
+)
+
+// Diagnose walks the chain until its first broken link.
+func Diagnose(f Facts) Diagnosis {
+	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
+	waiting := waitingFor(f.Pod)
+	images := f.Images
+	if len(waiting) > 0 {
+		images = nil
+		for _, w := range waiting {
+			if !slices.Contains(images, w.image) {
+				images = append(images, w.image)
+			}
+		}
+	}
+	// What a pod has pulled proves that nothing is broken for it, however it came
+	// by the right to.
+	pulled := f.Pod != nil && len(waiting) == 0 && hasPulled(f.Pod)
+	add := func(links ...Link) (broken bool) {
+		for _, l := range links {
+			if l.Mark == Broken && pulled {
+				l.Mark, l.Cause, l.Mend = Noted, "", nil
+			}
+			d.Links = append(d.Links, l)
+			if l.Mark == Broken {
+				return true
+			}
+		}
+		return false
+	}
+	links, registries := imageLinks(images)
+	if add(links...) || len(registries) == 0 {
+		return d
+	}
+	if pulled {
+		d.Links = append(d.Links, Link{Name: "kubelet", Text: "the images are pulled"})
+	}
+	if add(installationLink(f)) || add(namespaceLink(f)) {
+		return d
+	}
+	for _, r := range registries {
+		if add(registryLinks(f, r)...) {
+			return d
+		}
+	}
+	if add(secretLink(f, registries)) || add(injectionLinks(f, registries)...) {
+		return d
+	}
+	if !pulled {
+		add(kubeletLink(f, waiting))
+	}
+	return d
+}
+
+// imageLinks tells the images' registries.
+func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
+	for _, image := range images {
+		host, _, _ := strings.Cut(image, "/")
+		r, ok := ecr.ParseImage(image)
+		if ok && strings.ToLower(image) != image && !strings.Contains(image, "@") {
+			repository, _, _ := strings.Cut(image, ":")
+			if strings.ToLower(repository) != repository {
+				return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
+					Text: fmt.Sprintf("%s has capital letters, which no kubelet takes", image),
+					Mend: []string{"# write the image in lower case: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
+			}
+		}
+		if ok {
+			if !slices.Contains(registries, r) {
+				registries = append(registries, r)
+			}
+			links = append(links, Link{Name: "image", Text: fmt.Sprintf("%s is of the ECR registry %s", image, r)})
+			continue
+		}
+		_, err := ecr.ParseRegistry(host)
+		var malformed *ecr.MalformedError
+		bare, port, hasPort := strings.Cut(host, ":")
+		_, bareErr := ecr.ParseRegistry(bare)
+		switch {
+		case hasPort && bareErr == nil:
+			return append(links, Link{Name: "image", Mark: Broken, Cause: HostWithPort,
+				Text: fmt.Sprintf("%s names the port %s, and to kubelets a host with a port is another registry", image, port),
+				Mend: []string{"# leave the port out: " + strings.Replace(image, host, bare, 1)}}), nil
+		case errors.As(err, &malformed):
+			return append(links, Link{Name: "image", Mark: Broken, Cause: MalformedHost, Text: fmt.Sprintf("%v", err),
+				Mend: []string{"# correct the image: " + image}}), nil
+		case err == nil: // a registry without a repository
+			return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage, Text: fmt.Sprintf("%s names a registry and no repository", image),
+				Mend: []string{"# correct the image: " + image + "/REPOSITORY:TAG"}}), nil
+		}
+		links = append(links, Link{Name: "image", Mark: Noted, Text: fmt.Sprintf("%s is not of ECR, so pullpass has no part in it", image)})
+	}
+	if len(registries) == 0 {
+		last := &links[len(links)-1]
+		last.Mark, last.Cause = Broken, NoECRImage
+		last.Mend = []string{"# give the pod another pull secret, for the registry of that image"}
+		if len(links) > 1 {
+			last.Text = "none of the images is of ECR, so pullpass has no part in them"
+		}
+	}
+	return links, registries
+}
+
+// installationLink tells whether pullpass is there and works.
+func installationLink(f Facts) Link {
+	const name = "pullpass"
+	i := f.Installation.Value
+	switch f.Installation.State {
+	case Absent:
+		return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "pullpass is not installed in the cluster",
+			Mend: []string{"helm install pullpass charts/pullpass --namespace pullpass --create-namespace"}}
+	case NotRead:
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("the installation cannot be seen; its pull secret is taken to be %s", i.SecretName)}
+	}
+	where := fmt.Sprintf("release %s in namespace %s", i.Release, i.Namespace)
+	down := func(text string) Link {
+		return Link{Name: name, Mark: Broken, Cause: RenewerDown, Text: where + ": " + text,
+			Mend: []string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=renewer", i.Namespace)}}
+	}
+	scale := func(l Link) Link {
+		if i.Desired == 0 {
+			l.Mend = []string{fmt.Sprintf("kubectl scale deployment %s-renewer --replicas 2 --namespace %s", i.Fullname, i.Namespace)}
+		}
+		return l
+	}
+	// What is out there tells as well: a secret with a good token needs no renewer
+	// at this moment.
+	switch {
+	case i.Leader.State == Available && i.Leader.Value.Works(f.Now):
+		return Link{Name: name, Text: where + ", and a renewer leads"}
+	case i.Leader.State == Available || i.Leader.State == Absent:
+		l := scale(down("no renewer replica is the leader"))
+		if i.Desired == 0 {
+			l.Text += ", since its Deployment is scaled to 0"
+		}
+		if hasGoodToken(f) {
+			l.Mark, l.Cause, l.Mend = Noted, "", nil
+		}
+		return l
+	case i.Replicas > 0:
+		return Link{Name: name, Text: where}
+	default:
+		return scale(down("no replica of the renewer is ready"))
+	}
+}
+
+func hasGoodToken(f Facts) bool {
+	for _, r := range registriesOf(f.Images) {
+		e, ok := f.Secret.Value.Entries[r.String()]
+		if !ok || !f.Now.Before(e.Ends(f.Now)) {
+			return false
+		}
+	}
+	return f.Secret.State == Available
+}
+
+// namespaceLink tells whether the namespace is there to stay.
+func namespaceLink(f Facts) Link {
+	const name = "namespace"
+	switch {
+	case f.Labels.State == NotRead:
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("namespace %s cannot be read, so neither can its labels", f.Namespace)}
+	case f.Labels.State == Absent:
+		return Link{Name: name, Mark: Broken, Cause: NamespaceGone, Text: fmt.Sprintf("there is no namespace %s", f.Namespace),
+			Mend: []string{"kubectl create namespace " + f.Namespace}}
+	case f.Labels.Value.DeletionTimestamp != nil:
+		return Link{Name: name, Mark: Broken, Cause: NamespaceLeaving, Text: fmt.Sprintf("namespace %s is being deleted, and gets no secret any more", f.Namespace),
+			Mend: []string{fmt.Sprintf("kubectl describe namespace %s   # says what it waits for", f.Namespace)}}
+	}
+	return Link{Name: name, Text: fmt.Sprintf("namespace %s is there", f.Namespace)}
+}
+
+// registryLinks are those of one registry: its label, its credentials, its token.
+func registryLinks(f Facts, r ecr.Registry) []Link {
+	links := []Link{labelLink(f, r)}
+	if links[0].Mark == Broken {
+		return links
+	}
+	return append(links, credentialsLink(f, r), tokenLink(f, r))
+}
+
+// labelLink tells whether the namespace asks for the registry.
+func labelLink(f Facts, r ecr.Registry) Link {
+	const name = "label"
+	mend := []string{fmt.Sprintf("kubectl pullpass label %s %s", f.Namespace, r)}
+	if f.Labels.State != Available {
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether namespace %s is labelled with %s is not known", f.Namespace, r)}
+	}
+	labels := f.Labels.Value.Labels
+	registries, _ := ecr.ParseLabels(labels)
+	if slices.Contains(registries, r) {
+		return Link{Name: name, Text: fmt.Sprintf("namespace %s is labelled with %s", f.Namespace, r)}
+	}
+	var other []string
+	for _, key := range slices.Sorted(mapKeys(labels)) {
+		labelled, err := ecr.ParseLabelKey(key)
+		var malformed *ecr.MalformedError
+		switch {
+		case err == nil && labelled == r:
+			return Link{Name: name, Mark: Broken, Cause: LabelValue, Mend: mend,
+				Text: fmt.Sprintf(`the label %s of namespace %s has the value %q, and only "true" asks for a pull secret`, key, f.Namespace, labels[key])}
+		case errors.As(err, &malformed) && labels[key] != "false" && resembles(malformed.Host, r.String()):
+			_, problems := ecr.ParseLabels(map[string]string{key: labels[key]})
+			return Link{Name: name, Mark: Broken, Cause: LabelMalformed,
+				Mend: append([]string{fmt.Sprintf("kubectl label namespace %s %s-", f.Namespace, key)}, mend...),
+				Text: fmt.Sprintf("namespace %s: %v", f.Namespace, problems[0])}
+		case err == nil && labels[key] == "true":
+			other = append(other, labelled.String())
+		}
+	}
+	for _, host := range other {
+		if o, err := ecr.ParseRegistry(host); err == nil && o.Account() == r.Account() && o.Region() == r.Region() && o.Public() == r.Public() {
+			return Link{Name: name, Mark: Broken, Cause: LabelledOtherwise, Mend: mend,
+				Text: fmt.Sprintf("namespace %s is labelled with %s, another host of the same registry: hosts are compared whole, and the image's is %s", f.Namespace, host, r)}
+		}
+	}
+	text := fmt.Sprintf("namespace %s is not labelled with %s", f.Namespace, r)
+	if len(other) > 0 {
+		text += ", but with " + strings.Join(other, ", ")
+	}
+	return Link{Name: name, Mark: Broken, Cause: NotLabelled, Text: text, Mend: mend}
+}
+
+// resembles reports whether a host that is no registry's was probably meant as
+// the registry.
+func resembles(malformed, host string) bool {
+	malformed = strings.ToLower(malformed)
+	if len(malformed) > len(host)+8 || len(host) > len(malformed)+8 {
+		return false
+	}
+	common := 0
+	for common < min(len(malformed), len(host)) && malformed[common] == host[common] {
+		common++
+	}
+	end := 0
+	for end < min(len(malformed), len(host))-common && malformed[len(malformed)-1-end] == host[len(host)-1-end] {
+		end++
+	}
+	return common+end >= len(host)-8
+}
+
+// credentialsLink tells whether the renewer has credentials for the registry.
+func credentialsLink(f Facts, r ecr.Registry) Link {
+	const name = "credentials"
+	i := f.Installation.Value
+	secret := credential.SecretName(i.CredentialsPrefix, r)
+	mend := []string{fmt.Sprintf("kubectl pullpass credentials set %s", r)}
+	switch c := f.Credentials[r]; c.State {
+	case Available:
+		if c.Value.Problem != "" {
+			return Link{Name: name, Mark: Broken, Cause: BadCredentials, Mend: mend,
+				Text: fmt.Sprintf("secret %s in namespace %s %s", secret, i.CredentialsNS, c.Value.Problem)}
+		}
+		return Link{Name: name, Text: fmt.Sprintf("they are in the secret %s in namespace %s", secret, i.CredentialsNS)}
+	case Absent:
+		if i.DefaultCredentials {
+			return Link{Name: name, Text: "they are the default credentials of the renewer"}
+		}
+		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Mend: mend,
+			Text: fmt.Sprintf("there is no secret %s in namespace %s", secret, i.CredentialsNS)}
+	}
+	// Whoever may not look is told by events.
+	warning, warned := lasting(f, r)
+	switch {
+	case warned && warning.Reason == pullsecret.ReasonNoCredentials:
+		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Text: pullsecret.Cause(warning.Message, r.String()), Mend: mend}
+	case good(f, r):
+		return Link{Name: name, Text: "they have given a token"}
+	}
+	return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether there are any for %s is not known", r)}
+}
+
+// good reports whether the pull secret has a token of the registry that still
+// lives.
+func good(f Facts, r ecr.Registry) bool {
+	e, ok := f.Secret.Value.Entries[r.String()]
+	return ok && f.Now.Before(e.Ends(f.Now))
+}
+
+// lasting returns the newest warning about a registry, unless something good is
+// known since.
+func lasting(f Facts, r ecr.Registry) (Event, bool) {
+	warning, ok := last(f.Events.Value, r.String(), true)
+	if !ok {
+		return Event{}, false
+	}
+	if ready, ok := last(f.Events.Value, r.String(), false); ok && !ready.Last.Before(warning.Last) {
+		return Event{}, false
+	}
+	if e, ok := f.Secret.Value.Entries[r.String()]; ok && e.Issued.After(warning.Last) {
+		return Event{}, false
+	}
+	return warning, true
+}
+
+// tokenLink tells whether there is a token of the registry in the pull secret.
+func tokenLink(f Facts, r ecr.Registry) Link {
+	const name = "token"
+	warning, warned := lasting(f, r)
+	failing := warned && warning.Reason == pullsecret.ReasonTokenFailed
+	failed := Link{Name: name, Mark: Broken, Cause: TokenFailed}
+	if failing {
+		failed.Text = fmt.Sprintf("AWS gives no token for %s: %s", r, pullsecret.Cause(warning.Message, r.String()))
+		failed.Mend = mendToken(warning.Message, f.Installation.Value, r)
+	}
+	e, has := f.Secret.Value.Entries[r.String()]
+	switch {
+	case f.Secret.State == NotRead:
+		ready, isReady := last(f.Events.Value, r.String(), false)
+		switch {
+		case failing:
+			return failed
+		case isReady && !warned:
+			return Link{Name: name, Text: fmt.Sprintf("there was one %s ago, by the event %s", age(f.Now.Sub(ready.Last)), ready.Reason)}
+		}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether there is one for %s is not known", r)}
+	case has && !f.Now.Before(e.Ends(f.Now)):
+		if failing {
+			failed.Text += fmt.Sprintf("; the last one expired at %s", moment(e.Expires))
+			return failed
+		}
+		return Link{Name: name, Mark: Broken, Cause: TokenExpired, Text: fmt.Sprintf("the one for %s expired at %s and has no successor", r, moment(e.Expires)),
+			Mend: []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}}
+	case has && failing:
+		failed.Mark, failed.Cause, failed.Mend = Noted, "", nil
+		failed.Text = fmt.Sprintf("the one for %s lives until %s, in %s, but has no successor: %s", r, moment(e.Expires), age(e.Expires.Sub(f.Now)), pullsecret.Cause(warning.Message, r.String()))
+		return failed
+	case has:
+		return Link{Name: name, Text: fmt.Sprintf("the one for %s lives until %s, in %s", r, moment(e.Expires), age(e.Expires.Sub(f.Now)))}
+	case failing:
+		return failed
+	case warned || f.Secret.State == Available && (!f.Secret.Value.Marks.Ours || !f.Secret.Value.Intact || f.Secret.Value.Marks.Immutable || f.Secret.Value.Marks.Leaving):
+		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("the one for %s has not come into the pull secret", r)}
+	case f.Secret.State == Absent && f.Events.State == NotRead:
+		return Link{Name: name, Mark: Unknown, Text: "the events that would tell cannot be read"}
+	}
+	return Link{Name: name, Mark: Broken, Cause: TokenPending, Text: fmt.Sprintf("there is none yet for %s, and nothing is said against it: it is on its way", r),
+		Mend: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
+}
+
+// mendToken returns what helps against what AWS said.
+func mendToken(message string, i Installation, r ecr.Registry) []string {
+	has := func(texts ...string) bool {
+		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(message, t) })
+	}
+	set := fmt.Sprintf("kubectl pullpass credentials set %s", r)
+	switch {
+	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "holds "):
+		return []string{set + "   # the key does not exist, is inactive, or its secret part is wrong"}
+	case has("ExpiredToken"):
+		return []string{set + "   # the session has ended"}
+	case has("AssumeRole"):
+		return []string{
+			"# the role does not trust the caller, or the external id, subject or audience differs:",
+			"aws iam get-role --role-name ROLE --query Role.AssumeRolePolicyDocument",
+			fmt.Sprintf("kubectl pullpass credentials test %s", r),
+		}
+	case has("AccessDenied"):
+		action := "ecr:GetAuthorizationToken"
+		if r.Public() {
+			action = "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken"
+		}
+		return []string{
+			fmt.Sprintf("# allow the identity %s, on the resource *, then:", action),
+			fmt.Sprintf("kubectl pullpass credentials test %s", r),
+		}
+	case has("getting AWS credentials"):
+		return []string{set + "   # or mend the default credentials of the renewer's pods"}
+	case has("dial tcp", "deadline exceeded", "no such host", "connection refused", "timeout"):
+		return []string{
+			"# the renewer has no way to AWS: look at DNS, proxies, network policies and endpoint variables",
+			fmt.Sprintf("kubectl describe deployment %s-renewer --namespace %s", i.Fullname, i.Namespace),
+		}
+	}
+	return []string{fmt.Sprintf("kubectl pullpass credentials test %s", r)}
+}
+
+// secretLink tells whether the pull secret is there, ours and intact.
+func secretLink(f Facts, registries []ecr.Registry) Link {
+	const name = "pull secret"
+	i := f.Installation.Value
+	s := f.Secret.Value
+	manual := fmt.Sprintf("kubectl delete secret %s --namespace %s", i.SecretName, f.Namespace)
+	var warning Event
+	for _, r := range registries {
+		if w, ok := lasting(f, r); ok && w.Last.After(warning.Last) {
+			warning = w
+		}
+	}
+	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: warning.Message, Mend: mendApply(warning.Message, f)}
+	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
+		Text: fmt.Sprintf("the secret %s in namespace %s is not pullpass's, and is never touched", i.SecretName, f.Namespace),
+		Mend: []string{manual + "   # or give it another name"}}
+	switch f.Secret.State {
+	case NotRead:
+		switch warning.Reason {
+		case pullsecret.ReasonForeign:
+			return foreign
+		case pullsecret.ReasonApplyFailed:
+			return apply
+		}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("secret %s in namespace %s cannot be read", i.SecretName, f.Namespace)}
+	case Absent:
+		if warning.Reason == pullsecret.ReasonApplyFailed {
+			return apply
+		}
+		return Link{Name: name, Mark: Broken, Cause: SecretMissing, Text: fmt.Sprintf("there is no secret %s in namespace %s", i.SecretName, f.Namespace),
+			Mend: []string{fmt.Sprintf("kubectl get events --namespace %s --field-selector involvedObject.name=%s", f.Namespace, i.SecretName)}}
+	}
+	switch {
+	case !s.Marks.Ours:
+		return foreign
+	case s.Marks.Leaving:
+		return Link{Name: name, Mark: Broken, Cause: SecretLeaving,
+			Text: fmt.Sprintf("secret %s was deleted, and its finalizers keep it: %s", i.SecretName, strings.Join(s.Finalizers, ", ")),
+			Mend: []string{"# have whoever set the finalizers finish, or take them away:", fmt.Sprintf("kubectl patch secret %s --namespace %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", i.SecretName, f.Namespace)}}
+	case s.Marks.Immutable && (!s.Intact || warning.Reason == pullsecret.ReasonApplyFailed || !allGood(f, registries)):
+		return Link{Name: name, Mark: Broken, Cause: ImmutableSecret, Mend: []string{manual},
+			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; deleted, it is made anew", i.SecretName)}
+	case !s.Intact && warning.Reason == pullsecret.ReasonApplyFailed:
+		return apply
+	case !s.Intact:
+		return Link{Name: name, Mark: Broken, Cause: SecretEdited, Mend: []string{manual},
+			Text: fmt.Sprintf("secret %s was edited and has not been put back; deleted, it is made anew", i.SecretName)}
+	case !allGood(f, registries):
+		if warning.Reason == pullsecret.ReasonApplyFailed {
+			return apply
+		}
+		return Link{Name: name, Mark: Broken, Cause: SecretMissing, Text: fmt.Sprintf("secret %s has no entry for the registry", i.SecretName),
+			Mend: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
+	}
+	text := fmt.Sprintf("secret %s is there, pullpass's own and as it was written", i.SecretName)
+	if s.Marks.Immutable {
+		return Link{Name: name, Mark: Noted, Text: text + ", but immutable, so that it cannot be renewed"}
+	}
+	return Link{Name: name, Text: text}
+}
+
+func allGood(f Facts, registries []ecr.Registry) bool {
+	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool { return !good(f, r) })
+}
+
+// mendApply returns what helps against a refusal by the API server.
+func mendApply(message string, f Facts) []string {
+	has := func(text string) bool { return strings.Contains(message, text) }
+	switch {
+	case has("exceeded quota"):
+		return []string{fmt.Sprintf("kubectl describe resourcequota --namespace %s", f.Namespace)}
+	case has("is immutable"):
+		return []string{fmt.Sprintf("kubectl delete secret %s --namespace %s", f.Installation.Value.SecretName, f.Namespace)}
+	case has("somebody else changes"):
+		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # names who writes it", f.Installation.Value.SecretName, f.Namespace)}
+	case has(`resource "secrets"`):
+		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
+	case has("ValidatingAdmissionPolicy"):
+		return []string{"kubectl get validatingadmissionpolicybindings"}
+	case has("admission webhook"):
+		return []string{"kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"}
+	}
+	return []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}
+}
+
+// moment returns a time in full.
+func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// age returns a duration as people say it.
+func age(d time.Duration) string {
+	switch d = d.Round(time.Second); {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	default:
+		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
+	}
+}
+
+// waits is a container that waits for its image.
+type waits struct{ container, image, reason, message string }
+
+// pullReasons are those of containers that wait for an image (kubelet,
+// pkg/kubelet/images, and CRI's own).
+var pullReasons = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed", "ErrInvalidImageName"}
+
+// waitingFor returns the containers of a pod that wait for an image.
+func waitingFor(pod *corev1.Pod) (waiting []waits) {
+	if pod == nil {
+		return nil
+	}
+	images := map[string]string{}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		images[c.Name] = c.Image
+	}
+	for _, c := range pod.Spec.EphemeralContainers {
+		images[c.Name] = c.Image
+	}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
+		if w := s.State.Waiting; w != nil && slices.Contains(pullReasons, w.Reason) {
+			waiting = append(waiting, waits{s.Name, cmp.Or(images[s.Name], s.Image), w.Reason, w.Message})
+		}
+	}
+	return waiting
+}
+
+// hasPulled reports whether a pod has all its images of ECR.
+func hasPulled(pod *corev1.Pod) bool {
+	if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
+		return true
+	}
+	statuses := map[string]corev1.ContainerStatus{}
+	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
+		statuses[s.Name] = s
+	}
+	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
+		if _, isECR := ecr.ParseImage(c.Image); isECR && statuses[c.Name].ImageID == "" {
+			return false
+		}
+	}
+	return true
+}

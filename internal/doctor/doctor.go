@@ -1,0 +1,143 @@
+// Package doctor finds out why a pod cannot pull from an ECR registry.
+//
+// The flow:
+//
+//	Collector reads → Facts → Diagnose → a chain of links, from the image to the
+//	kubelet's words, of which the first broken one is the cause
+//
+// It owns no rule of the product: hosts are internal/ecr's, who gets the secret is
+// internal/injection's, and what secrets and events say is internal/pullsecret's.
+// It writes nothing, and needs only the rights of whoever asks: what they may not
+// read is unknown, and said to be.
+package doctor
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A Mark says how a link of the chain is.
+type Mark int
+
+const (
+	Sound   Mark = iota // it holds
+	Noted               // it holds, and there is something to know about it
+	Unknown             // it could not be looked at
+	Broken              // it does not hold
+)
+
+// String returns the sign that stands before a link.
+func (m Mark) String() string { return [...]string{"✓", "!", "?", "✗"}[m] }
+
+// A Cause is why a link is broken, in one word. The set is closed: see causes.
+type Cause string
+
+// The causes, in the order of the chain.
+const (
+	NoECRImage         Cause = "NoECRImage"
+	MalformedHost      Cause = "MalformedHost"
+	HostWithPort       Cause = "HostWithPort"
+	InvalidImage       Cause = "InvalidImage"
+	NotInstalled       Cause = "NotInstalled"
+	RenewerDown        Cause = "RenewerDown"
+	NamespaceGone      Cause = "NamespaceGone"
+	NamespaceLeaving   Cause = "NamespaceLeaving"
+	NotLabelled        Cause = "NotLabelled"
+	LabelledOtherwise  Cause = "LabelledOtherwise"
+	LabelValue         Cause = "LabelValue"
+	LabelMalformed     Cause = "LabelMalformed"
+	NoCredentials      Cause = "NoCredentials"
+	BadCredentials     Cause = "BadCredentials"
+	TokenFailed        Cause = "TokenFailed"
+	TokenExpired       Cause = "TokenExpired"
+	TokenPending       Cause = "TokenPending"
+	ForeignSecret      Cause = "ForeignSecret"
+	ImmutableSecret    Cause = "ImmutableSecret"
+	SecretLeaving      Cause = "SecretLeaving"
+	SecretEdited       Cause = "SecretEdited"
+	SecretMissing      Cause = "SecretMissing"
+	ApplyFailed        Cause = "ApplyFailed"
+	NoInjection        Cause = "NoInjection"
+	InjectionStopped   Cause = "InjectionStopped"
+	MirrorPod          Cause = "MirrorPod"
+	PodOptsOut         Cause = "PodOptsOut"
+	NamespaceOptsOut   Cause = "NamespaceOptsOut"
+	NamespaceExempt    Cause = "NamespaceExempt"
+	PodExempt          Cause = "PodExempt"
+	BeforeLabel        Cause = "BeforeLabel"
+	BeforeInstallation Cause = "BeforeInstallation"
+	ImageChanged       Cause = "ImageChanged"
+	FailedOpen         Cause = "FailedOpen"
+	PodRefused         Cause = "PodRefused"
+	AccountForbids     Cause = "AccountForbids"
+	NotScheduled       Cause = "NotScheduled"
+	PullDenied         Cause = "PullDenied"
+	NotAuthenticated   Cause = "NotAuthenticated"
+	ImageNotFound      Cause = "ImageNotFound"
+	RegistryUnreached  Cause = "RegistryUnreached"
+	WrongPlatform      Cause = "WrongPlatform"
+	NeverPulled        Cause = "NeverPulled"
+	PullFailed         Cause = "PullFailed"
+)
+
+// A Link is one condition of a pull.
+type Link struct {
+	Name  string // what is looked at, in a word or two
+	Mark  Mark
+	Text  string   // what was found
+	Cause Cause    // if it is broken
+	Mend  []string // if it is broken: what to type, or what to do as a comment
+}
+
+// A Diagnosis is what was found out about one pod, workload or image.
+type Diagnosis struct {
+	Subject string
+	Links   []Link
+	Lacking []string // rights that whoever asked does not have
+}
+
+// Broken returns the first broken link.
+func (d Diagnosis) Broken() (Link, bool) {
+	for _, l := range d.Links {
+		if l.Mark == Broken {
+			return l, true
+		}
+	}
+	return Link{}, false
+}
+
+// String returns the diagnosis as people read it.
+func (d Diagnosis) String() string {
+	var out strings.Builder
+	fmt.Fprintf(&out, "%s\n\n", d.Subject)
+	width, unknown := 0, false
+	for _, l := range d.Links {
+		width = max(width, len(l.Name))
+		unknown = unknown || l.Mark == Unknown
+	}
+	for _, l := range d.Links {
+		fmt.Fprintf(&out, "%s %-*s  %s\n", l.Mark, width, l.Name, l.Text)
+	}
+	out.WriteString("\n")
+	switch broken, ok := d.Broken(); {
+	case ok:
+		fmt.Fprintf(&out, "The cause: %s (%s).\n", broken.Text, broken.Cause)
+		if len(broken.Mend) > 0 {
+			out.WriteString("To mend it:\n\n")
+			for _, line := range broken.Mend {
+				fmt.Fprintf(&out, "  %s\n", line)
+			}
+		}
+	case unknown:
+		out.WriteString("No broken link was found, but not all could be looked at.\n")
+	default:
+		out.WriteString("Nothing is wrong.\n")
+	}
+	if len(d.Lacking) > 0 {
+		out.WriteString("\nYou lack the right to:\n\n")
+		for _, right := range d.Lacking {
+			fmt.Fprintf(&out, "  %s\n", right)
+		}
+	}
+	return out.String()
+}

@@ -1,0 +1,311 @@
+package doctor
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
+)
+
+// enforceAnnotation has a ServiceAccount permit only the secrets that it lists.
+const enforceAnnotation = "kubernetes.io/enforce-mountable-secrets"
+
+// forbids reports whether an account lets no pod name the secret.
+func forbids(f Facts) bool {
+	a := f.Account.Value
+	return f.Account.State == Available && a.Annotations[enforceAnnotation] == "true" && !lists(a, f.Installation.Value.SecretName)
+}
+
+// lists reports whether an account gives its pods the secret.
+func lists(a *corev1.ServiceAccount, secret string) bool {
+	return slices.ContainsFunc(a.ImagePullSecrets, func(r corev1.LocalObjectReference) bool { return r.Name == secret })
+}
+
+// injectionLinks tell whether the pod names the secret, and why not; and whether
+// its ServiceAccount permits that.
+func injectionLinks(f Facts, registries []ecr.Registry) []Link {
+	const name = "injection"
+	secret := f.Installation.Value.SecretName
+	account := accountLink(f)
+	if f.Pod != nil && names(&f.Pod.Spec, secret) {
+		return []Link{{Name: name, Text: fmt.Sprintf("the pod names the secret %s", secret)}}
+	}
+	if f.Pod == nil && names(&f.Template.Spec, secret) {
+		return []Link{{Name: name, Text: fmt.Sprintf("the pod template names the secret %s itself", secret)}, account}
+	}
+	if f.Pod == nil && f.Trial.State == Available {
+		return trialLinks(f, registries, account)
+	}
+	why := whyNot(f, registries)
+	if f.Pod == nil && why.Mark != Broken {
+		return []Link{why, account}
+	}
+	if account.Mark == Broken && (why.Cause == PodOptsOut || why.Cause == NamespaceOptsOut) {
+		return []Link{{Name: name, Mark: Noted, Text: why.Text}, account}
+	}
+	return []Link{why}
+}
+
+// trialLinks judge by a pod that the API server would have created just now.
+func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
+	const name = "injection"
+	secret := f.Installation.Value.SecretName
+	if f.Trial.Refusal != "" {
+		if account.Mark == Broken {
+			return []Link{{Name: name, Mark: Noted, Text: "a new pod would be refused: " + f.Trial.Refusal}, account}
+		}
+		return []Link{{Name: name, Mark: Broken, Cause: PodRefused, Text: "the API server refuses new pods: " + f.Trial.Refusal,
+			Mend: []string{"# the message says what refuses them"}}}
+	}
+	if slices.Contains(f.Trial.Secrets, secret) {
+		return []Link{{Name: name, Text: fmt.Sprintf("a pod that is created now gets the secret %s", secret)}, account}
+	}
+	why := whyNot(f, registries)
+	if why.Mark == Broken {
+		return []Link{why}
+	}
+	return []Link{failedOpen(f, "a pod that is created now does not get the secret")}
+}
+
+// accountLink tells whether the ServiceAccount lets a pod name the secret.
+func accountLink(f Facts) Link {
+	const name = "account"
+	account := accountName(f.Template.Spec.ServiceAccountName)
+	secret := f.Installation.Value.SecretName
+	switch {
+	case f.Account.State == NotRead:
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("ServiceAccount %s cannot be read", account)}
+	case f.Account.State == Absent:
+		return Link{Name: name, Mark: Broken, Cause: AccountForbids, Text: fmt.Sprintf("there is no ServiceAccount %s in namespace %s, so no pod of it is created", account, f.Namespace),
+			Mend: []string{fmt.Sprintf("kubectl create serviceaccount %s --namespace %s", account, f.Namespace)}}
+	case forbids(f):
+		return Link{Name: name, Mark: Broken, Cause: AccountForbids,
+			Text: fmt.Sprintf("ServiceAccount %s is annotated %s and does not list the secret %s, so pods that name it are refused", account, enforceAnnotation, secret),
+			Mend: []string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, secret)}}
+	}
+	return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s permits it", account)}
+}
+
+func accountName(name string) string {
+	if name == "" {
+		return "default"
+	}
+	return name
+}
+
+// whyNot tells why a pod does not name the secret.
+func whyNot(f Facts, registries []ecr.Registry) Link {
+	const name = "injection"
+	i := f.Installation.Value
+	a := i.Admission.Value
+	broken := func(cause Cause, text string, mend ...string) Link {
+		return Link{Name: name, Mark: Broken, Cause: cause, Text: text, Mend: mend}
+	}
+	meta := f.Template.ObjectMeta
+	again := recreate(f)
+	if _, mirror := meta.Annotations[injection.MirrorAnnotation]; mirror {
+		return broken(MirrorPod, "the pod is a mirror pod, which its kubelet runs by itself and which can name no secret",
+			"# give the node credentials of its own, such as an ECR credential provider of its kubelet")
+	}
+	if meta.Labels[injection.Label] == injection.Never {
+		return broken(PodOptsOut, fmt.Sprintf("the pod opts out by its label %s=%s", injection.Label, injection.Never), append(takeLabel(f), again...)...)
+	}
+	if f.Labels.State == Available && f.Labels.Value.Labels[injection.Label] == injection.Never {
+		return broken(NamespaceOptsOut, fmt.Sprintf("namespace %s opts out by its label %s=%s", f.Namespace, injection.Label, injection.Never),
+			append([]string{fmt.Sprintf("kubectl label namespace %s %s-", f.Namespace, injection.Label)}, again...)...)
+	}
+	switch i.Admission.State {
+	case NotRead:
+		if f.Pod == nil {
+			return Link{Name: name, Mark: Unknown, Text: "what gives pods the secret cannot be seen"}
+		}
+		if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
+			return before(f, at, again)
+		}
+		return broken(FailedOpen, fmt.Sprintf("the pod does not name the secret %s: it was created before its namespace was labelled, or while the webhook was down", i.SecretName), again...)
+	case Absent:
+		if i.HasWebhook {
+			return broken(InjectionStopped, "the MutatingWebhookConfiguration is gone, as after an emergency stop, so no pod gets the secret",
+				append([]string{upgrade(i)}, again...)...)
+		}
+		if f.Account.State == Available && lists(f.Account.Value, i.SecretName) {
+			if f.Pod == nil {
+				return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s gives its pods the secret %s", accountName(f.Template.Spec.ServiceAccountName), i.SecretName)}
+			}
+			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or names pull secrets of its own", i.SecretName), again...)
+		}
+		account := accountName(f.Template.Spec.ServiceAccountName)
+		return broken(NoInjection, "nothing gives pods the secret (injection.mode is none), and neither the pod nor its ServiceAccount names it",
+			append([]string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, i.SecretName)}, again...)...)
+	}
+	if a.Unbound {
+		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding is gone, as after an emergency stop, so no pod gets the secret",
+			append([]string{upgrade(i)}, again...)...)
+	}
+	if f.Labels.State == Available && !selects(a.Namespaces, withName(f.Labels.Value)) {
+		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection, by the installation's namespaceSelector", f.Namespace),
+			"# run the pod in another namespace, or have it or its ServiceAccount name the secret:",
+			fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, accountName(f.Template.Spec.ServiceAccountName), f.Namespace, i.SecretName))
+	}
+	if !selects(a.Objects, meta.Labels) {
+		return broken(PodExempt, "the pod is exempt from injection, by the installation's objectSelector on its labels",
+			"# correct the pod's labels, or the value injection.objectSelector of the chart")
+	}
+	if f.Pod == nil {
+		if f.Labels.State == Available && injection.Match(a.Inject, registries, f.Labels.Value.Labels) != injection.Injected {
+			return broken(NotLabelled, "the namespace's labels do not ask for the secret")
+		}
+		if f.Trial.State == Available {
+			return Link{Name: name, Text: "nothing stands against it"}
+		}
+		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("by the installation's rules, a pod that is created now gets the secret %s; you may not create one for show", i.SecretName)}
+	}
+	if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
+		return before(f, at, again)
+	}
+	if created(f).Before(a.Created) {
+		return broken(BeforeInstallation, fmt.Sprintf("the pod was created at %s, before pullpass gave pods the secret, at %s", moment(created(f)), moment(a.Created)), again...)
+	}
+	if a.Inject == injection.Matching && imageChanged(f.Pod, registries) {
+		return broken(ImageChanged, "the pod's image is of ECR only since it was created, when pull secrets can no longer be added",
+			append(again, "# or install with injection.pods=all, so that every pod of a labelled namespace gets the secret")...)
+	}
+	return failedOpen(f, "the pod was created without the secret")
+}
+
+// failedOpen tells that the API server could not ask, or was not to.
+func failedOpen(f Facts, text string) Link {
+	i := f.Installation.Value
+	a := i.Admission.Value
+	l := Link{Name: "injection", Mark: Broken, Cause: FailedOpen, Mend: recreate(f)}
+	switch {
+	case len(a.Conditions) > 0:
+		l.Text = fmt.Sprintf("%s, although its namespace asked for it: a condition of the installation left it out (%s), or the webhook was down", text, strings.Join(a.Conditions, ", "))
+	case a.Policy:
+		l.Text = text + ", although its namespace asked for it: the policy was not in force at that moment"
+	default:
+		l.Text = text + ", although its namespace asked for it: the webhook was down, and fails open"
+	}
+	if !a.Policy && (f.Pod == nil || i.HasWebhook && i.WebhookReady == 0) {
+		l.Mend = append([]string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)}, l.Mend...)
+	}
+	return l
+}
+
+func upgrade(i Installation) string {
+	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values", i.Release, i.Namespace)
+}
+
+// before tells that a pod is older than its namespace's label.
+func before(f Facts, at time.Time, again []string) Link {
+	return Link{Name: "injection", Mark: Broken, Cause: BeforeLabel, Mend: again,
+		Text: fmt.Sprintf("the pod was created at %s, before namespace %s was labelled, at %s", moment(created(f)), f.Namespace, moment(at))}
+}
+
+func created(f Facts) time.Time { return f.Pod.CreationTimestamp.Time }
+
+// labelledBy returns a time by which the namespace had been labelled with all the
+// registries, as its managed fields have it. They have the last time that the
+// manager changed something, so the true time may be earlier, but the pull secret
+// was not there before the label.
+func labelledBy(f Facts, registries []ecr.Registry) (at time.Time, ok bool) {
+	if f.Labels.State != Available {
+		return time.Time{}, false
+	}
+	for _, r := range registries {
+		for _, m := range f.Labels.Value.ManagedFields {
+			if m.Time == nil || m.FieldsV1 == nil || m.Subresource != "" {
+				continue
+			}
+			for key := range f.Labels.Value.Labels {
+				if labelled, err := ecr.ParseLabelKey(key); err == nil && labelled == r && strings.Contains(m.FieldsV1.GetRawString(), `"f:`+key+`"`) && m.Time.After(at) {
+					at, ok = m.Time.Time, true
+				}
+			}
+		}
+	}
+	// A namespace that came with the label was created with it.
+	if s := f.Secret; ok && s.State == Available && s.Value.Marks.Ours && s.Value.Created.Before(at) {
+		at = s.Value.Created
+	}
+	return at, ok
+}
+
+// imageChanged reports whether the pod got its image of ECR after it was created,
+// by an update of somebody who owns that field alone.
+func imageChanged(pod *corev1.Pod, registries []ecr.Registry) bool {
+	for _, m := range pod.ManagedFields {
+		if m.Time == nil || m.FieldsV1 == nil || m.Subresource != "" || !m.Time.After(pod.CreationTimestamp.Time) {
+			continue
+		}
+		fields := m.FieldsV1.GetRawString()
+		for _, c := range pod.Spec.Containers {
+			r, isECR := ecr.ParseImage(c.Image)
+			if isECR && slices.Contains(registries, r) && strings.Contains(fields, `"f:image":{}`) && strings.Contains(fields, `k:{\"name\":\"`+c.Name+`\"}`) && !strings.Contains(fields, `"f:restartPolicy"`) {
+				return true
+			}
+		}
+	}
+	// A container of kubectl debug.
+	for _, c := range pod.Spec.EphemeralContainers {
+		if r, isECR := ecr.ParseImage(c.Image); isECR && slices.Contains(registries, r) && !slices.Contains(registriesOf(imagesOf(&corev1.PodSpec{
+			InitContainers: pod.Spec.InitContainers, Containers: pod.Spec.Containers, Volumes: pod.Spec.Volumes})), r) {
+			return true
+		}
+	}
+	return false
+}
+
+// recreate returns how the pod gets a successor.
+func recreate(f Facts) []string {
+	switch {
+	case f.Pod == nil:
+		return nil
+	case f.Owner.Restartable():
+		return []string{fmt.Sprintf("kubectl rollout restart %s/%s --namespace %s", f.Owner.Kind, f.Owner.Name, f.Namespace)}
+	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
+		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s makes another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
+	default:
+		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and create it again:", f.Pod.Name, f.Namespace),
+			"kubectl replace --force --filename pod.yaml"}
+	}
+}
+
+// takeLabel returns how the opt-out of a pod is taken away.
+func takeLabel(f Facts) []string {
+	if f.Owner.Restartable() {
+		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, f.Owner.Name, f.Namespace, injection.Label)}
+	}
+	return []string{fmt.Sprintf("# take the label %s out of the pod's manifest", injection.Label)}
+}
+
+// selects reports whether a selector takes an object with the labels. One that
+// cannot be read takes everything: the API server would have refused it.
+func selects(selector *metav1.LabelSelector, set map[string]string) bool {
+	if selector == nil {
+		return true
+	}
+	s, err := metav1.LabelSelectorAsSelector(selector)
+	return err != nil || s.Matches(labels.Set(set))
+}
+
+// withName returns a namespace's labels with the one that the API server sets.
+func withName(namespace metav1.ObjectMeta) map[string]string {
+	set := maps.Clone(namespace.Labels)
+	if set == nil {
+		set = map[string]string{}
+	}
+	set[corev1.LabelMetadataName] = namespace.Name
+	return set
+}
+
+func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }

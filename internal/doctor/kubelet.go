@@ -1,0 +1,123 @@
+package doctor
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/pullpass/pullpass/internal/ecr"
+)
+
+// kubeletLink tells what the kubelet said, of a pod whose other links hold.
+func kubeletLink(f Facts, waiting []waits) Link {
+	const name = "kubelet"
+	if f.Pod == nil {
+		for _, e := range f.PodEvents.Value {
+			if e.Reason == "FailedCreate" && e.Warning && f.Trial.State != Available {
+				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "there is no pod yet: " + e.Message, Mend: []string{"# the message says what refuses pods"}}
+			}
+		}
+		return Link{Name: name, Text: "there is no pod yet"}
+	}
+	if len(waiting) == 0 {
+		for _, c := range f.Pod.Status.Conditions {
+			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
+				return Link{Name: name, Mark: Broken, Cause: NotScheduled, Text: "no node has the pod yet, so nothing has been pulled: " + c.Message,
+					Mend: []string{fmt.Sprintf("kubectl describe pod %s --namespace %s", f.Pod.Name, f.Namespace)}}
+			}
+		}
+		return Link{Name: name, Text: "no container waits for an image"}
+	}
+	w := waiting[0]
+	said := w.message
+	if len(said) == 0 || w.reason == "ImagePullBackOff" && !telling(said) {
+		for _, e := range f.PodEvents.Value {
+			if e.Warning && strings.Contains(e.Message, w.image) && telling(e.Message) {
+				said = e.Message
+				break
+			}
+		}
+	}
+	l := Link{Name: name, Mark: Broken, Text: fmt.Sprintf("container %s waits with %s: %s", w.container, w.reason, said)}
+	if said == "" {
+		l.Text = fmt.Sprintf("container %s waits with %s", w.container, w.reason)
+	}
+	l.Cause = causeOf(w.reason, said)
+	l.Mend = mendPull(l.Cause, w, f)
+	return l
+}
+
+// phrases are what kubelets and container runtimes say, in lower case, and what it
+// comes to. The first that is found counts.
+var phrases = []struct {
+	cause Cause
+	texts []string
+}{
+	{PullDenied, []string{"403 forbidden", "denied", "not authorized to perform", "forbidden"}},
+	{NotAuthenticated, []string{"401", "unauthorized", "no basic auth credentials", "authorization failed", "token has expired", "insufficient_scope"}},
+	{WrongPlatform, []string{"no match for platform", "no matching manifest", "exec format"}},
+	{ImageNotFound, []string{"not found", "manifest unknown", "name unknown", "does not exist", "repositorynotfound"}},
+	{RegistryUnreached, []string{"dial tcp", "no such host", "i/o timeout", "tls handshake", "x509", "connection refused", "deadline exceeded", "proxyconnect", "eof"}},
+}
+
+// telling reports whether a message says why.
+func telling(message string) bool { return causeOf("", message) != PullFailed }
+
+func causeOf(reason, message string) Cause {
+	switch reason {
+	case "InvalidImageName", "ErrInvalidImageName":
+		return InvalidImage
+	case "ErrImageNeverPull":
+		return NeverPulled
+	}
+	message = strings.ToLower(message)
+	for _, p := range phrases {
+		if slices.ContainsFunc(p.texts, func(text string) bool { return strings.Contains(message, text) }) {
+			return p.cause
+		}
+	}
+	return PullFailed
+}
+
+func mendPull(cause Cause, w waits, f Facts) []string {
+	r, _ := ecr.ParseImage(w.image)
+	_, repository, _ := strings.Cut(w.image, "/")
+	repository, digest, _ := strings.Cut(repository, "@")
+	repository, tag, _ := strings.Cut(repository, ":")
+	service, where := "ecr", fmt.Sprintf(" --registry-id %s --region %s", r.Account(), r.Region())
+	if r.Account() == "" {
+		where = " --region " + r.Region()
+	}
+	if r.Public() {
+		service = "ecr-public"
+	}
+	switch cause {
+	case PullDenied:
+		return []string{
+			"# the token is good, and its identity may not pull: allow it ecr:BatchGetImage, ecr:GetDownloadUrlForLayer and",
+			"# ecr:BatchCheckLayerAvailability in its policy and, if the registry is of another account, in the repository's:",
+			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, repository, where),
+		}
+	case NotAuthenticated:
+		return append([]string{"# the pull secret is good by now, and the kubelet tries again within 5 minutes; at once with a new pod:"}, recreate(f)...)
+	case ImageNotFound:
+		id := "imageTag=" + tag
+		if digest != "" {
+			id = "imageDigest=" + digest
+		} else if tag == "" {
+			id = "imageTag=latest"
+		}
+		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, repository, id, where)}
+	case WrongPlatform:
+		return []string{"# push the image for the architecture of the node:", fmt.Sprintf("kubectl get node %s --output jsonpath='{.status.nodeInfo.architecture}'", f.Pod.Spec.NodeName)}
+	case RegistryUnreached:
+		return []string{fmt.Sprintf("# the node %s does not reach the registry: look at its DNS, proxy, routes and certificate authorities", f.Pod.Spec.NodeName)}
+	case InvalidImage:
+		return []string{"# correct the image: " + w.image}
+	case NeverPulled:
+		return []string{"# the container's imagePullPolicy is Never: set IfNotPresent, or put the image onto the node"}
+	}
+	return []string{fmt.Sprintf("kubectl describe pod %s --namespace %s", f.Pod.Name, f.Namespace)}
+}

@@ -1,0 +1,538 @@
+package doctor
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+
+	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/pullsecret"
+)
+
+// A Row is where one registry of one labelled namespace stands.
+type Row struct {
+	Namespace string       `json:"namespace"`
+	Registry  string       `json:"registry,omitempty"` // empty where the namespace's labels name none that is good
+	State     string       `json:"state"`
+	Cause     Cause        `json:"cause,omitempty"`
+	Text      string       `json:"text,omitempty"`
+	Mend      []string     `json:"mend,omitempty"`
+	Expires   *metav1.Time `json:"expires,omitempty"` // the token
+	Event     string       `json:"event,omitempty"`   // the last one's reason
+	EventTime *metav1.Time `json:"eventTime,omitempty"`
+	Pods      PodCount     `json:"pods"`
+}
+
+// A PodCount counts the pods with an image of a registry.
+type PodCount struct {
+	Named   int `json:"named"`   // that name the pull secret
+	Without int `json:"without"` // that do not
+	Stuck   int `json:"stuck"`   // of both, that wait for an image of the registry
+}
+
+// StateUnknown is that of what cannot be read.
+const StateUnknown = "unknown"
+
+// Status is where all labelled namespaces stand.
+type Status struct {
+	Installation Read[Installation]
+	Rows         []Row
+	Summary      []string
+	Lacking      []string
+	Broken       bool // something is
+}
+
+// scan is what is gathered for a status.
+type scan struct {
+	namespaces  map[string]metav1.ObjectMeta // labelled ones
+	secrets     map[string]PullSecret
+	events      map[string][]Event
+	credentials map[ecr.Registry]CredentialSecret
+	pods        map[string]map[string]*PodCount // by namespace and host
+
+	secretsState, eventsState, credentialsState, namespacesState ReadState
+
+	stuckWithout map[string]int // pods that wait and do not name the secret, by namespace
+	stuckNamed   []string       // namespace/name of a pod that waits although it names the secret
+	unlabelled   map[string]int // pods that wait for an image whose namespace lacks the label, by namespace
+}
+
+// Status reads where the labelled namespaces stand: one, or all if the name is
+// empty. Lists are read in pages, and of each page only what counts is kept.
+func (c *Collector) Status(ctx context.Context, namespace string) (Status, error) {
+	installation, err := c.Installation(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	i := installation.Value
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}, secrets: map[string]PullSecret{}, events: map[string][]Event{}, credentials: map[ecr.Registry]CredentialSecret{},
+		pods: map[string]map[string]*PodCount{}, stuckWithout: map[string]int{}, unlabelled: map[string]int{}}
+	for _, read := range []func(context.Context, string, Installation, *scan) error{
+		c.scanNamespaces, c.scanSecrets, c.scanEvents, c.scanCredentials, c.scanPods,
+	} {
+		if err := read(ctx, namespace, i, &s); err != nil {
+			return Status{}, err
+		}
+	}
+	status := judge(c.Now(), installation, &s)
+	status.Lacking = c.lacking
+	return status, nil
+}
+
+// pages calls list for each page until the last.
+func pages(options metav1.ListOptions, list func(metav1.ListOptions) (next string, err error)) error {
+	options.Limit = pageSize
+	for {
+		next, err := list(options)
+		if err != nil || next == "" {
+			return err
+		}
+		options.Continue = next
+	}
+}
+
+func (c *Collector) scanNamespaces(ctx context.Context, namespace string, _ Installation, s *scan) error {
+	keep := func(ns *corev1.Namespace) {
+		registries, problems := ecr.ParseLabels(ns.Labels)
+		if len(registries)+len(problems) > 0 {
+			s.namespaces[ns.Name] = metav1.ObjectMeta{Name: ns.Name, Labels: ns.Labels, DeletionTimestamp: ns.DeletionTimestamp}
+		}
+	}
+	if namespace != "" {
+		ns, err := c.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+		read, err := take(c, "get", "namespaces", namespace, ns, err)
+		s.namespacesState = read.State
+		if err == nil && read.State == Available {
+			keep(ns)
+		}
+		if read.State == Absent {
+			return fmt.Errorf("there is no namespace %s", namespace)
+		}
+		return err
+	}
+	err := pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Namespaces().List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for n := range list.Items {
+			keep(&list.Items[n])
+		}
+		return list.Continue, nil
+	})
+	read, err := take(c, "list", "namespaces", "", struct{}{}, err)
+	s.namespacesState = read.State
+	return err
+}
+
+func (c *Collector) scanSecrets(ctx context.Context, namespace string, i Installation, s *scan) error {
+	if namespace != "" {
+		secret, err := c.Client.CoreV1().Secrets(namespace).Get(ctx, i.SecretName, metav1.GetOptions{})
+		read, err := take(c, "get", "secrets", namespace, secret, err)
+		s.secretsState = read.State
+		if read.State == Available {
+			s.secrets[namespace] = pullSecretOf(secret)
+		}
+		return err
+	}
+	options := metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, i.SecretName).String()}
+	err := pages(options, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Secrets("").List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for n := range list.Items {
+			s.secrets[list.Items[n].Namespace] = pullSecretOf(&list.Items[n])
+		}
+		return list.Continue, nil
+	})
+	read, err := take(c, "list", "secrets named "+i.SecretName, "all namespaces", struct{}{}, err)
+	s.secretsState = read.State
+	return err
+}
+
+func (c *Collector) scanEvents(ctx context.Context, namespace string, i Installation, s *scan) error {
+	err := pages(metav1.ListOptions{FieldSelector: eventsOf("Secret", i.SecretName)}, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Events(namespace).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for n := range list.Items {
+			s.events[list.Items[n].Namespace] = append(s.events[list.Items[n].Namespace], ours(list.Items[n:n+1])...)
+		}
+		return list.Continue, nil
+	})
+	for _, events := range s.events {
+		newestFirst(events)
+	}
+	read, err := take(c, "list", "events", cmp.Or(namespace, "all namespaces"), struct{}{}, err)
+	s.eventsState = read.State
+	return err
+}
+
+func (c *Collector) scanCredentials(ctx context.Context, _ string, i Installation, s *scan) error {
+	err := c.Credentials(ctx, i, func(r ecr.Registry, found CredentialSecret) { s.credentials[r] = found })
+	read, err := take(c, "list", "secrets", i.CredentialsNS, struct{}{}, err)
+	s.credentialsState = read.State
+	return err
+}
+
+// Credentials calls f for each credential secret of an installation.
+func (c *Collector) Credentials(ctx context.Context, i Installation, f func(ecr.Registry, CredentialSecret)) error {
+	return pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Secrets(i.CredentialsNS).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for n := range list.Items {
+			if r, ok := credential.RegistryOf(i.CredentialsPrefix, list.Items[n].Name); ok {
+				f(r, credentialOf(&list.Items[n]))
+			}
+		}
+		return list.Continue, nil
+	})
+}
+
+func (c *Collector) scanPods(ctx context.Context, namespace string, i Installation, s *scan) error {
+	err := c.pods(ctx, namespace, func(pod *corev1.Pod) { s.count(pod, i) })
+	_, err = take(c, "list", "pods", cmp.Or(namespace, "all namespaces"), struct{}{}, err)
+	return err
+}
+
+// pods calls f for each pod that is not about to end.
+func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.Pod)) error {
+	return pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Pods(namespace).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for n := range list.Items {
+			if pod := &list.Items[n]; pod.DeletionTimestamp == nil && pod.Status.Phase != corev1.PodSucceeded && pod.Status.Phase != corev1.PodFailed {
+				f(pod)
+			}
+		}
+		return list.Continue, nil
+	})
+}
+
+// count takes note of a pod.
+func (s *scan) count(pod *corev1.Pod, i Installation) {
+	registries := registriesOf(imagesOf(&pod.Spec))
+	if len(registries) == 0 {
+		return
+	}
+	var stuck []ecr.Registry
+	for _, w := range waitingFor(pod) {
+		if r, ok := ecr.ParseImage(w.image); ok && !slices.Contains(stuck, r) {
+			stuck = append(stuck, r)
+		}
+	}
+	named := names(&pod.Spec, i.SecretName)
+	meta, labelled := s.namespaces[pod.Namespace]
+	asked, _ := ecr.ParseLabels(meta.Labels)
+	for _, r := range registries {
+		if !labelled || !slices.Contains(asked, r) {
+			if slices.Contains(stuck, r) && s.namespacesState == Available {
+				s.unlabelled[pod.Namespace+" "+r.String()]++
+			}
+			continue
+		}
+		if s.pods[pod.Namespace] == nil {
+			s.pods[pod.Namespace] = map[string]*PodCount{}
+		}
+		n := s.pods[pod.Namespace][r.String()]
+		if n == nil {
+			n = new(PodCount)
+			s.pods[pod.Namespace][r.String()] = n
+		}
+		if named {
+			n.Named++
+		} else {
+			n.Without++
+		}
+		if !slices.Contains(stuck, r) {
+			continue
+		}
+		n.Stuck++
+		switch {
+		case !named:
+			s.stuckWithout[pod.Namespace]++
+		case len(s.stuckNamed) < 3:
+			s.stuckNamed = append(s.stuckNamed, pod.Namespace+"/"+pod.Name)
+		}
+	}
+}
+
+// judge makes rows and a summary of what was gathered.
+func judge(now time.Time, installation Read[Installation], s *scan) Status {
+	status := Status{Installation: installation}
+	i := installation.Value
+	type group struct {
+		cause      Cause
+		text       string
+		mend       string
+		namespaces []string
+	}
+	groups := map[string]*group{}
+	var order []string
+	broken := func(cause Cause, text, mend, namespace string) {
+		key := string(cause) + text
+		if groups[key] == nil {
+			groups[key] = &group{cause: cause, text: text, mend: mend}
+			order = append(order, key)
+		}
+		groups[key].namespaces = append(groups[key].namespaces, namespace)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.namespaces)) {
+		f := Facts{Now: now, Namespace: name, Installation: installation, Labels: Read[metav1.ObjectMeta]{s.namespaces[name], Available},
+			Events: Read[[]Event]{s.events[name], s.eventsState}, Credentials: map[ecr.Registry]Read[CredentialSecret]{}}
+		f.Secret.State = s.secretsState
+		if s.secretsState == Available || s.secretsState == Absent {
+			f.Secret.State = Absent
+			if secret, ok := s.secrets[name]; ok {
+				f.Secret = Read[PullSecret]{secret, Available}
+			}
+		}
+		registries, problems := ecr.ParseLabels(f.Labels.Value.Labels)
+		for _, r := range registries {
+			row := rowOf(f, r, s)
+			if row.Cause != "" {
+				mend := ""
+				if len(row.Mend) > 0 {
+					mend = row.Mend[len(row.Mend)-1]
+				}
+				text := row.Text
+				if row.Cause != NoCredentials && row.Cause != BadCredentials && row.Cause != TokenFailed {
+					text, mend = titleOf(row.Cause), "kubectl pullpass status --namespace "+name+" --output wide"
+				}
+				broken(row.Cause, text, mend, name)
+			}
+			status.Broken = status.Broken || row.State == pullsecret.StateFailed || row.State == pullsecret.StateForeign || row.Pods.Stuck > 0
+			status.Rows = append(status.Rows, row)
+		}
+		for _, problem := range problems {
+			status.Broken = true
+			status.Rows = append(status.Rows, Row{Namespace: name, State: pullsecret.StateFailed, Cause: LabelMalformed, Text: problem.Error(), Event: pullsecret.ReasonInvalidLabel})
+			broken(LabelMalformed, titleOf(LabelMalformed), "kubectl pullpass status --namespace "+name+" --output wide", name)
+		}
+	}
+	if link := installationLink(Facts{Now: now, Installation: installation}); link.Mark == Broken {
+		status.Broken = true
+		status.Summary = append(status.Summary, fmt.Sprintf("%s: %s", link.Text, link.Mend[0]))
+	}
+	for _, key := range order {
+		g := groups[key]
+		slices.Sort(g.namespaces)
+		status.Summary = append(status.Summary, fmt.Sprintf("%s (%s): %s: %s", g.cause, inNamespaces(slices.Compact(g.namespaces)), g.text, g.mend))
+	}
+	if n := total(s.stuckWithout); n > 0 {
+		status.Broken = true
+		status.Summary = append(status.Summary, fmt.Sprintf("%s (%s) for an image and cannot get the secret any more: kubectl pullpass restart-stuck%s",
+			plural(n, "pod waits", "pods wait"), inNamespaces(slices.Sorted(maps.Keys(s.stuckWithout))), where(slices.Sorted(maps.Keys(s.stuckWithout)))))
+	}
+	for _, pod := range s.stuckNamed {
+		namespace, name, _ := strings.Cut(pod, "/")
+		status.Summary = append(status.Summary, fmt.Sprintf("a pod that names the secret cannot pull: kubectl pullpass explain %s --namespace %s", name, namespace))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.unlabelled)) {
+		status.Broken = true
+		namespace, host, _ := strings.Cut(key, " ")
+		status.Summary = append(status.Summary, fmt.Sprintf("%s (namespace %s) for an image of %s, with which the namespace is not labelled: kubectl pullpass label %s %s",
+			plural(s.unlabelled[key], "pod waits", "pods wait"), namespace, host, namespace, host))
+	}
+	if i.Admission.State == Absent && i.HasWebhook || i.Admission.Value.Unbound {
+		status.Broken = true
+		status.Summary = append(status.Summary, "injection is stopped, so no pod gets the secret: "+upgrade(i))
+	}
+	return status
+}
+
+// rowOf tells where a registry of a namespace stands.
+func rowOf(f Facts, r ecr.Registry, s *scan) Row {
+	f.Images = []string{r.String() + "/"}
+	c := Read[CredentialSecret]{State: s.credentialsState}
+	if s.credentialsState == Available {
+		c.State = Absent
+		if found, ok := s.credentials[r]; ok {
+			c = Read[CredentialSecret]{found, Available}
+		}
+	}
+	f.Credentials[r] = c
+	row := Row{Namespace: f.Namespace, Registry: r.String(), State: pullsecret.StateReady}
+	if n := s.pods[f.Namespace][r.String()]; n != nil {
+		row.Pods = *n
+	}
+	if e, ok := f.Secret.Value.Entries[r.String()]; ok {
+		row.Expires = &metav1.Time{Time: e.Ends(f.Now)}
+	}
+	for _, e := range f.Events.Value {
+		if pullsecret.Concerns(e.Reason, e.Message, r.String()) {
+			row.Event, row.EventTime = e.Reason, &metav1.Time{Time: e.Last}
+			break
+		}
+	}
+	links := append([]Link{namespaceLink(f)}, registryLinks(f, r)...)
+	for _, l := range append(links, secretLink(f, []ecr.Registry{r})) {
+		switch l.Mark {
+		case Unknown:
+			row.State = StateUnknown
+		case Broken:
+			row.Cause, row.Text, row.Mend = l.Cause, l.Text, l.Mend
+			row.State = pullsecret.StateFailed
+			if l.Cause == ForeignSecret {
+				row.State = pullsecret.StateForeign
+			}
+			if l.Cause == TokenPending {
+				row.State = pullsecret.StatePending
+			}
+			return row
+		}
+	}
+	// A token that lives and has no successor.
+	if w, ok := lasting(f, r); ok && row.State == pullsecret.StateReady && w.Reason != pullsecret.ReasonInvalidLabel {
+		row.State, row.Cause, row.Text = pullsecret.StateFailed, TokenFailed, pullsecret.Cause(w.Message, r.String())
+		row.Mend = mendToken(w.Message, f.Installation.Value, r)
+	}
+	return row
+}
+
+// titleOf says what a cause is, for many namespaces at once.
+func titleOf(c Cause) string {
+	return map[Cause]string{
+		TokenExpired:     "tokens have expired and have no successor",
+		TokenPending:     "tokens are on their way",
+		ForeignSecret:    "a secret of the pull secret's name is not pullpass's",
+		ImmutableSecret:  "the pull secret is immutable and cannot be renewed",
+		SecretLeaving:    "the pull secret was deleted, and finalizers keep it",
+		SecretEdited:     "the pull secret was edited and has not been put back",
+		SecretMissing:    "there is no pull secret, or no entry in it",
+		ApplyFailed:      "the API server refuses the pull secret",
+		LabelMalformed:   "a label is nearly a registry's host, or its value is not true",
+		NamespaceLeaving: "the namespace is being deleted",
+	}[c]
+}
+
+func total(counts map[string]int) (n int) {
+	for _, c := range counts {
+		n += c
+	}
+	return n
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// inNamespaces names a few namespaces.
+func inNamespaces(names []string) string {
+	if len(names) == 1 {
+		return "namespace " + names[0]
+	}
+	few := names
+	if len(few) > 3 {
+		few = append(slices.Clone(few[:3]), "…")
+	}
+	return fmt.Sprintf("%d namespaces: %s", len(names), strings.Join(few, ", "))
+}
+
+func where(names []string) string {
+	if len(names) == 1 {
+		return " --namespace " + names[0]
+	}
+	return " --all-namespaces"
+}
+
+// A StuckOwner is what made pods that wait for an image and would have the secret
+// if they were made again.
+type StuckOwner struct {
+	Namespace string
+	Owner     Owner // the zero value for a bare pod
+	Pods      []string
+}
+
+// Stuck finds pods that wait for an image of a registry whose token is in their
+// namespace by now, that do not name the secret, and whose successors would.
+func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []StuckOwner, lacking []string, err error) {
+	installation, err := c.Installation(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	i := installation.Value
+	s := scan{namespaces: map[string]metav1.ObjectMeta{}, secrets: map[string]PullSecret{}}
+	if err := c.scanNamespaces(ctx, namespace, i, &s); err != nil {
+		return nil, nil, err
+	}
+	if err := c.scanSecrets(ctx, namespace, i, &s); err != nil {
+		return nil, nil, err
+	}
+	var found []*corev1.Pod
+	err = c.pods(ctx, namespace, func(pod *corev1.Pod) {
+		if wouldMend(pod, installation, &s, c.Now()) {
+			kept := pod.DeepCopy()
+			kept.ManagedFields = nil
+			found = append(found, kept)
+		}
+	})
+	if _, err := take(c, "list", "pods", cmp.Or(namespace, "all namespaces"), struct{}{}, err); err != nil {
+		return nil, nil, err
+	}
+	for _, pod := range found {
+		owner := c.ownerOf(ctx, pod)
+		n := slices.IndexFunc(owners, func(o StuckOwner) bool {
+			return o.Namespace == pod.Namespace && o.Owner == owner && owner != Owner{}
+		})
+		if n < 0 {
+			owners, n = append(owners, StuckOwner{Namespace: pod.Namespace, Owner: owner}), len(owners)
+		}
+		owners[n].Pods = append(owners[n].Pods, pod.Name)
+	}
+	return owners, c.lacking, nil
+}
+
+// wouldMend reports whether a new pod in the place of a stuck one could pull.
+func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now time.Time) bool {
+	i := installation.Value
+	meta, labelled := s.namespaces[pod.Namespace]
+	if !labelled || names(&pod.Spec, i.SecretName) {
+		return false
+	}
+	var registries []ecr.Registry
+	for _, w := range waitingFor(pod) {
+		if r, ok := ecr.ParseImage(w.image); ok {
+			registries = append(registries, r)
+		}
+	}
+	if len(registries) == 0 {
+		return false
+	}
+	f := Facts{Now: now, Namespace: pod.Namespace, Secret: Read[PullSecret]{s.secrets[pod.Namespace], Available}}
+	if !allGood(f, registries) {
+		return false
+	}
+	inject := injection.Matching
+	if a := i.Admission; a.State == Available {
+		inject = a.Value.Inject
+		if a.Value.Unbound || !selects(a.Value.Namespaces, withName(meta)) || !selects(a.Value.Objects, pod.Labels) {
+			return false
+		}
+	} else if a.State == Absent && installation.State == Available {
+		return false // nothing gives pods the secret
+	}
+	if _, mirror := pod.Annotations[injection.MirrorAnnotation]; mirror || pod.Labels[injection.Label] == injection.Never {
+		return false
+	}
+	return injection.Match(inject, registries, meta.Labels) == injection.Injected
+}

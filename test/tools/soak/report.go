@@ -1,0 +1,118 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/pullpass/pullpass/test/harness/fakeaws"
+)
+
+// A report is what a run came to.
+type report struct {
+	text   string
+	passed bool
+}
+
+// examples is how many of each kind of failure the report quotes.
+const examples = 5
+
+func (s *soak) report() report {
+	s.pods.mu.Lock()
+	defer s.pods.mu.Unlock()
+	s.tokens.mu.Lock()
+	defer s.tokens.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p, t := s.pods, s.tokens
+	r := report{passed: true}
+	var out strings.Builder
+	row := func(what string, value any) { fmt.Fprintf(&out, "| %s | %v |\n", what, value) }
+	var quoted []string
+	zero := func(what string, of []string) {
+		row(what, fmt.Sprintf("**%d**", len(of)))
+		if len(of) == 0 {
+			return
+		}
+		r.passed = false
+		for _, text := range of[:min(examples, len(of))] {
+			quoted = append(quoted, fmt.Sprintf("%s: %s", what, text))
+		}
+	}
+	seconds := func(d time.Duration) string { return d.Round(10 * time.Millisecond).String() }
+
+	created := p.created["webhook"] + p.created["policy"]
+	whole := s.ended.Sub(s.began)
+	fmt.Fprintf(&out, "# Soak\n\nWritten by `make soak`: the whole product, installed by helm with the webhook and with the policy, on a cluster with a node, while faults are drawn at random.\n\n")
+	fmt.Fprintf(&out, "Seed %d, faults for %s, then %s of quiet; Kubernetes %s, %d processors.\n\n", s.seed, whole.Round(time.Second), quiet, s.c.Version(), runtime.NumCPU())
+	fmt.Fprintf(&out, "## What must be zero\n\n| what | number |\n| --- | --- |\n")
+	zero("pods refused", p.refused)
+	zero("pods created without a secret that they needed, outside of an announced outage", p.without)
+	zero("pulls that failed although the secret was there, and not by the kubelet's own race", p.pullsFailed)
+	zero("namespaces without a secret for "+overdue.String()+", outside of an outage and the recovery from it", t.late)
+	zero("namespaces whose token ended", slices.Sorted(maps.Keys(t.dead)))
+	zero("secrets that no registry would take", t.bad)
+	var denied []string
+	if n := s.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationManifest, Status: 403}); n > 0 {
+		denied = append(denied, fmt.Sprintf("%d manifests were refused", n))
+	}
+	zero("pulls with a token that the registry refused", denied)
+	crashes := s.usage.crashed()
+	if s.usage.panics > 0 {
+		crashes = append(crashes, fmt.Sprintf("%v panics in handlers of the webhook", s.usage.panics))
+	}
+	zero("programs that panicked or ran out of memory", crashes)
+	zero("other problems", s.problems)
+
+	fmt.Fprintf(&out, "\n## Pods\n\n| what | number |\n| --- | --- |\n")
+	row("created, by the webhook", p.created["webhook"])
+	row("created, by the policy", p.created["policy"])
+	row("created in a second, on average", fmt.Sprintf("%.1f of %d", float64(created)/time.Since(s.began).Seconds(), s.rate))
+	row("not attempted, since the API server had "+fmt.Sprint(underWay)+" to answer", p.notAttempted)
+	row("not stored while etcd was paused", p.notStored)
+	row("creation, median, p99 and longest", fmt.Sprintf("%s, %s, %s", seconds(percentile(p.latencies, 0.5)), seconds(percentile(p.latencies, 0.99)), seconds(percentile(p.latencies, 1))))
+	for _, what := range slices.Sorted(maps.Keys(p.excused)) {
+		row(fmt.Sprintf("created without the secret while %s", what), p.excused[what])
+	}
+	row("that pulled their image and ran", p.pulled)
+	row("whose first pull failed since the kubelet could not read a secret that was there: its own race, or etcd was paused", p.races)
+	row("whose first pull failed since the kubelet came before the secret, in no outage", p.overtaken)
+	row("that waited for a secret in an outage", p.waited)
+	row("the longest from creation to running", seconds(p.slowest))
+
+	fmt.Fprintf(&out, "\n## Secrets\n\n| what | number |\n| --- | --- |\n")
+	row("namespaces labelled, and deleted", fmt.Sprintf("%d, %d", s.spaces.made, s.spaces.gone))
+	row("secrets seen written, both releases", t.written)
+	row("tokens that AWS issued, each for "+tokenLifetime.String(), len(s.aws.Tokens()))
+	row("from label to secret in no outage: median, p99, longest", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.calm, 0.5)), seconds(percentile(t.calm, 0.99)), seconds(percentile(t.calm, 1)), len(t.calm)))
+	row("the same in an outage and the recovery from it", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.troubled, 0.5)), seconds(percentile(t.troubled, 0.99)), seconds(percentile(t.troubled, 1)), len(t.troubled)))
+	row("the least life that a namespace's token ever had left", fmt.Sprintf("%s (%s)", t.least.Round(time.Second), t.leastIn))
+
+	fmt.Fprintf(&out, "\n## Programs\n\nThe replica that has most of it, at the start, ever, and after the quiet time.\n\n| component | resident memory, MiB | goroutines | open files |\n| --- | --- | --- | --- |\n")
+	for _, component := range slices.Sorted(maps.Keys(s.usage.peak)) {
+		a, b, c := s.usage.start[component], s.usage.peak[component], s.usage.end[component]
+		fmt.Fprintf(&out, "| %s | %.0f, %.0f, %.0f | %.0f, %.0f, %.0f | %.0f, %.0f, %.0f |\n", component,
+			a.memory/(1<<20), b.memory/(1<<20), c.memory/(1<<20), a.goroutines, b.goroutines, c.goroutines, a.files, b.files, c.files)
+	}
+	fmt.Fprintf(&out, "\n| how containers ended | times |\n| --- | --- |\n")
+	for _, how := range slices.Sorted(maps.Keys(s.usage.endings)) {
+		row(how, len(s.usage.endings[how]))
+	}
+
+	fmt.Fprintf(&out, "\n## Faults\n\n| outage | lasted, of %s |\n| --- | --- |\n", whole.Round(time.Second))
+	for _, what := range []outage{webhookDown, webhookBlind, renewerDown, awsDown, storeDown} {
+		row(string(what), s.outages.total(s.ended, what).Round(time.Second))
+	}
+	fmt.Fprintf(&out, "\n| fault | drawn |\n| --- | --- |\n")
+	for _, name := range slices.Sorted(maps.Keys(s.drawn.counts)) {
+		row(name, s.drawn.counts[name])
+	}
+	if len(quoted) > 0 {
+		fmt.Fprintf(&out, "\n## What is not zero\n\n- %s\n", strings.Join(quoted, "\n- "))
+	}
+	r.text = out.String()
+	return r
+}
