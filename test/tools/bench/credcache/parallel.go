@@ -31,10 +31,10 @@ var situations = []situation{
 	{name: "cached", fake: "sleep=1s", filled: true},
 	{name: "nothing cached yet", fake: "sleep=1s"},
 	{name: "the command fails with exit code 255", fake: "sleep=1s exit=255"},
-	{name: "what it prints cannot be cached", fake: "sleep=1s noexpiry token=abc"},
-	{name: "the token ends in 55 seconds", fake: "sleep=1s expires=55s"},
-	{name: "somebody else is being asked for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
-	{name: "a `credential_process` decides", fake: "sleep=1s", profile: "process"},
+	{name: "its output cannot be cached", fake: "sleep=1s noexpiry token=abc"},
+	{name: "the token expires in 55 seconds", fake: "sleep=1s expires=55s"},
+	{name: "another user is being prompted for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
+	{name: "a `credential_process` is in effect", fake: "sleep=1s", profile: "process"},
 }
 
 const mfaConfig = `[profile mfa]
@@ -60,7 +60,7 @@ func parallel(ctx context.Context, rounds int) error {
 	if err := errors.Join(build(ctx, dir), install(dir)); err != nil {
 		return err
 	}
-	fmt.Printf("| ten clients at once, of a command that takes a second | without credcache | with | ratio |\n| --- | --- | --- | --- |\n")
+	fmt.Printf("| ten clients at once, command takes 1 s | without credcache | with | ratio |\n| --- | --- | --- | --- |\n")
 	for _, s := range situations {
 		var took [2][]time.Duration
 		for range rounds {
