@@ -158,6 +158,9 @@ func TestGeneratedKubeconfigs(t *testing.T) {
 		if err != nil || len(installed.left) > 0 {
 			t.Fatalf("seed %d: %v %v\n%s", seed, err, installed.left, content)
 		}
+		if after := string(installed.after); strings.Contains(content, "\r\n") && strings.Count(after, "\n") != strings.Count(after, "\r\n") {
+			t.Fatalf("seed %d: some lines do not end as the others do\n%q", seed, after)
+		}
 		for name, got := range argv(t, string(installed.after)) {
 			if want := append([]string{"/opt/credcache"}, users[name]...); !slices.Equal(got, want) {
 				t.Fatalf("seed %d: %s runs %q, want %q\n%s", seed, name, got, want, installed.after)
