@@ -109,7 +109,13 @@ func (o Options) install(path string, source []byte, self string) (change, error
 func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([]string, []edit, error) {
 	moved := u.argv[0]
 	if o.Native {
-		args, err := nativeArgs(u.argv, append(slices.Clone(o.Env), u.env...))
+		env := o.Env
+		for _, entry := range u.env {
+			if name, value, ok := environ.Cut(entry); ok {
+				env = env.With(name, value)
+			}
+		}
+		args, err := nativeArgs(u.argv, env)
 		var made []edit
 		if err == nil {
 			made, err = d.replaceArgs(u, self, args)

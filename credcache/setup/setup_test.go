@@ -183,6 +183,7 @@ func TestInstall(t *testing.T) {
 	for name, c := range map[string]struct {
 		content string
 		native  bool
+		env     string
 		args    []string // the arguments of credcache afterwards; none: it was not installed
 		output  string
 		err     string
@@ -201,17 +202,24 @@ func TestInstall(t *testing.T) {
 			err: "the edit would change more than the command, perhaps because users share parts of the file through YAML anchors; edit the file by hand: set command to credcache, and insert the old command before the other args"},
 		"not YAML": {content: "a: [", err: "parsing YAML"},
 
-		"native":                          {content: user("command: aws, " + getToken), native: true, args: []string{"token", "--cluster-name", "shop"}, output: "FILE: a now uses credcache without aws\n"},
-		"native, by an authenticator":     {content: user("command: aws-iam-authenticator, args: [token, -i, shop, -r, x]"), native: true, args: []string{"token", "--cluster-name", "shop", "--role-arn", "x"}, output: "FILE: a now uses credcache without aws\n"},
-		"native, on Outposts":             {content: user("command: aws, args: [eks, get-token, --cluster-id=x]"), native: true, args: []string{"token", "--cluster-id", "x"}, output: "FILE: a now uses credcache without aws\n"},
-		"native, with an option it lacks": {content: user("command: aws, args: [eks, get-token, --cluster-name, shop, --endpoint-url, x]"), native: true, args: []string{"aws", "eks", "get-token", "--cluster-name", "shop", "--endpoint-url", "x"}, output: "FILE: a still needs aws: credcache token does not support --endpoint-url\nFILE: a now uses credcache\n"},
-		"native, without a cluster":       {content: user("command: aws, args: [eks, get-token]"), native: true, args: []string{"aws", "eks", "get-token"}, output: "FILE: a still needs aws: the arguments contain no cluster\nFILE: a now uses credcache\n"},
+		"native":                           {content: user("command: aws, " + getToken), native: true, args: []string{"token", "--cluster-name", "shop"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, by an authenticator":      {content: user("command: aws-iam-authenticator, args: [token, -i, shop, -r, x]"), native: true, args: []string{"token", "--cluster-name", "shop", "--role-arn", "x"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, on Outposts":              {content: user("command: aws, args: [eks, get-token, --cluster-id=x]"), native: true, args: []string{"token", "--cluster-id", "x"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, with an option it lacks":  {content: user("command: aws, args: [eks, get-token, --cluster-name, shop, --endpoint-url, x]"), native: true, args: []string{"aws", "eks", "get-token", "--cluster-name", "shop", "--endpoint-url", "x"}, output: "FILE: a still needs aws: credcache token does not support --endpoint-url\nFILE: a now uses credcache\n"},
+		"native, without a region":         {content: user("command: aws, " + getToken), native: true, env: "AWS_REGION=", args: []string{"aws", "eks", "get-token", "--cluster-name", "shop"}, output: "FILE: a still needs aws: no region is set; add --region or set AWS_REGION\nFILE: a now uses credcache\n"},
+		"native, with a region of its env": {content: user("env: [{name: AWS_REGION, value: r}], command: aws, " + getToken), native: true, env: "AWS_REGION=", args: []string{"token", "--cluster-name", "shop"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, without a cluster":        {content: user("command: aws, args: [eks, get-token]"), native: true, args: []string{"aws", "eks", "get-token"}, output: "FILE: a still needs aws: the arguments contain no cluster\nFILE: a now uses credcache\n"},
 		"native, with comments in its args": {content: "users:\n- name: a\n  user:\n    exec:\n      command: aws\n      args:\n      - eks # x\n      - get-token\n      - --cluster-name=shop\n", native: true,
 			args: []string{"aws", "eks", "get-token", "--cluster-name=shop"}, output: "FILE: a still needs aws: there is a comment between its args, near line 7\nFILE: a now uses credcache\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFile(t, c.content)
-			output, err := f.run(Install, func(o *Options) { o.Native = c.native })
+			output, err := f.run(Install, func(o *Options) {
+				o.Native = c.native
+				if name, value, ok := environ.Cut(c.env); ok {
+					o.Env = o.Env.With(name, value)
+				}
+			})
 			if output != c.output {
 				t.Errorf("it says %q\nwant %q", output, c.output)
 			}
