@@ -41,7 +41,7 @@ const (
 // life that was left of a pull secret's token. The waits between two attempts stay
 // as they are, so AWS's trouble weighs far more here than it would in 48 hours.
 func (b *bench) aws(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}

@@ -154,7 +154,7 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 		c.env = env
 	}
 	err = runInTurns(ctx, commands, b.size.hits)
-	r.Values["hit"] = report.Summarize(hit.over(floor))
+	r.Values["hit"] = report.MedianOf(hit.over(floor))
 	b.bars(r, "credcache", "Token", commands, floor)
 	return err
 }
@@ -177,8 +177,8 @@ func (b *bench) bars(r *report.Result, key, benchmark string, commands []*comman
 		if len(c.took) == 0 {
 			continue
 		}
-		median := report.Summarize(c.took).Median
-		table.Rows = append(table.Rows, []string{c.name, report.Format(median, report.UnitMS), fmt.Sprintf("%.2f", report.Summarize(c.over(floor)).Median)})
+		median := report.MedianOf(c.took).Median
+		table.Rows = append(table.Rows, []string{c.name, report.Format(median, report.UnitMS), fmt.Sprintf("%.2f", report.MedianOf(c.over(floor)).Median)})
 		r.Series[key+"/"+c.name] = []report.Point{{X: float64(i), Y: median}}
 		for _, took := range c.took {
 			r.Sample(benchmark+"/command="+c.name, "ns", took*float64(time.Millisecond))
@@ -242,7 +242,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		text := fmt.Sprintf(execKubeconfig, ca, admin.Host) + user
 		return &command{args: []string{kubectl, "--kubeconfig=" + file, "get", "namespaces"}, env: env, want: "kube-system"}, os.WriteFile(file, []byte(text), 0o600)
 	}
-	exec := func(command string, args ...string) string {
+	plugin := func(command string, args ...string) string {
 		text := "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: IfAvailable\n      command: " + command + "\n      args:\n"
 		for _, a := range args {
 			text += "      - " + a + "\n"
@@ -253,7 +253,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 	if err != nil {
 		return err
 	}
-	cached, err := kubeconfig("credcache", exec(filepath.Join(b.programs, "credcache"), append([]string{"aws"}, getToken...)...))
+	cached, err := kubeconfig("credcache", plugin(filepath.Join(b.programs, "credcache"), append([]string{"aws"}, getToken...)...))
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		// in its stead when the CLI is done.
 		script := filepath.Join(home, "aws-cli.sh")
 		text := fmt.Sprintf("#!/bin/sh\n%s \"$@\" >/dev/null && exec echo '%s'\n", cli, execCredential(account.BearerToken))
-		direct, err := kubeconfig("aws", exec(script, getToken...))
+		direct, err := kubeconfig("aws", plugin(script, getToken...))
 		if err := errors.Join(err, os.WriteFile(script, []byte(text), 0o755)); err != nil {
 			return err
 		}
@@ -272,7 +272,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		commands = append(commands, direct)
 	}
 	err = runInTurns(ctx, commands, b.size.kubectl)
-	r.Values["kubectl"] = report.Summarize(cached.over(static))
+	r.Values["kubectl"] = report.MedianOf(cached.over(static))
 	b.bars(r, "kubectl", "Kubectl", commands, static)
 	return err
 }

@@ -29,7 +29,7 @@ var ways = []way{{"none", 0}, {"noop", 0}, {"constant", 1}, {"ours", 1}, {"polic
 
 // pods creates pods by each way in every turn, and compares the pods of a turn.
 func (b *bench) pods(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,11 +102,11 @@ func (b *bench) pods(ctx context.Context, r *report.Result) error {
 			r.Sample("CreatePod/way="+w.name, "ns", v*float64(time.Millisecond))
 		}
 		if w.name != "none" {
-			r.Values["pod-"+w.name] = report.Summarize(report.Differences(took[w.name], took["none"]))
+			r.Values["pod-"+w.name] = report.MedianOf(report.Differences(took[w.name], took["none"]))
 		}
 	}
-	r.Values["pod-none"] = report.Summarize(took["none"])
-	r.Values["pod-over-constant"] = report.Summarize(report.Differences(took["ours"], took["constant"]))
+	r.Values["pod-none"] = report.MedianOf(took["none"])
+	r.Values["pod-over-constant"] = report.MedianOf(report.Differences(took["ours"], took["constant"]))
 	return nil
 }
 

@@ -51,7 +51,7 @@ type scaled struct {
 // each; at the end it measures all of them at once. The renewer and the bare loop
 // take turns on namespaces of their own, while the other does not write.
 func (b *bench) scale(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func (b *bench) scale(ctx context.Context, r *report.Result) error {
 			errs = append(errs, s.small(ctx))
 		}
 	}
-	r.Values["first-small"] = report.Summarize(small).With("in turns while the cluster grows")
+	r.Values["first-small"] = report.MedianOf(small).With("in turns while the cluster grows")
 	return errors.Join(append(errs, s.whole(ctx))...)
 }
 
@@ -501,7 +501,7 @@ func (s *scaled) small(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.result.Values["renewal-small"] = report.Summarize(speeds)
+	s.result.Values["renewal-small"] = report.MedianOf(speeds)
 	if s.quick {
 		return nil
 	}
@@ -636,14 +636,14 @@ func (s *scaled) whole(ctx context.Context) error {
 		}
 		speeds = append(speeds, floor/own)
 	}
-	s.result.Values["first"] = report.Summarize(speeds).With(fmt.Sprintf("of %d turns", fullPairs))
+	s.result.Values["first"] = report.MedianOf(speeds).With(fmt.Sprintf("of %d turns", fullPairs))
 
 	s.say("renewals of %d namespaces", s.labelled())
 	renewals, err := s.renewals(ctx, fullPairs)
 	if err != nil {
 		return err
 	}
-	s.result.Values["renewal"] = report.Summarize(renewals).With(fmt.Sprintf("of %d turns", fullPairs))
+	s.result.Values["renewal"] = report.MedianOf(renewals).With(fmt.Sprintf("of %d turns", fullPairs))
 	if err := s.busy(ctx); err != nil {
 		return err
 	}
@@ -835,7 +835,7 @@ func (s *scaled) restarts(ctx context.Context) error {
 			return err
 		}
 	}
-	s.result.Values["leading"] = report.Summarize(leading).With(fmt.Sprintf("of %d starts", starts))
+	s.result.Values["leading"] = report.MedianOf(leading).With(fmt.Sprintf("of %d starts", starts))
 	if err := s.audit.read(); err != nil {
 		return err
 	}
@@ -847,8 +847,8 @@ func (s *scaled) restarts(ctx context.Context) error {
 		}
 		first, resident = append(first, float64(took)/float64(time.Millisecond)), append(resident, now)
 	}
-	s.result.Values["first-review"] = report.Summarize(first).With(fmt.Sprintf("of %d starts", starts))
-	s.result.Values["webhook-memory"] = report.Summarize(resident)
+	s.result.Values["first-review"] = report.MedianOf(first).With(fmt.Sprintf("of %d starts", starts))
+	s.result.Values["webhook-memory"] = report.MedianOf(resident)
 	if s.quick {
 		return nil
 	}

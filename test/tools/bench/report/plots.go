@@ -40,7 +40,7 @@ var figures = []figure{
 	{file: "credcache.svg", section: "credcache", prefix: "credcache/", title: "A token, by command", y: "ms, at the median", bars: true},
 }
 
-const width, height = 16 * vg.Centimeter, 9 * vg.Centimeter
+const width, height = 6.5 * vg.Inch, 3.5 * vg.Inch
 
 // draw writes the figures that there are series for into a folder, and returns
 // their files.
