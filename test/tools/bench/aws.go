@@ -89,7 +89,7 @@ func (b *bench) aws(ctx context.Context, r *report.Result) error {
 	}
 	if err := eventually(ctx, "every namespace has its secret", renewer.Process, func() (bool, error) {
 		err := l.audit.read()
-		return len(written(l.audit.since(0, renewerAgent))) >= n, err
+		return l.audit.writes(0, renewerAgent) >= n, err
 	}); err != nil {
 		return err
 	}

@@ -201,13 +201,10 @@ func (s *scaled) wait(ctx context.Context, mark, writes int, agent string) (requ
 		if s.renewer != nil && s.renewer.Ended() {
 			return false, s.renewer.Died()
 		}
-		if err := s.audit.read(); err != nil {
-			return false, err
-		}
-		requests = s.audit.since(mark, agent)
-		return len(written(requests)) >= writes, nil
+		err := s.audit.read()
+		return s.audit.writes(mark, agent) >= writes, err
 	})
-	return requests, err
+	return s.audit.since(mark, agent), err
 }
 
 // calm waits until the renewer asks for nothing but its lease any more. Events of
@@ -319,7 +316,7 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 		return 0, err
 	}
 	// Those that were there before have their secrets, and a restart leaves them.
-	if n := len(written(s.audit.since(mark, renewerAgent))); n != step {
+	if n := s.audit.writes(mark, renewerAgent); n != step {
 		s.result.Notes = append(s.result.Notes, fmt.Sprintf("A restart with %d new namespaces wrote %d secrets.", step, n))
 	}
 	_, peak, err := memory(s.renewer.PID())
@@ -496,7 +493,7 @@ func (s *scaled) small(ctx context.Context) error {
 	if err := s.audit.read(); err != nil {
 		return err
 	}
-	s.result.Values["restart-writes-small"] = report.Exactly(float64(len(written(s.audit.since(mark, renewerAgent)))))
+	s.result.Values["restart-writes-small"] = report.Exactly(float64(s.audit.writes(mark, renewerAgent)))
 	speeds, err := s.renewals(ctx, s.smallPairs)
 	if err != nil {
 		return err
@@ -774,7 +771,7 @@ func (s *scaled) busy(ctx context.Context) error {
 		return err
 	}
 	over := func() bool {
-		return s.audit.read() == nil && len(written(s.audit.since(mark, renewerAgent))) >= all*19/20
+		return s.audit.read() == nil && s.audit.writes(mark, renewerAgent) >= all*19/20
 	}
 	took, err := s.latencies(ctx, "busy", s.size.samples, over)
 	if err != nil {
@@ -839,7 +836,7 @@ func (s *scaled) restarts(ctx context.Context) error {
 	if err := s.audit.read(); err != nil {
 		return err
 	}
-	s.result.Values["restart-writes"] = report.Exactly(float64(len(written(s.audit.since(mark, renewerAgent))))).With(fmt.Sprintf("in %d restarts", starts))
+	s.result.Values["restart-writes"] = report.Exactly(float64(s.audit.writes(mark, renewerAgent))).With(fmt.Sprintf("in %d restarts", starts))
 	for range starts {
 		now, took, err := s.webhookOnce(ctx)
 		if err != nil {

@@ -126,7 +126,7 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 		r.Values[id] = e
 	}
 	r.Tables = append(r.Tables, table)
-	r.Notes = append(r.Notes, "amazon-eks-pod-identity-webhook is left out: its module cannot be built with `go install`.")
+	r.Notes = append(r.Notes, "amazon-eks-pod-identity-webhook is left out: the Go module proxy did not serve its module when this was written, so `go install` could not build it.")
 	return errors.Join(errs...)
 }
 
