@@ -17,6 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/tools/bench/report"
@@ -144,8 +146,13 @@ func (l *lab) lifeLeft(ctx context.Context, n int) (least []float64, renewals in
 			return nil, 0, err
 		}
 	}
-	options.ResourceVersion = list.ResourceVersion
-	watcher, err := l.client.CoreV1().Secrets("").Watch(ctx, options)
+	// The API server ends watches when it likes.
+	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = options.FieldSelector
+			return l.client.CoreV1().Secrets("").Watch(ctx, o)
+		},
+	})
 	if err != nil {
 		return nil, 0, err
 	}
