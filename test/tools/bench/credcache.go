@@ -124,12 +124,12 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 	env = append(env, execInfo)
 	program := func(name string) string { return filepath.Join(b.programs, name) }
 	const token = "k8s-aws-v1."
-	floor := &command{name: "a Go program that reads and prints a file", args: []string{filepath.Join(b.floors, "readfile"), config}}
+	floor := &command{name: "a Go program that prints a file", args: []string{filepath.Join(b.floors, "readfile"), config}}
 	hit := &command{name: "credcache aws eks get-token, a hit", args: append([]string{program("credcache"), "aws"}, getToken...), want: token}
 	commands := []*command{
 		{name: "/bin/true", args: []string{"/bin/true"}}, floor, hit,
 		{name: "credcache token, a hit", args: []string{program("credcache"), "token", "--region", "eu-west-1", "--cluster-name", "shop"}, want: token},
-		{name: "aws-iam-authenticator token (0.7.18, as a library)", args: []string{filepath.Join(dir, "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token},
+		{name: "aws-iam-authenticator 0.7.18, as a library", args: []string{filepath.Join(dir, "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token},
 	}
 	if !b.quick {
 		// The last version that can be installed by itself.
@@ -141,7 +141,7 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 		} else if err := rewrite(filepath.Join(dir, "0.6.13")); err != nil {
 			return err
 		} else {
-			commands = append(commands, &command{name: "aws-iam-authenticator token (0.6.13)",
+			commands = append(commands, &command{name: "aws-iam-authenticator 0.6.13",
 				args: []string{filepath.Join(dir, "0.6.13", "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token})
 		}
 	}
@@ -155,7 +155,7 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 	}
 	err = runInTurns(ctx, commands, b.size.hits)
 	r.Values["hit"] = report.MedianOf(hit.over(floor))
-	b.bars(r, "credcache", "Token", commands, floor)
+	bars(r, "credcache", "A token, by command", "Token", commands, floor)
 	return err
 }
 
@@ -171,8 +171,8 @@ func awsCLI() string {
 }
 
 // bars records commands as a table, which is drawn, too.
-func (b *bench) bars(r *report.Result, key, benchmark string, commands []*command, floor *command) {
-	table := report.Table{Title: key, Head: []string{"command", "median", "ratio"}}
+func bars(r *report.Result, key, title, benchmark string, commands []*command, floor *command) {
+	table := report.Table{Title: title, Head: []string{"command", "median", "ratio"}}
 	for i, c := range commands {
 		if len(c.took) == 0 {
 			continue
@@ -273,7 +273,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 	}
 	err = runInTurns(ctx, commands, b.size.kubectl)
 	r.Values["kubectl"] = report.MedianOf(cached.over(static))
-	b.bars(r, "kubectl", "Kubectl", commands, static)
+	bars(r, "kubectl", "Whole runs of kubectl", "Kubectl", commands, static)
 	return err
 }
 

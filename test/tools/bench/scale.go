@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
@@ -24,7 +25,8 @@ import (
 
 const (
 	ownFormat   = "own-%06d"   // labelled namespaces
-	floorFormat = "floor-%06d" // as many for the floor, which have no label
+	floorFormat = "floor-%06d" // the floor's, without a label
+	perFloor    = 100          // secrets in each of those: they are to be no burden to who watches namespaces
 	perForeign  = 100          // secrets of others in each of their namespaces
 	// fullPairs is how often the renewer and the floor take turns with all namespaces.
 	fullPairs = 2
@@ -239,7 +241,7 @@ func (s *scaled) floorWrites(ctx context.Context, from, to int) (took time.Durat
 		return 0, err
 	}
 	t, err := s.talk(ctx, "applies", "-kubeconfig="+s.cluster.Kubeconfig(), "-user-agent="+floorAgent, "-secret="+s.secretFile(),
-		"-namespaces="+floorFormat, fmt.Sprintf("-from=%d", from), fmt.Sprintf("-to=%d", to), fmt.Sprintf("-workers=%d", workers))
+		"-namespaces="+floorFormat, fmt.Sprintf("-per=%d", perFloor), fmt.Sprintf("-from=%d", from), fmt.Sprintf("-to=%d", to), fmt.Sprintf("-workers=%d", workers))
 	if err != nil {
 		return 0, err
 	}
@@ -281,7 +283,13 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	from, to := s.n, s.n+step
 	s.say("growing to %d namespaces", to)
 	err = each(ctx, from, to, func(ctx context.Context, i int) error {
-		return errors.Join(namespace(ctx, s.client, fmt.Sprintf(ownFormat, i), registry), namespace(ctx, s.client, fmt.Sprintf(floorFormat, i), ""))
+		if i%perFloor == 0 || i == from {
+			err := namespace(ctx, s.client, fmt.Sprintf(floorFormat, i/perFloor), "")
+			if err != nil && !apierrors.IsAlreadyExists(err) {
+				return err
+			}
+		}
+		return namespace(ctx, s.client, fmt.Sprintf(ownFormat, i), registry)
 	})
 	if err != nil {
 		return 0, err
@@ -335,7 +343,8 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	if err != nil {
 		return 0, err
 	}
-	s.result.Add("memory/kube-apiserver", at, resident)
+	// The floor's secrets are as many, and take as much.
+	s.result.Add("memory/kube-apiserver", at+float64(s.n), resident)
 	if err := s.calm(ctx); err != nil {
 		return 0, err
 	}
@@ -680,19 +689,19 @@ func (s *scaled) latency(id string, took []float64) {
 // deleteSecrets deletes what the renewer and the floor wrote.
 func (s *scaled) deleteSecrets(ctx context.Context) error {
 	s.say("deleting all pull secrets")
-	for name, selector := range map[string]string{pullSecret: "metadata.name=" + pullSecret, "floor": "metadata.name=floor"} {
-		list, err := s.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: selector})
-		if err != nil {
-			return err
-		}
-		err = each(ctx, 0, len(list.Items), func(ctx context.Context, i int) error {
-			return s.client.CoreV1().Secrets(list.Items[i].Namespace).Delete(ctx, name, metav1.DeleteOptions{})
-		})
-		if err != nil {
-			return err
-		}
+	list, err := s.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + pullSecret})
+	if err != nil {
+		return err
 	}
-	return nil
+	err = each(ctx, 0, len(list.Items), func(ctx context.Context, i int) error {
+		return s.client.CoreV1().Secrets(list.Items[i].Namespace).Delete(ctx, pullSecret, metav1.DeleteOptions{})
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, 0, (s.n+perFloor-1)/perFloor, func(ctx context.Context, i int) error {
+		return s.client.CoreV1().Secrets(fmt.Sprintf(floorFormat, i)).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+	})
 }
 
 // distribution starts the renewer, and returns how long its writes take, in seconds
