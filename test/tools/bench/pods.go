@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -135,7 +136,7 @@ func (l *lab) separate(ctx context.Context, addresses map[string]string) error {
 		}
 	}
 	if chart == nil {
-		return fmt.Errorf("the chart has no MutatingWebhookConfiguration")
+		return errors.New("the chart has no MutatingWebhookConfiguration")
 	}
 	only := func(w *admissionregistrationv1.MutatingWebhook, namespace string) {
 		w.NamespaceSelector.MatchExpressions = append(w.NamespaceSelector.MatchExpressions,

@@ -138,8 +138,7 @@ func (s *scaled) foreignSecrets(ctx context.Context) error {
 // labelled is how many namespaces have a label.
 func (s *scaled) labelled() int { return s.n + s.late }
 
-// start starts a replica of the renewer, and returns it and how long it took until
-// it led.
+// start starts the renewer, and returns how long it took until it led.
 func (s *scaled) start(ctx context.Context) (time.Duration, error) {
 	p, err := s.release.StartRenewer(ctx, s.aws.Environment())
 	if err != nil {
