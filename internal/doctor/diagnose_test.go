@@ -143,7 +143,7 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
-		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, FailedOpen, "or while the webhook was down"},
+		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later, or the webhook was down"},
 		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images are pulled"},
 		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "by the installation's rules"},
 		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "a pod that is created now gets the secret"},
@@ -160,7 +160,7 @@ func TestDiagnose(t *testing.T) {
 			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
 		}, "", ""},
 		"nothing but the pod may be read":   {func(f *Facts) { nothing(f) }, "", "not all could be looked at"},
-		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, FailedOpen, ""},
+		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, WithoutSecret, "is not labelled, or was labelled later"},
 		"events tell what secrets would": {func(f *Facts) {
 			nothing(f)
 			f.Events.State = Available
