@@ -91,8 +91,8 @@ func TestDiagnose(t *testing.T) {
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 			f.Events.Value[0].Last = now.Add(-2 * time.Hour)
-		}, "", "Nothing is wrong."},
-		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "Nothing is wrong."},
+		}, "", "✓ token"},
+		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "✓ token"},
 		"an expired token and AWS's no": {func(f *Facts) {
 			f.Now = now.Add(12 * time.Hour)
 			f.Installation.Value.Leader.Value.Renewed = f.Now
@@ -122,6 +122,12 @@ func TestDiagnose(t *testing.T) {
 			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
 		}, NoCredentials, ""},
 		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "Nothing is wrong."},
+
+		"AWS's no, after NoCredentials in the same second": {func(f *Facts) {
+			f.Secret = Read[PullSecret]{State: Absent}
+			warn(f, pullsecret.ReasonTokenFailed, failed)
+			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
+		}, TokenFailed, "UnrecognizedClientException"},
 
 		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled, at 2026-01-01T11:00:00Z"},
 		"before the installation":  {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
