@@ -24,7 +24,7 @@ import (
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
 func TestTokensThatAreNotServed(t *testing.T) {
-	const otherKey = "the token was signed with another key than AWS_ACCESS_KEY_ID"
+	const otherKey = "the token was signed with a different access key"
 	sign := tokentest.Token
 	home, bin := t.TempDir(), t.TempDir()
 	for _, name := range []string{"aws", "aws-vault", "aws-iam-authenticator", "env", "other"} {
@@ -34,6 +34,14 @@ func TestTokensThatAreNotServed(t *testing.T) {
 	}
 	t.Setenv("PATH", bin)
 	keys := environ.List{"AWS_ACCESS_KEY_ID=AKIAONE", "AWS_SECRET_ACCESS_KEY=x"}
+	if err := os.Mkdir(filepath.Join(home, ".aws"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	profiles := "[x]\naws_access_key_id = AKIAPROFILE\naws_secret_access_key = x\n[y]\naws_access_key_id = AKIAOTHER\naws_secret_access_key = x\n" +
+		"[r]\nrole_arn = r\nsource_profile = x\n"
+	if err := os.WriteFile(filepath.Join(home, ".aws", "credentials"), []byte(profiles), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		token   execcredential.Token
 		command string
@@ -45,7 +53,12 @@ func TestTokensThatAreNotServed(t *testing.T) {
 		"with a key that begins like it":          {token: sign("AKIAONETWO", noon), env: keys, reason: otherKey},
 		"with another key, by an authenticator":   {token: sign("AKIATWO", noon), env: keys, command: "aws-iam-authenticator token -i x", reason: otherKey},
 		"with another key than half of a pair":    {token: sign("AKIATWO", noon), env: keys[:1], reason: otherKey},
-		"with a profile's key":                    {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --prof x"},
+		"with a profile's key":                    {token: sign("AKIAPROFILE", noon), env: keys, command: "aws eks get-token --prof x"},
+		"with another key than the profile's":     {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --prof x", reason: otherKey},
+		"with the key of a variable's profile":    {token: sign("AKIAPROFILE", noon), env: environ.List{"AWS_PROFILE=x"}},
+		"with another key than that":              {token: sign("AKIAOTHER", noon), env: environ.List{"AWS_PROFILE=x"}, reason: otherKey},
+		"with the key of either profile":          {token: sign("AKIAOTHER", noon), env: environ.List{"AWS_PROFILE=x", "AWS_DEFAULT_PROFILE=y"}},
+		"with the key of a profile's role":        {token: sign("ASIA", noon), env: environ.List{"AWS_PROFILE=r"}},
 		"with a role's key":                       {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --role x"},
 		"with a role's key, by an authenticator":  {token: sign("AKIATWO", noon), env: keys, command: "aws-iam-authenticator token -i x -r y"},
 		"with a key of aws-vault":                 {token: sign("AKIATWO", noon), env: keys, command: "aws-vault exec x -- aws eks get-token"},
@@ -227,11 +240,11 @@ func TestRefresh(t *testing.T) {
 	}{
 		"a token":        {script: printing(tokentest.Token("AKIA", noon))},
 		"a failure":      {script: "echo expired >&2; exit 255", code: 255, stderr: "expired\n"},
-		"no credential":  {script: "echo text", code: 1, stderr: "credcache: nothing was stored: it is not one JSON object\n"},
-		"another's":      {script: printing(tokentest.Token("AKIATWO", noon)), code: 1, stderr: "credcache: nothing was stored: the token was signed with another key than AWS_ACCESS_KEY_ID\n"},
-		"an old token":   {script: printing(tokentest.Token("AKIA", noon.Add(-13*time.Minute-5*time.Second))), code: 1, stderr: "credcache: nothing was stored: it ends in 55s\n"},
-		"what is opaque": {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CONFIG_FILE=/dev/zero", code: 1, stderr: "credcache: nothing was stored: /dev/zero cannot be read as a file: it is not a regular file\n"},
-		"of ended keys":  {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CREDENTIAL_EXPIRATION=2026-11-23T11:00:00Z", code: 1, stderr: "credcache: nothing was stored: the credentials that signed it ended at 2026-11-23T11:00:00Z\n"},
+		"no credential":  {script: "echo text", code: 1, stderr: "credcache: nothing was stored: the output is not a JSON object\n"},
+		"another's":      {script: printing(tokentest.Token("AKIATWO", noon)), code: 1, stderr: "credcache: nothing was stored: the token was signed with a different access key\n"},
+		"an old token":   {script: printing(tokentest.Token("AKIA", noon.Add(-13*time.Minute-5*time.Second))), code: 1, stderr: "credcache: nothing was stored: the token expires in 55s\n"},
+		"what is opaque": {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CONFIG_FILE=/dev/zero", code: 1, stderr: "credcache: nothing was stored: /dev/zero cannot be read: it is not a regular file\n"},
+		"of ended keys":  {script: printing(tokentest.Token("AKIA", noon)), env: "AWS_CREDENTIAL_EXPIRATION=2026-11-23T11:00:00Z", code: 1, stderr: "credcache: nothing was stored: the credentials that signed it expired at 2026-11-23T11:00:00Z\n"},
 	} {
 		m := newMaker(t)
 		m.p.Env = append(m.p.Env, c.env)
@@ -264,7 +277,7 @@ func TestStaleVariables(t *testing.T) {
 	m.run(printing(tokentest.Token("AKIADEV", noon)), nil)
 	for args, want := range map[string]error{
 		"--profile dev": nil,
-		"":              errors.New("the credentials that signed it ended at 2001-01-01T00:00:00Z"),
+		"":              errors.New("the credentials that signed it expired at 2001-01-01T00:00:00Z"),
 	} {
 		c := command.ForHelper(path, strings.Fields(args), m.p.Env, m.p.Config)
 		r := &request{command: c, id: identity.Of(c, execcredential.Info{})}
@@ -273,6 +286,51 @@ func TestStaleVariables(t *testing.T) {
 		if fmt.Sprint(err) != fmt.Sprint(want) {
 			t.Errorf("%q: %v, want %v", args, err, want)
 		}
+	}
+}
+
+// TestUsersThatComeAndGo has another user's keys in the credentials file while the
+// command runs, and the first one's again when it ends.
+func TestUsersThatComeAndGo(t *testing.T) {
+	m := newMaker(t)
+	m.p.Env = environ.List{"HOME=" + m.home, "PATH=" + os.Getenv("PATH"), "AWS_REGION=eu-west-1"}
+	if err := os.Mkdir(filepath.Join(m.home, ".aws"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	become := func(key string) string {
+		return "printf '[default]\\naws_access_key_id = " + key + "\\naws_secret_access_key = x\\n' > $HOME/.aws/credentials\n"
+	}
+	alice := printing(tokentest.Token("AKIAALICE", noon))
+	script := become("AKIAALICE") + "if test -e $HOME/bob; then\n" + become("AKIABOB") + printing(tokentest.Token("AKIABOB", noon)) + "\n" + become("AKIAALICE") + "else\n" + alice + "\nfi"
+	m.run(script, nil) // writes the file
+	for name, want := range map[string]int{"bob": 0, "nobody": 1} {
+		there := filepath.Join(m.home, name)
+		err := errors.Join(os.RemoveAll(filepath.Join(m.home, ".kube")), os.WriteFile(there, nil, 0o600))
+		m.run("", nil)
+		entries, err2 := filepath.Glob(filepath.Join(m.home, ".kube", "cache", "credcache", "*.entry"))
+		if err = errors.Join(err, err2, os.Remove(there)); err != nil || len(entries) != want {
+			t.Errorf("with %s, %d tokens are kept, want %d (%v)", name, len(entries), want, err)
+		}
+	}
+}
+
+// TestWithoutLocks has a file system that refuses the lock. Tokens are kept all the
+// same.
+func TestWithoutLocks(t *testing.T) {
+	m := newMaker(t)
+	m.run(printing(tokentest.Token("AKIA", noon)), nil)
+	entries, err := filepath.Glob(filepath.Join(m.home, ".kube", "cache", "credcache", "*.entry"))
+	if err != nil || len(entries) != 1 {
+		t.Fatal(entries, err)
+	}
+	if err := errors.Join(os.Remove(entries[0]), os.Mkdir(strings.TrimSuffix(entries[0], ".entry")+".lock", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	if code, stdout, stderr := m.run("", nil); code != 0 || !strings.Contains(stdout, "ExecCredential") || stderr != "" {
+		t.Errorf("%d, %q, %q", code, stdout, stderr)
+	}
+	if _, err := os.Stat(entries[0]); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -298,9 +356,9 @@ func TestTokenFlags(t *testing.T) {
 		"":                                "credcache token needs --cluster-name",
 		"--cluster-name":                  "--cluster-name needs a value",
 		"--cluster-name=":                 "--cluster-name is empty",
-		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id exclude each other: a cluster on Outposts is named by its id",
-		"--cluster-name x --output json":  "credcache token has no argument \"--output\"; see credcache --help",
-		"--cluster-name x stray":          "credcache token has no argument \"stray\"; see credcache --help",
+		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id",
+		"--cluster-name x --output json":  "unknown argument \"--output\" for credcache token; see credcache --help",
+		"--cluster-name x stray":          "unknown argument \"stray\" for credcache token; see credcache --help",
 	} {
 		_, err := ParseTokenFlags(strings.Fields(args))
 		checkReason(t, args, err, reason)

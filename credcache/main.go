@@ -12,14 +12,13 @@ import (
 	"github.com/pullpass/pullpass/credcache/command"
 )
 
-// commands are the words that are no token maker.
+// commands are credcache's own commands.
 var commands = []string{"install", "uninstall", "status", "explain", "clear", "token", "refresh", "help", "version"}
 
-// Main is the program credcache: it takes the arguments and returns the exit
-// code.
+// Main runs credcache with the arguments and returns the exit code.
 func (p Process) Main(args []string) int {
 	if len(args) == 0 {
-		return p.usage("say what to do")
+		return p.usage("no command given")
 	}
 	first, rest := args[0], args[1:]
 	if len(rest) == 1 && (rest[0] == "--help" || rest[0] == "-h") && isCommand(first) {
@@ -33,14 +32,14 @@ func (p Process) Main(args []string) int {
 			p.Renewal, rest = true, rest[1:]
 		}
 		if len(rest) == 0 || rest[0] == "refresh" {
-			return p.usage("credcache refresh needs the command that makes the token")
+			return p.usage("credcache refresh needs the command to run")
 		}
 		p.Refresh = true
 		if rest[0] == "token" {
 			return p.Token(rest[1:])
 		}
 		return p.Run(rest)
-	case "install", "uninstall", "explain", "--install": // --install is how kubecredcache had it
+	case "install", "uninstall", "explain", "--install": // --install as in kubecredcache
 		return p.helper(args)
 	case "status":
 		return p.without(rest, p.Status)
@@ -52,13 +51,13 @@ func (p Process) Main(args []string) int {
 		return p.print([]byte("credcache " + p.Version() + "\n"))
 	}
 	if strings.HasPrefix(first, "-") || first == "" {
-		return p.usage(fmt.Sprintf("there is no argument %q", first))
+		return p.usage(fmt.Sprintf("unknown option %q", first))
 	}
 	p.Again = append([]string{"refresh", inBackground}, args...)
 	return p.Run(args)
 }
 
-// inBackground makes a refresh one that nobody waits for.
+// inBackground marks a refresh that runs in the background.
 const inBackground = "--in-background"
 
 func isCommand(word string) bool {
@@ -70,8 +69,8 @@ func isCommand(word string) bool {
 	return false
 }
 
-// mistyped returns the command of credcache's own that a refused one is likely to
-// be meant for, or nothing: one word of its own, which differs in a letter or two.
+// mistyped returns the credcache command that the user probably meant by a refused
+// one, or nothing. Up to two letters may differ.
 func mistyped(err error, args []string) string {
 	var refused *command.RefusalError
 	if !errors.As(err, &refused) || args[0] != filepath.Base(args[0]) {
@@ -85,7 +84,7 @@ func mistyped(err error, args []string) string {
 	return ""
 }
 
-// distance is how many letters have to be added, left out or replaced.
+// distance is the Levenshtein distance.
 func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
@@ -109,7 +108,7 @@ func (p Process) usage(problem string) int {
 	return p.fail(&UsageError{problem + "; see credcache --help"})
 }
 
-// without runs what takes no arguments.
+// without runs a command that takes no arguments.
 func (p Process) without(args []string, run func() int) int {
 	if len(args) > 0 {
 		return p.usage(fmt.Sprintf("unexpected argument %q", args[0]))
@@ -132,10 +131,11 @@ func (p Process) helper(args []string) int {
 	return end.Code
 }
 
-// helperName is the second program, which has what would slow this one down.
+// helperName is the second program. It has the dependencies that would slow down
+// this one.
 const helperName = "credcache-helper"
 
-// HelperPath finds the second program: beside this one, or else in $PATH.
+// HelperPath finds the second program: in the folder of this one, or else in $PATH.
 func HelperPath() (string, error) {
 	self, err := os.Executable()
 	if err == nil {
@@ -151,5 +151,5 @@ func HelperPath() (string, error) {
 	if path, err := exec.LookPath(helperName); err == nil {
 		return path, nil
 	}
-	return "", fmt.Errorf("finding %s: it is neither in %s nor in $PATH; it comes with credcache, so put it there", helperName, dir)
+	return "", fmt.Errorf("finding %s: it is neither in %s nor in $PATH; it is part of credcache, so install it there", helperName, dir)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/pullpass/pullpass/credcache/caller"
@@ -16,7 +17,7 @@ import (
 	"github.com/pullpass/pullpass/credcache/store"
 )
 
-// A Process is what one run of credcache works with.
+// A Process is one run of credcache.
 type Process struct {
 	Env    environ.List
 	Stdin  *os.File
@@ -24,54 +25,55 @@ type Process struct {
 	Stderr *os.File
 	Now    func() time.Time
 
-	// Version tells which build this is.
+	// Version returns the version of this build.
 	Version func() string
-	// Config reads what the user allows.
+	// Config reads the user's own configuration.
 	Config command.Loader
 
-	// Refresh runs the command whatever the cache has, and prints no token.
+	// Refresh runs the command even on a cache hit, and prints no token.
 	Refresh bool
-	// Renewal is a refresh in the background that nobody waits for: it prints
-	// nothing at all, and ends at once when another process is at it.
+	// Renewal is a refresh in the background. It prints nothing, and exits at once
+	// if another process is running the command.
 	Renewal bool
-	// Again are the arguments with which a renewal is started.
+	// Again holds the arguments that start a renewal.
 	Again []string
-	// StartRenewal starts credcache once more in the background. Only the program
-	// has one: the binary of a test would start the test. Without it nothing is
-	// renewed ahead of time.
+	// StartRenewal starts credcache again in the background. Only the program sets
+	// it, because in a test it would start the test binary. If it is nil, tokens are
+	// not renewed before they expire.
 	StartRenewal func(args []string, env environ.List)
 }
 
-// Exit codes besides those of the commands that are run.
+// Exit codes of credcache itself. Otherwise the command's own is returned.
 const (
 	ExitOK       = 0
 	ExitError    = 1
 	ExitUsage    = 2
-	ExitNotFound = 127 // as a shell says it
+	ExitNotFound = 127 // as in a shell
 )
 
-// How long a process waits for another that runs the same command: longer than
-// any command needs that asks nobody, less when somebody at a terminal looks
-// on, and not at all when the command may ask that somebody something.
+// How long a process waits for another one that runs the same command. The first
+// is longer than any command takes that does not prompt. The second is for a
+// command that runs at a terminal and does not prompt. Nobody waits for a command
+// that may prompt at a terminal.
 const (
 	patience         = 30 * time.Second
 	terminalPatience = 5 * time.Second
 )
 
-// Run prints the ExecCredential that a command prints, from the cache when that
-// has it, and returns the exit code.
+// Run prints the ExecCredential of a command, from the cache if possible, and
+// returns the exit code.
 func (p Process) Run(args []string) int {
 	c, err := command.Parse(args, p.Env, p.Config)
 	if err != nil {
 		if word := mistyped(err, args); word != "" {
-			return p.usage(fmt.Sprintf("there is no command %q; did you mean %s?", args[0], word))
+			return p.usage(fmt.Sprintf("there is no command %q (did you mean %s?)", args[0], word))
 		}
 		return p.fail(err)
 	}
 	return p.serve(c)
 }
 
-// fail tells an error and returns the exit code for it.
+// fail prints an error and returns the exit code for it.
 func (p Process) fail(err error) int {
 	fmt.Fprintf(p.Stderr, "credcache: %v\n", err)
 	var usage *UsageError
@@ -85,7 +87,7 @@ func (p Process) fail(err error) int {
 	return ExitError
 }
 
-// A request is what is asked of credcache: a command's token for a client.
+// A request is a client's request for the token of a command.
 type request struct {
 	command *command.Command
 	info    execcredential.Info
@@ -93,15 +95,14 @@ type request struct {
 	cache   *store.Cache
 	key     store.Key
 	who     caller.Caller
-	refused bool // the caller had the present token, and it was of no use
+	refused bool // the server refused the cached token: the caller asks again
 }
 
-// serve prints a command's token. Whatever is wrong with the cache, the command
-// is run.
+// serve prints a command's token. If the cache cannot be used, it runs the command.
 func (p Process) serve(c *command.Command) int {
 	r := &request{command: c, info: execcredential.ParseInfo(p.Env.Get(execcredential.Variable))}
 	if r.info.APIVersion == "" {
-		return p.passThrough(c, "the client asks for a version of ExecCredential that is not known here")
+		return p.passThrough(c, "the client asks for a version of ExecCredential that credcache does not know")
 	}
 	r.id = identity.Of(c, r.info)
 	if len(r.id.Opaque) > 0 {
@@ -128,8 +129,8 @@ func (p Process) serve(c *command.Command) int {
 	return p.miss(r)
 }
 
-// opaque runs a command whose tokens cannot be told apart, as if there were no
-// cache, and leaves a note for credcache status.
+// opaque runs a command whose tokens are not cached, because credcache cannot see
+// whose they are. It leaves a note for credcache status.
 func (p Process) opaque(r *request) int {
 	note := store.OpaqueNote{Command: r.command.Name(), Cluster: r.command.Cluster()}
 	for _, o := range r.id.Opaque {
@@ -141,7 +142,7 @@ func (p Process) opaque(r *request) int {
 	return p.passThrough(r.command, r.id.Opaque[0].String())
 }
 
-// lookup returns the entry to be served to this process's caller.
+// lookup returns the entry to serve to the caller of this process.
 func (p Process) lookup(r *request) (*store.Entry, error) {
 	entry, err := r.cache.Get(r.key)
 	if err != nil {
@@ -156,9 +157,9 @@ func (p Process) lookup(r *request) (*store.Entry, error) {
 	return entry, r.cache.NoteCall(r.key, entry.Token, r.who, p.Now())
 }
 
-// servable says why a token is not to be given for a command, whatever the cache
-// says: it is not of EKS, it comes from the future because the clock went back,
-// or it was signed with another key than the one in force.
+// servable says why a token must not be served for a command even if the cache has
+// it: it is not an EKS token, it was signed in the future because the clock went
+// back, or it was signed with an access key that is not in effect.
 func servable(c *command.Command, id identity.Identity, token execcredential.Token, now time.Time) error {
 	request, err := token.Request()
 	if err != nil {
@@ -170,17 +171,13 @@ func servable(c *command.Command, id identity.Identity, token execcredential.Tok
 	if request.Date.After(now) {
 		return errors.New("the token was signed in the future")
 	}
-	key := c.Env.Get("AWS_ACCESS_KEY_ID")
-	if !id.EnvironmentKeys || key == "" || c.ChoosesIdentity() || c.Env.Get("DEFAULT_ROLE") != "" {
-		return nil
-	}
-	if request.Key != key {
-		return errors.New("the token was signed with another key than AWS_ACCESS_KEY_ID")
+	if len(id.Signers) > 0 && !c.AssumesRole() && !slices.Contains(id.Signers, request.Key) {
+		return errors.New("the token was signed with a different access key")
 	}
 	return nil
 }
 
-// hit prints an entry, and sees to it that the next one is there in time.
+// hit prints an entry, and starts a renewal if it expires soon.
 func (p Process) hit(r *request, entry *store.Entry) int {
 	code := p.print(execcredential.Encode(r.info.APIVersion, entry.Status))
 	if p.StartRenewal != nil && entry.NearEnd(p.Now()) && !r.id.Prompts && r.cache.ClaimRenewal(r.key, p.Now()) {
@@ -189,9 +186,10 @@ func (p Process) hit(r *request, entry *store.Entry) int {
 	return code
 }
 
-// miss runs the command for all who ask at once. Nobody waits who would not save
-// anything by it: where the last answer could not be kept, and where the user
-// vouches for a command that has not been kept yet, everyone runs his own.
+// miss runs the command once for all processes that ask at the same time. They do
+// not wait where waiting would save nothing: if the last output could not be
+// cached, or if the command is one that the user allowed and no output of it was
+// ever cached, each process runs the command itself.
 func (p Process) miss(r *request) int {
 	if !p.Refresh {
 		if code, told := r.cache.RecentFailure(r.key, r.who, p.Now()); told {
@@ -218,10 +216,10 @@ func (p Process) miss(r *request) int {
 		return ExitOK
 	case errors.Is(err, store.ErrBusy):
 		return p.run(r, nil)
-	case err != nil:
-		return p.passThrough(r.command, err.Error())
+	case err != nil: // no locks on this file system, for instance
+		return p.run(r, nil)
 	}
-	// While it waited, whose token it is may have become another's.
+	// The identity may have changed during the wait.
 	if !identity.Of(r.command, r.info).Same(r.id) {
 		if flight != nil {
 			flight.Land(store.Outcome{Kind: store.Nothing})
@@ -236,14 +234,14 @@ func (p Process) miss(r *request) int {
 			flight.Land(store.Outcome{Kind: store.Stored})
 			return ExitOK
 		}
-	} else if entry, err := p.lookup(r); err == nil { // another's flight ended a moment ago
+	} else if entry, err := p.lookup(r); err == nil { // another flight has just ended
 		flight.Land(store.Outcome{Kind: store.Stored})
 		return p.print(execcredential.Encode(r.info.APIVersion, entry.Status))
 	}
 	return p.run(r, flight)
 }
 
-// patience is how long others may wait for this process.
+// patience is how long other processes may wait for this one.
 func (p Process) patience(id identity.Identity) time.Duration {
 	switch terminal := !p.Renewal && child.HasTerminal(p.Stdin); {
 	case terminal && id.Prompts:
@@ -254,7 +252,7 @@ func (p Process) patience(id identity.Identity) time.Duration {
 	return patience
 }
 
-// share gives the caller what another process's run left.
+// share serves the outcome of another process's run.
 func (p Process) share(r *request, outcome *store.Outcome) int {
 	switch outcome.Kind {
 	case store.Stored:
@@ -264,14 +262,14 @@ func (p Process) share(r *request, outcome *store.Outcome) int {
 	case store.Answer:
 		return p.print(outcome.Stdout)
 	case store.Failed:
-		fmt.Fprintf(p.Stderr, "credcache: %s failed in another process with exit code %d, which says more\n", r.command.Name(), outcome.Code)
+		fmt.Fprintf(p.Stderr, "credcache: %s failed in another process with exit code %d; see the message there\n", r.command.Name(), outcome.Code)
 		return outcome.Code
 	case store.Nothing:
 	}
 	return p.run(r, nil)
 }
 
-// run runs the command and keeps what it printed.
+// run runs the command and caches its output.
 func (p Process) run(r *request, flight *store.Flight) int {
 	outcome := store.Outcome{Kind: store.Nothing}
 	if flight != nil {
@@ -283,8 +281,8 @@ func (p Process) run(r *request, flight *store.Flight) int {
 	case err != nil:
 		return p.fail(err)
 	case end.Code != ExitOK:
-		// After a signal the next one shall try; shells and the AWS CLI say it like
-		// that too.
+		// After a signal the next process tries again. Codes from 129 to 192 mean a
+		// signal too: shells and the AWS CLI exit with them.
 		if !end.Signaled && (end.Code <= 128 || end.Code > 192) {
 			outcome = store.Outcome{Kind: store.Failed, Code: end.Code}
 			r.cache.PutFailure(r.key, end.Code, r.who, now)
@@ -292,7 +290,7 @@ func (p Process) run(r *request, flight *store.Flight) int {
 		return end.Code
 	case stdout == nil:
 		r.cache.MarkUncached(r.key)
-		return p.refreshed(errors.New("it printed too much for a credential"))
+		return p.refreshed(errors.New("the output is too long for an ExecCredential"))
 	}
 	entry, err := p.entry(r, stdout, now)
 	if err != nil {
@@ -320,8 +318,8 @@ func (p Process) run(r *request, flight *store.Flight) int {
 	return code
 }
 
-// entry makes an entry of what a command printed. The error says why there is
-// none.
+// entry makes an entry from a command's output. The error says why it cannot be
+// cached.
 func (p Process) entry(r *request, stdout []byte, now time.Time) (*store.Entry, error) {
 	credential, err := execcredential.Parse(stdout, now)
 	if err != nil {
@@ -334,7 +332,7 @@ func (p Process) entry(r *request, stdout []byte, now time.Time) (*store.Entry, 
 		return nil, err
 	}
 	if !credential.Expires.After(now) {
-		return nil, fmt.Errorf("the credentials that signed it ended at %s", credential.Expires.Format(time.RFC3339))
+		return nil, fmt.Errorf("the credentials that signed it expired at %s", credential.Expires.Format(time.RFC3339))
 	}
 	status, err := credential.StatusJSON()
 	if err != nil {
@@ -346,14 +344,14 @@ func (p Process) entry(r *request, stdout []byte, now time.Time) (*store.Entry, 
 	}, nil
 }
 
-// errChanged says that nobody knows which inputs a command saw.
-var errChanged = errors.New("what decides whose token it is changed while the command ran")
+// errChanged says that it is not known which inputs the command saw.
+var errChanged = errors.New("the AWS identity or configuration changed while the command ran")
 
-// keep stores an entry. When the inputs changed meanwhile, the caller asked amid
-// the change and can have either; whoever asks later cannot.
+// keep stores an entry, unless the inputs changed while the command ran: then the
+// token is printed, because the caller asked during the change, and not cached.
 func (p Process) keep(r *request, entry *store.Entry, now time.Time) error {
 	if entry.Expires.Sub(now) <= store.LeastLife {
-		return fmt.Errorf("it ends in %s", entry.Expires.Sub(now).Round(time.Second))
+		return fmt.Errorf("the token expires in %s", entry.Expires.Sub(now).Round(time.Second))
 	}
 	after := identity.Of(r.command, r.info)
 	switch {
@@ -366,11 +364,11 @@ func (p Process) keep(r *request, entry *store.Entry, now time.Time) error {
 	if err := r.cache.Put(r.key, entry, after.Inputs.Digests(r.cache.Secret())); err != nil {
 		return err
 	}
-	_ = r.cache.NoteNewToken(r.key, entry.Token, r.who, r.refused, now) // else the next call notes
+	_ = r.cache.NoteNewToken(r.key, entry.Token, r.who, r.refused, now) // or the next call records it
 	return nil
 }
 
-// refreshed says what came of a refresh.
+// refreshed reports whether a refresh stored a token.
 func (p Process) refreshed(err error) int {
 	if err == nil || p.Renewal || !p.Refresh {
 		return ExitOK
@@ -378,7 +376,7 @@ func (p Process) refreshed(err error) int {
 	return p.fail(fmt.Errorf("nothing was stored: %w", err))
 }
 
-// print writes to stdout, unless nobody wants it.
+// print writes to stdout, except during a refresh.
 func (p Process) print(output []byte) int {
 	if p.Refresh {
 		return ExitOK
@@ -389,8 +387,8 @@ func (p Process) print(output []byte) int {
 	return ExitOK
 }
 
-// passThrough runs the command as if there were no cache, which cannot be used
-// for the reason. A refresh would do nothing by it.
+// passThrough runs the command as if there were no cache. A refresh fails with the
+// reason instead.
 func (p Process) passThrough(c *command.Command, reason string) int {
 	if p.Refresh {
 		return p.refreshed(errors.New(reason))
@@ -402,9 +400,9 @@ func (p Process) passThrough(c *command.Command, reason string) int {
 	return end.Code
 }
 
-// capture runs the command and returns what it printed. It returns nothing when
-// that was passed on already, as it is when the command fails or prints too
-// much to be a credential.
+// capture runs the command and returns its output. It returns nil if the output was
+// passed on already, which happens when the command fails or prints more than an
+// ExecCredential can hold.
 func (p Process) capture(c *command.Command) (stdout []byte, end child.End, err error) {
 	output := &limited{to: p.Stdout, discard: p.Refresh}
 	end, err = p.execute(c, output)
@@ -420,8 +418,8 @@ func (p Process) capture(c *command.Command) (stdout []byte, end child.End, err 
 	return output.buffer, end, err
 }
 
-// limited keeps what a command prints, up to a limit. Past that it passes on
-// everything, as it comes.
+// limited buffers output up to a limit. Beyond the limit it passes on everything as
+// it comes.
 type limited struct {
 	to      *os.File
 	discard bool
@@ -445,7 +443,7 @@ func (l *limited) flush() {
 	l.buffer, l.flushed = nil, true
 }
 
-// execute runs the command in this process's place.
+// execute runs the command with this process's input and environment.
 func (p Process) execute(c *command.Command, stdout io.Writer) (child.End, error) {
 	run := child.Command{Path: c.Path, Args: c.Args, Env: p.Env, Stdout: stdout}
 	if !p.Renewal {

@@ -14,7 +14,7 @@ import (
 	"github.com/pullpass/pullpass/credcache/store"
 )
 
-// Status prints what the cache holds and which commands it held nothing of, and
+// Status prints the cached tokens and the commands whose tokens are not cached, and
 // returns the exit code.
 func (p Process) Status() int {
 	dir, err := store.Dir(p.Env)
@@ -24,13 +24,13 @@ func (p Process) Status() int {
 	cache, err := store.Open(p.Env)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := store.CheckOwner(p.Env); err != nil {
-			return p.fail(fmt.Errorf("%w; until then nothing is cached", err))
+			return p.fail(fmt.Errorf("%w; nothing is cached until then", err))
 		}
 		fmt.Fprintf(p.Stdout, "The cache in %s is empty.\n", dir)
 		return ExitOK
 	}
 	if err != nil {
-		return p.fail(fmt.Errorf("%w; until then nothing is cached", err))
+		return p.fail(fmt.Errorf("%w; nothing is cached until then", err))
 	}
 	keys, err := cache.Entries()
 	if err != nil {
@@ -41,7 +41,7 @@ func (p Process) Status() int {
 	for _, key := range keys {
 		entry, err := cache.Read(key)
 		if err != nil {
-			continue // no token can come of it
+			continue // it cannot be served either
 		}
 		if entries++; entries == 1 {
 			fmt.Fprintln(table, "CLUSTER\tREGION\tCOMMAND\tACCESS KEY\tAGE\tLEFT")
@@ -56,7 +56,7 @@ func (p Process) Status() int {
 		}
 		fmt.Fprintf(table, "%q\t%s\t%s\t%s\t%s\t%s\n", entry.Cluster, region, entry.Command, signer, now.Sub(entry.Written).Round(time.Second), left)
 	}
-	_ = table.Flush() // a terminal that is gone wants no table
+	_ = table.Flush() // an error means that nobody reads stdout
 	if entries == 0 {
 		fmt.Fprintf(p.Stdout, "The cache in %s is empty.\n", dir)
 	}
@@ -69,8 +69,8 @@ func (p Process) Status() int {
 	return ExitOK
 }
 
-// Clear removes every token, and returns the exit code. Commands that run
-// meanwhile store theirs again.
+// Clear removes all tokens and returns the exit code. Commands that are running
+// store theirs afterwards.
 func (p Process) Clear() int {
 	dir, err := store.Dir(p.Env)
 	if err != nil {
@@ -80,19 +80,23 @@ func (p Process) Clear() int {
 	if err != nil {
 		return p.fail(err)
 	}
-	fmt.Fprintf(p.Stdout, "%d tokens removed from %s.\n", removed, dir)
+	tokens := "tokens"
+	if removed == 1 {
+		tokens = "token"
+	}
+	fmt.Fprintf(p.Stdout, "Removed %d %s from %s.\n", removed, tokens, dir)
 	return ExitOK
 }
 
-// An Explanation says what a command's client would get now, and why.
+// An Explanation says what a client would get now, and why.
 type Explanation struct {
-	Opaque  []command.Opaque // why nothing of the command is ever cached
-	Miss    error            // why the command would run; nil: the token would be served
-	Entry   *store.Entry     // the entry of the key, or the most alike; or nil
-	Changed []string         // names of the inputs that differ from that entry's
+	Opaque  []command.Opaque // why tokens of the command are not cached
+	Miss    error            // why it is a cache miss; nil for a hit
+	Entry   *store.Entry     // the entry of the key, or else the most similar one; or nil
+	Changed []string         // names of the inputs that differ from those of the entry
 }
 
-// Explain looks a command up without running it or changing anything.
+// Explain looks up a command's token. It runs nothing and changes nothing.
 func Explain(c *command.Command, env environ.List, now time.Time) (Explanation, error) {
 	info := execcredential.ParseInfo(env.Get(execcredential.Variable))
 	if info.APIVersion == "" {
@@ -104,7 +108,7 @@ func Explain(c *command.Command, env environ.List, now time.Time) (Explanation, 
 	}
 	if !id.Expires.IsZero() && !id.Expires.After(now) {
 		return Explanation{Opaque: []command.Opaque{{
-			What: "the AWS credentials say that they ended at " + id.Expires.UTC().Format(time.RFC3339), Advice: "log in again",
+			What: "the AWS credentials expired at " + id.Expires.UTC().Format(time.RFC3339), Advice: "log in again",
 		}}}, nil
 	}
 	cache, err := store.Open(env)
@@ -127,7 +131,7 @@ func Explain(c *command.Command, env environ.List, now time.Time) (Explanation, 
 	return e, nil
 }
 
-// ExplainToken is Explain for credcache token with its arguments.
+// ExplainToken is Explain for the arguments of credcache token.
 func ExplainToken(args []string, env environ.List, config command.Loader, now time.Time) (Explanation, error) {
 	if _, err := ParseTokenFlags(args); err != nil {
 		return Explanation{}, err
@@ -139,7 +143,7 @@ func ExplainToken(args []string, env environ.List, config command.Loader, now ti
 	return Explain(command.ForHelper(helper, args, env, config), env, now)
 }
 
-// capitalised makes a clause the beginning of a sentence, unless it begins with a
+// capitalised writes the first word of a clause in upper case, unless that is a
 // name.
 func capitalised(clause string) string {
 	for _, word := range []string{"the ", "what ", "where ", "there "} {

@@ -10,12 +10,12 @@ import (
 // TokenFlags are the arguments of credcache token.
 type TokenFlags struct {
 	Cluster string // its name, or on Outposts its id
-	Region  string // of the STS in the token; default: as the AWS CLI finds it
-	RoleARN string // to be assumed first
-	Profile string // of the AWS configuration
+	Region  string // of the STS endpoint in the token; default: as in the AWS CLI
+	RoleARN string // role to assume
+	Profile string // AWS profile
 }
 
-// A UsageError is about arguments that make no sense.
+// A UsageError is an error in the arguments.
 type UsageError struct{ Reason string }
 
 func (e *UsageError) Error() string { return e.Reason }
@@ -31,7 +31,7 @@ func ParseTokenFlags(args []string) (TokenFlags, error) {
 		flag, value, joined := strings.Cut(args[i], "=")
 		target := targets[flag]
 		if target == nil {
-			return f, &UsageError{fmt.Sprintf("credcache token has no argument %q; see credcache --help", args[i])}
+			return f, &UsageError{fmt.Sprintf("unknown argument %q for credcache token; see credcache --help", args[i])}
 		}
 		if !joined {
 			if i++; i == len(args) {
@@ -48,13 +48,13 @@ func ParseTokenFlags(args []string) (TokenFlags, error) {
 	case name == "" && id == "":
 		return f, &UsageError{"credcache token needs --cluster-name"}
 	case name != "" && id != "":
-		return f, &UsageError{"--cluster-name and --cluster-id exclude each other: a cluster on Outposts is named by its id"}
+		return f, &UsageError{"--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id"}
 	}
 	f.Cluster = name + id
 	return f, nil
 }
 
-// Alternative is the command of the AWS CLI that makes the same token.
+// Alternative is the AWS CLI command that makes the same token.
 func (f TokenFlags) Alternative() string {
 	args := []string{"aws", "eks", "get-token", "--cluster-name", f.Cluster}
 	for _, flag := range []struct{ name, value string }{{"--region", f.Region}, {"--role-arn", f.RoleARN}, {"--profile", f.Profile}} {
@@ -65,8 +65,8 @@ func (f TokenFlags) Alternative() string {
 	return strings.Join(args, " ")
 }
 
-// Token prints an ExecCredential with a token that the AWS SDK signs in the
-// second program, cached like those of other makers, and returns the exit code.
+// Token prints an ExecCredential whose token the AWS SDK signs in the second
+// program. It is cached like that of any other command. Token returns the exit code.
 func (p Process) Token(args []string) int {
 	flags, err := ParseTokenFlags(args)
 	if err != nil {
@@ -74,7 +74,7 @@ func (p Process) Token(args []string) int {
 	}
 	helper, err := HelperPath()
 	if err != nil {
-		return p.fail(fmt.Errorf("making a token: %w; or use: %s", err, flags.Alternative()))
+		return p.fail(fmt.Errorf("making a token: %w; alternative: %s", err, flags.Alternative()))
 	}
 	p.Again = append([]string{"refresh", inBackground, "token"}, args...)
 	return p.serve(command.ForHelper(helper, args, p.Env, p.Config))

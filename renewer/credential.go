@@ -39,8 +39,11 @@ type credentialStore struct {
 // the default chain's. It returns a [credential.MissingError] when there is
 // neither, and a [credential.MalformedError] when the secret is there but unusable.
 func (c credentialStore) of(r ecr.Registry) (credential.Credential, error) {
-	if s, ok, err := c.secrets.GetByKey(c.key(r)); ok && err == nil {
-		return credential.Parse(s.(*corev1.Secret))
+	if object, ok, err := c.secrets.GetByKey(c.key(r)); ok && err == nil {
+		// One that was deleted does not wait for others' finalizers.
+		if s := object.(*corev1.Secret); s.DeletionTimestamp == nil {
+			return credential.Parse(s)
+		}
 	}
 	if c.useDefault {
 		return credential.Credential{}, nil

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/pullpass/pullpass/internal/credential"
 )
 
@@ -22,6 +24,13 @@ func TestCredentialStore(t *testing.T) {
 	}
 	if !credential.IsMissing(fmt.Errorf("wrapped: %w", errNone)) || credential.IsMissing(errAWS) || credential.IsMissing(nil) {
 		t.Error("credential.IsMissing tells errors wrongly")
+	}
+
+	deleted := keysFor(hostC, "carol")
+	deleted.Finalizers, deleted.DeletionTimestamp = []string{"example.com/stay"}, new(metav1.NewTime(start))
+	c.put(deleted)
+	if got, err := c.of(registryOf(hostC)); !credential.IsMissing(err) || got != (credential.Credential{}) {
+		t.Errorf("%s, deleted: %+v, %v", hostC, got, err)
 	}
 
 	// The default chain stands in for a secret that is not there, and for no

@@ -58,6 +58,7 @@ type election struct {
 	lease   *coordinationv1.Lease // as last read or written
 	changed time.Time             // when it was first read as it is; clocks of other machines are not trusted
 	ours    bool                  // the last write succeeded, and nothing else was seen since
+	renewed time.Time             // when the last write that succeeded began
 }
 
 // lead runs work while the lease is held.
@@ -82,6 +83,7 @@ func (e *election) lead(ctx context.Context, work func(context.Context) error) e
 	}
 	endElection()
 	<-ended
+	e.release()
 	return err
 }
 
@@ -103,31 +105,23 @@ func (e *election) acquire(ctx context.Context) bool {
 	return false
 }
 
-// hold renews the lease until the context ends, and then releases it. It returns
-// early when another holds the lease, or when it could not be renewed for so long
-// that another may soon do so.
+// hold renews the lease until the context ends. It returns early when another holds
+// the lease, or when it could not be renewed for so long that another may soon do so.
 func (e *election) hold(ctx context.Context) {
-	defer e.release()
-	for renewed := time.Now(); ; {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(retryPeriod):
 		}
-		began := time.Now()
-		limited, cancel := context.WithDeadline(ctx, renewed.Add(renewDeadline))
+		limited, cancel := context.WithDeadline(ctx, e.renewed.Add(renewDeadline))
 		err := e.try(limited)
 		overdue := limited.Err() != nil
 		cancel()
-		switch {
-		case err == nil:
-			renewed = began
-			continue
-		case ctx.Err() != nil:
-			return
+		if err != nil {
+			e.report(ctx, "cannot renew the lease", err)
 		}
-		e.report(ctx, "cannot renew the lease", err)
-		if overdue || errors.Is(err, errLeaseHeld) {
+		if err != nil && (overdue || errors.Is(err, errLeaseHeld)) {
 			return
 		}
 	}
@@ -191,7 +185,8 @@ func (e *election) read(ctx context.Context) error {
 
 // write stores the lease with a holder, if it is as it was read.
 func (e *election) write(ctx context.Context, holder string, duration time.Duration) error {
-	lease, now := e.lease.DeepCopy(), metav1.NowMicro()
+	began := time.Now()
+	lease, now := e.lease.DeepCopy(), metav1.NewMicroTime(began)
 	if e.holder() != holder {
 		lease.Spec.AcquireTime = &now
 	}
@@ -208,7 +203,7 @@ func (e *election) write(ctx context.Context, holder string, duration time.Durat
 	if err := request.Namespace(e.namespace).Resource("leases").Body(lease).Do(ctx).Into(stored); err != nil {
 		return fmt.Errorf("writing the lease: %w", err)
 	}
-	e.lease = stored
+	e.lease, e.renewed = stored, began
 	return nil
 }
 

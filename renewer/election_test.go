@@ -28,12 +28,18 @@ type leaseServer struct {
 	lease   *coordinationv1.Lease // nil: there is none
 	version int
 	down    bool
-	deaf    int // how many answers to writes are lost from here on
+	hangs   bool // it takes requests, and does not answer
+	deaf    int  // how many answers to writes are lost from here on
 	writes  []time.Time
 }
 
 func (s *leaseServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
+	if s.hangs {
+		s.mu.Unlock()
+		<-r.Context().Done()
+		return nil, r.Context().Err()
+	}
 	defer s.mu.Unlock()
 	if err := r.Context().Err(); err != nil {
 		return nil, err
@@ -119,15 +125,16 @@ func electionOf(t *testing.T, s *leaseServer, identity string) *election {
 }
 
 // leading runs a replica whose work lasts until it is told to end. It returns when
-// its work began, and a function that ends it and tells how that went.
-func leading(t *testing.T, e *election) (began <-chan time.Time, over <-chan error, stop func()) {
+// its work began and was told to end, how the replica ended, and what ends it.
+func leading(t *testing.T, e *election) (work <-chan time.Time, over <-chan error, stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	works, ended := make(chan time.Time, 1), make(chan error, 1)
+	works, ended := make(chan time.Time, 2), make(chan error, 1)
 	go func() {
 		ended <- e.lead(ctx, func(ctx context.Context) error {
 			works <- time.Now()
 			<-ctx.Done()
+			works <- time.Now()
 			return nil
 		})
 	}()
@@ -152,8 +159,8 @@ func TestALeaseIsTakenRenewedAndReleased(t *testing.T) {
 					c.before(s)
 				}
 				start := time.Now()
-				began, over, stop := leading(t, electionOf(t, s, "one"))
-				if took := (<-began).Sub(start); took > c.within || c.within > 0 && took < leaseDuration {
+				work, over, stop := leading(t, electionOf(t, s, "one"))
+				if took := (<-work).Sub(start); took > c.within || c.within > 0 && took < leaseDuration {
 					t.Errorf("it led after %s", took)
 				}
 				time.Sleep(time.Minute)
@@ -181,21 +188,24 @@ func TestALeaderEnds(t *testing.T) {
 		holder  string
 	}{
 		"another has taken the lease":       {renewedBy("other"), retryPeriod, "other"},
+		"the API server does not answer":    {func(s *leaseServer) { s.hangs = true }, renewDeadline, "one"},
 		"the API server cannot be reached":  {func(s *leaseServer) { s.down = true }, renewDeadline, "one"},
 		"somebody has taken it and is down": {func(s *leaseServer) { renewedBy("other")(s); s.down = true }, renewDeadline, "other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &leaseServer{}
-				began, over, _ := leading(t, electionOf(t, s, "one"))
-				<-began
+				work, over, _ := leading(t, electionOf(t, s, "one"))
+				<-work
 				time.Sleep(time.Minute + time.Second)
 				synctest.Wait()
 				trouble := time.Now()
 				s.edit(c.trouble)
-				err := <-over
-				if took := time.Since(trouble); !errors.Is(err, errLeaseLost) || took > c.after+retryPeriod {
-					t.Errorf("it ended after %s with %v", took, err)
+				if took := (<-work).Sub(trouble); took > c.after+retryPeriod {
+					t.Errorf("its work was told to end after %s", took)
+				}
+				if err := <-over; !errors.Is(err, errLeaseLost) {
+					t.Errorf("it ended with %v", err)
 				}
 				if s.holder() != c.holder {
 					t.Errorf("%q holds the lease", s.holder())
@@ -224,8 +234,8 @@ func TestALeaderStays(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &leaseServer{}
-				began, over, stop := leading(t, electionOf(t, s, "one"))
-				<-began
+				work, over, stop := leading(t, electionOf(t, s, "one"))
+				<-work
 				time.Sleep(time.Minute + time.Second)
 				s.edit(trouble)
 				time.Sleep(time.Minute)

@@ -124,8 +124,9 @@ func (e *events) send(ctx context.Context, event event) error {
 		}
 	}
 	object := &corev1.Event{
-		// As client-go names them.
-		ObjectMeta:          metav1.ObjectMeta{Namespace: event.about.Namespace, Name: fmt.Sprintf("%s.%x", event.about.Name, now.UnixNano())},
+		// As client-go names them, but for the object's own name, which may be as long
+		// as a name can be.
+		ObjectMeta:          metav1.ObjectMeta{Namespace: event.about.Namespace, Name: fmt.Sprintf("%s.%x", pullsecret.FieldManager, now.UnixNano())},
 		InvolvedObject:      event.about,
 		Type:                event.eventType,
 		Reason:              event.reason,

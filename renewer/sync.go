@@ -226,13 +226,18 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 // returns what it did, for the metric, and when to look again, if not only when
 // something changes.
 func (c *controller) syncNamespace(ctx context.Context, name string) (result string, again time.Time, err error) {
+	labels, lives := c.labelsOf(name)
+	if !lives {
+		c.writes.forget(name)
+		c.status.forget(name)
+		return resultUnchanged, time.Time{}, nil
+	}
 	have := c.secretState(name)
 	if wait := c.writes.behind(name, have); wait > 0 {
 		return resultUnchanged, c.now().Add(wait), nil // or when the news comes
 	}
-	labels, lives := c.labelsOf(name)
 	registries, invalid := ecr.ParseLabels(labels)
-	if !lives || len(registries) == 0 && len(invalid) == 0 && !have.ours {
+	if len(registries) == 0 && len(invalid) == 0 && !have.ours {
 		c.status.forget(name)
 		return resultUnchanged, time.Time{}, nil
 	}
@@ -249,12 +254,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		have = secretState{}
 	}
 
-	needs := make([]need, len(registries))
-	for i, r := range registries {
-		token, err := c.tokens.token(r)
-		needs[i] = need{registry: r, token: token, err: err}
-	}
-	d := decide(have, needs, c.now(), turnOf(name, c.interval))
+	d := decide(have, c.needs(registries), c.now(), turnOf(name, c.interval))
 	state, more := troubleOf(d)
 	problems = append(problems, more...)
 
@@ -264,7 +264,10 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	if d.action != leave {
 		if wait, contested := c.writes.held(name, have); wait > 0 {
 			if contested {
-				state, problems = pullsecret.StateFailed, append(problems, c.contest())
+				problems = append(problems, c.contest())
+			}
+			if len(problems) > 0 {
+				state = pullsecret.StateFailed
 			}
 			c.status.set(name, state, have.expires(c.now()), problems)
 			return resultConflict, c.now().Add(wait), nil
@@ -289,6 +292,23 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	} else {
 		c.status.set(name, state, d.expires, problems)
 	}
+	c.tell(name, d)
+	return d.result(have), again, nil
+}
+
+// needs returns what registries need: a token, or why there is none.
+func (c *controller) needs(registries []ecr.Registry) []need {
+	needs := make([]need, len(registries))
+	for i, r := range registries {
+		token, err := c.tokens.token(r)
+		needs[i] = need{registry: r, token: token, err: err}
+	}
+	return needs
+}
+
+// tell counts the write that a decision came to, and tells a namespace's users of
+// registries that pods can pull from now.
+func (c *controller) tell(name string, d decision) {
 	if d.action == write {
 		c.status.written(name)
 	}
@@ -296,7 +316,6 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 		slices.Sort(d.added)
 		c.status.ready(name, pullsecret.ReadyMessage(d.added, c.secretName))
 	}
-	return d.result(have), again, nil
 }
 
 // contest is what users should know of a secret that others change.

@@ -405,6 +405,10 @@ func TestHandlersPassOnNames(t *testing.T) {
 	took("changes", "creds", "creds", "creds", "creds")
 	h.OnUpdate(secret, secret.DeepCopy())
 	took("the same content")
+	deleted := secret.DeepCopy()
+	deleted.DeletionTimestamp = new(metav1.NewTime(start))
+	h.OnUpdate(secret, deleted)
+	took("a deletion that waits for finalizers", "creds")
 	handle(note, itsName, labelsChanged).OnDelete(cache.DeletedFinalStateUnknown{Key: "shop"})
 	took("a namespace that went unseen", "shop")
 
@@ -617,6 +621,35 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	clock.advance(10 * time.Minute)
 	if result, _, _ := work.syncNamespace(t.Context(), "shop"); result != resultUpdated {
 		t.Errorf("after a calm: %s", result)
+	}
+}
+
+// TestANamespaceMadeAgainAndAgainIsNoContest deletes a namespace with its secret and
+// makes it again, as pipelines do. It has its secret at once each time.
+func TestANamespaceMadeAgainAndAgainIsNoContest(t *testing.T) {
+	writes := 0
+	work, events, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+		writes++
+		return accepted(t, r, fmt.Sprint(writes))
+	}))
+	for n := range 20 {
+		shop(t, work)
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultCreated || err != nil {
+			t.Fatalf("made again %d times: %s, %v", n, result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+		add(t, work.namespaces.Informer, leaving(namespaceOf("shop", map[string]string{hostA: "true"})))
+		if result, _, err := work.syncNamespace(t.Context(), "shop"); result != resultUnchanged || err != nil {
+			t.Fatalf("%s, %v", result, err)
+		}
+		work.writes.seen("shop")
+		clock.advance(time.Second)
+	}
+	for _, e := range sent(events) {
+		if !strings.HasPrefix(e, "Normal PullSecretReady") {
+			t.Errorf("event %s", e)
+		}
 	}
 }
 

@@ -90,7 +90,8 @@ func versionChanged(before, after any) bool {
 	return before.(*observedSecret).resourceVersion != after.(*observedSecret).resourceVersion
 }
 
-// dataChanged reports whether a secret's content changed.
+// dataChanged reports whether a secret's content changed, or it was deleted.
 func dataChanged(before, after any) bool {
-	return !maps.EqualFunc(before.(*corev1.Secret).Data, after.(*corev1.Secret).Data, slices.Equal)
+	b, a := before.(*corev1.Secret), after.(*corev1.Secret)
+	return !maps.EqualFunc(b.Data, a.Data, slices.Equal) || (b.DeletionTimestamp == nil) != (a.DeletionTimestamp == nil)
 }

@@ -77,6 +77,14 @@ func (w *writes) note(namespace string, have secretState, version string, edited
 	}
 }
 
+// forget drops what is known of a namespace that goes: its secrets go with it, and
+// that is nobody's contest if it is made again.
+func (w *writes) forget(namespace string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.last, namespace)
+}
+
 // seen takes down that there was news of a namespace's secret.
 func (w *writes) seen(namespace string) {
 	w.mu.Lock()

@@ -2,7 +2,6 @@ package webhook
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -44,9 +43,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) result {
 
 	// Less than what is left of the API server's patience.
 	bound := min(s.cfg.LookupTimeout, timeout-time.Since(start)-lookupMargin)
-	ctx, cancel := context.WithTimeout(r.Context(), bound)
-	defer cancel()
-	patch, result, err := s.mutator.Mutate(ctx, req)
+	patch, result, err := s.mutator.Mutate(r.Context(), bound, req)
 	if err != nil {
 		s.warn(result, err)
 	}

@@ -57,14 +57,14 @@ func newMutator(secretName, inject string, namespaces namespaceGetter, lookup ti
 
 // Mutate decides about one request. It returns the JSON patch, nil when the
 // pod stays as it is, and never refuses a pod: an error says that the
-// namespace could not be read before the context's deadline, and that the pod
-// stays as it is for that reason. Whether the request is a dry run makes no
+// namespace could not be read within the bound, and that the pod stays as it is
+// for that reason. Whether the request is a dry run makes no
 // difference.
 //
 // A cached namespace that asks for the secret is taken at its word. One that does
 // not ask, or opts out, may have been labelled a moment ago, so it is read again
 // from the API server.
-func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, error) {
+func (m *mutator) Mutate(ctx context.Context, bound time.Duration, req *request) ([]byte, result, error) {
 	// Mirror pods may reference no secret: the kubelet could not create them
 	// (NodeRestriction, and the ServiceAccount admission plugin).
 	if !req.createsPod() || req.pod.mirror {
@@ -89,6 +89,8 @@ func (m *mutator) Mutate(ctx context.Context, req *request) ([]byte, result, err
 	if cached {
 		lookups = m.known
 	}
+	ctx, cancel := context.WithTimeout(ctx, bound)
+	defer cancel()
 	ns, err := lookups.Get(ctx, req.namespace)
 	if err != nil {
 		return nil, failed, fmt.Errorf("reading namespace %.100q: %w", req.namespace, err)

@@ -139,7 +139,7 @@ func TestMutate(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			patch, result, err := m.Mutate(t.Context(), req)
+			patch, result, err := m.Mutate(t.Context(), time.Minute, req)
 			if result != c.result || (err != nil) != (result == failed) || err != nil && !errors.Is(err, c.failing) {
 				t.Errorf("result %s with error %v, want %s", result, err, c.result)
 			}
@@ -167,24 +167,15 @@ func TestMutate(t *testing.T) {
 	}
 }
 
-// A review waits for a lookup no longer than its context lasts: until its deadline,
-// or until the API server hangs up.
+// A review waits for a lookup until its bound, or until the API server hangs up.
 func TestMutateGivesUpALookup(t *testing.T) {
 	for name, c := range map[string]struct {
-		end  func(context.Context) (context.Context, context.CancelFunc)
-		want error
+		bound, ends time.Duration // of the lookup, and of its request
+		want        error
 	}{
-		"at a deadline": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, 10*time.Millisecond)
-		}, context.DeadlineExceeded},
-		"at a deadline that is over": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			return context.WithTimeout(ctx, -time.Second)
-		}, context.DeadlineExceeded},
-		"when its request ends": {func(ctx context.Context) (context.Context, context.CancelFunc) {
-			ctx, cancel := context.WithCancel(ctx)
-			time.AfterFunc(10*time.Millisecond, cancel)
-			return ctx, cancel
-		}, context.Canceled},
+		"at its bound":            {10 * time.Millisecond, time.Minute, context.DeadlineExceeded},
+		"at a bound that is over": {-time.Second, time.Minute, context.DeadlineExceeded},
+		"when its request ends":   {time.Minute, 10 * time.Millisecond, context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -196,10 +187,10 @@ func TestMutateGivesUpALookup(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				ctx, cancel := c.end(t.Context())
-				defer cancel()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer time.AfterFunc(c.ends, cancel).Stop()
 				begin := time.Now()
-				patch, result, err := m.Mutate(ctx, req)
+				patch, result, err := m.Mutate(ctx, c.bound, req)
 				if patch != nil || result != failed || !errors.Is(err, c.want) || time.Since(begin) > 10*time.Millisecond {
 					t.Errorf("%s with patch %q and error %v after %s", result, patch, err, time.Since(begin))
 				}

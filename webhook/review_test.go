@@ -252,7 +252,7 @@ func FuzzReview(f *testing.F) {
 		if err != nil {
 			return
 		}
-		patch, result, err := m.Mutate(t.Context(), req)
+		patch, result, err := m.Mutate(t.Context(), time.Minute, req)
 		if err != nil && result != failed || (patch != nil) != (result == injected) {
 			t.Fatalf("result %s with patch %q and error %v", result, patch, err)
 		}
@@ -273,7 +273,7 @@ func FuzzReview(f *testing.F) {
 		if req, err = decode(mustJSON(t, review)); err != nil {
 			t.Fatal(err)
 		}
-		if patch, result, _ := m.Mutate(t.Context(), req); patch != nil || result != present {
+		if patch, result, _ := m.Mutate(t.Context(), time.Minute, req); patch != nil || result != present {
 			t.Errorf("the second time: %s with patch %q", result, patch)
 		}
 	})

@@ -1,6 +1,6 @@
-// Credcache-helper does what credcache leaves to a second program, so that a
-// cache hit starts quickly: edits of kubeconfigs, and tokens for which AWS has
-// to be asked. Credcache runs it; people do not.
+// Credcache-helper edits kubeconfigs and makes tokens with the AWS SDK. It is a
+// separate program so that credcache itself starts quickly. Credcache runs it; users
+// do not.
 package main
 
 import (
@@ -47,7 +47,7 @@ func run(ctx context.Context, args []string, env environ.List, stdout, stderr io
 
 func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Writer) error {
 	if len(args) == 0 {
-		return &credcache.UsageError{Reason: "this program is run by credcache; see credcache --help"}
+		return &credcache.UsageError{Reason: "credcache runs this program; see credcache --help"}
 	}
 	command, args := args[0], args[1:]
 	switch command {
@@ -59,12 +59,12 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 		return err
 	case "explain":
 		if len(args) > 1 {
-			return &credcache.UsageError{Reason: "credcache explain takes one context, or none for the current one; kubectl config get-contexts lists them"}
+			return &credcache.UsageError{Reason: "credcache explain takes at most one context; kubectl config get-contexts lists them"}
 		}
 		return setup.Explain(strings.Join(args, ""), env, userconfig.Load, time.Now(), stdout)
 	case "--install":
 		if len(args) != 1 {
-			return &credcache.UsageError{Reason: "credcache --install needs one kubeconfig"}
+			return &credcache.UsageError{Reason: "credcache --install takes one kubeconfig"}
 		}
 		command = "install"
 	}
@@ -76,7 +76,7 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 	if command == "install" {
 		flags.BoolVar(&o.Native, "native", false, "")
 	}
-	// Flags may stand after files.
+	// Flags may follow files.
 	for rest := args; len(rest) > 0; {
 		if err := flags.Parse(rest); err != nil {
 			return &credcache.UsageError{Reason: fmt.Sprintf("credcache %s: %v; see credcache --help", command, err)}
@@ -98,8 +98,9 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 	return &credcache.UsageError{Reason: fmt.Sprintf("there is no command %q; see credcache --help", command)}
 }
 
-// credcachePath is how to call credcache: as $PATH leads to it, if that is the
-// one beside this program, because a package manager may move the file itself.
+// credcachePath is the path of credcache in the folder of this program. If $PATH has
+// the same file, that path is used, because it survives updates by a package
+// manager.
 func credcachePath() (string, error) {
 	self, err := os.Executable()
 	if err == nil {
@@ -115,7 +116,7 @@ func credcachePath() (string, error) {
 	beside := filepath.Join(filepath.Dir(self), name)
 	one, err := os.Stat(beside)
 	if err != nil {
-		return "", fmt.Errorf("finding credcache beside %s: %w", self, err)
+		return "", fmt.Errorf("finding credcache in the folder of %s: %w", self, err)
 	}
 	found, err := exec.LookPath("credcache")
 	if err == nil {

@@ -4,5 +4,5 @@ package main
 
 import "syscall"
 
-// detached makes a process leave the session, and with it the terminal.
+// detached starts a process in a new session, without the terminal.
 func detached() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }

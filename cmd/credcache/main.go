@@ -27,15 +27,14 @@ func main() {
 	}.Main(os.Args[1:]))
 }
 
-// startRenewal runs this program once more, in a session of its own and with
-// nothing of this process's open: clients wait until stdout is closed, and a
-// renewal must not ask anybody anything. It is here, and not in the package, so
-// that no test can start its own binary.
+// startRenewal starts this program again in a new session and without this process's
+// files: clients wait until stdout is closed, and a renewal must not prompt. It is
+// not in package credcache, where a test could start its own binary.
 func startRenewal(args []string, env environ.List) {
 	self, err := os.Executable()
 	if err != nil {
 		return
 	}
 	cmd := &exec.Cmd{Path: self, Args: append([]string{self}, args...), Env: env, SysProcAttr: detached()}
-	_ = cmd.Start() // or the next caller waits for a new token
+	_ = cmd.Start() // on an error the next caller waits for a new token
 }

@@ -30,17 +30,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := pflag.NewFlagSet("webhook", pflag.ContinueOnError)
 	flags.StringVar(&cfg.ListenAddress, "listen-address", cfg.ListenAddress, "`HOST:PORT` that POST /mutate is served on, over HTTPS")
 	flags.StringVar(&cfg.AdminAddress, "admin-address", cfg.AdminAddress, "`HOST:PORT` that /metrics, /livez and /readyz are served on")
-	flags.StringVar(&cfg.TLSCertFile, "tls-cert-file", cfg.TLSCertFile, "`FILE` with the certificate, PEM; read again when it changes")
-	flags.StringVar(&cfg.TLSPrivateKeyFile, "tls-private-key-file", cfg.TLSPrivateKeyFile, "`FILE` with the certificate's key, PEM")
-	flags.StringVar(&cfg.ServerName, "server-name", cfg.ServerName, "`HOST` that API servers call, such as NAME.NAMESPACE.svc; the webhook is ready only with a certificate for it")
-	flags.StringVar(&cfg.Configuration, "webhook-configuration", cfg.Configuration, "`NAME` of the MutatingWebhookConfiguration; the webhook is ready only with a certificate that its CA bundle trusts, if it can be read")
-	flags.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "`FILE` that says how to reach the cluster; not needed in a pod")
-	flags.StringVar(&cfg.SecretName, "secret-name", cfg.SecretName, "`NAME` of the pull secret, as the renewer has it")
-	flags.StringVar(&cfg.Inject, "inject", cfg.Inject, "`WHICH` pods of a labelled namespace get the secret: matching (those with an image of the registry) or all")
-	flags.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", cfg.ShutdownDelay, "how long requests are still served after SIGTERM, until API servers know")
+	flags.StringVar(&cfg.TLSCertFile, "tls-cert-file", cfg.TLSCertFile, "`PATH` of the certificate in PEM format; reloaded when it changes")
+	flags.StringVar(&cfg.TLSPrivateKeyFile, "tls-private-key-file", cfg.TLSPrivateKeyFile, "`PATH` of the certificate's private key in PEM format")
+	flags.StringVar(&cfg.ServerName, "server-name", cfg.ServerName, "`HOST` that API servers connect to, such as NAME.NAMESPACE.svc; the webhook is not ready without a certificate for it")
+	flags.StringVar(&cfg.Configuration, "webhook-configuration", cfg.Configuration, "`NAME` of the MutatingWebhookConfiguration; the webhook is not ready unless its CA bundle trusts the certificate")
+	flags.StringVar(&cfg.Kubeconfig, "kubeconfig", cfg.Kubeconfig, "`PATH` of a kubeconfig; default: the pod's service account, then $KUBECONFIG, then ~/.kube/config")
+	flags.StringVar(&cfg.SecretName, "secret-name", cfg.SecretName, "`NAME` of the pull secret; must be the renewer's")
+	flags.StringVar(&cfg.Inject, "inject", cfg.Inject, "`WHICH` pods of labelled namespaces get the secret: matching (those with an image of a labelled registry) or all")
+	flags.DurationVar(&cfg.ShutdownDelay, "shutdown-delay", cfg.ShutdownDelay, "how long to go on serving after SIGTERM, while API servers still send requests")
 	return cli.Server{
 		Name:    "webhook",
-		Summary: "Webhook adds a pull secret to pods whose images match a registry that their\nnamespace is labelled with.",
+		Summary: "Webhook is a mutating admission webhook that adds a pull secret to pods with images\nof the Amazon ECR registries that their namespace is labelled with.",
 		Example: "webhook --tls-cert-file=/certs/tls.crt --tls-private-key-file=/certs/tls.key",
 		Flags:   flags,
 		Prepare: func(log *slog.Logger) (func(context.Context) error, error) { return prepare(cfg, log) },

@@ -93,8 +93,8 @@ func TestHelp(t *testing.T) {
 		t.Errorf("exit code %d, stderr %s", code, &stderr)
 	}
 	for _, flag := range []string{
-		`--listen-address HOST:PORT`, `(default ":9443")`, `--admin-address HOST:PORT`, `(default ":8080")`, "--tls-cert-file FILE", "--tls-private-key-file FILE",
-		"--kubeconfig FILE", "--secret-name NAME", `(default "pullpass")`, "--inject WHICH", `(default "matching")`, "--shutdown-delay duration", "(default 10s)", "--log-level LEVEL", "--log-format FORMAT",
+		`--listen-address HOST:PORT`, `(default ":9443")`, `--admin-address HOST:PORT`, `(default ":8080")`, "--tls-cert-file PATH", "--tls-private-key-file PATH",
+		"--kubeconfig PATH", "--secret-name NAME", `(default "pullpass")`, "--inject WHICH", `(default "matching")`, "--shutdown-delay duration", "(default 10s)", "--log-level LEVEL", "--log-format FORMAT",
 	} {
 		if !strings.Contains(stdout.String(), flag) {
 			t.Errorf("no %s in\n%s", flag, &stdout)

@@ -1,6 +1,6 @@
-// Package awsconfig reads the two configuration files of the AWS CLI as botocore
-// does, which is tested against the AWS CLI itself. What botocore refuses is an
-// error here too; so is the little in which versions of Python differ.
+// Package awsconfig parses the two configuration files of the AWS CLI as botocore
+// does, and is tested against the AWS CLI itself. It returns an error for whatever
+// botocore refuses, and where versions of Python differ.
 package awsconfig
 
 import (
@@ -9,24 +9,24 @@ import (
 	"strings"
 )
 
-// A Profile is what the configuration says of a profile, with option names in
-// lower case. A value that begins with a line end is an indented block.
+// A Profile holds the options of a profile by their names in lower case. A value
+// that begins with a newline is an indented block.
 type Profile map[string]string
 
-// Static reports whether there is a key in the profile.
+// Static reports whether the profile has an access key.
 func (p Profile) Static() bool { return p["aws_access_key_id"] != "" }
 
-// Config is what the configuration file and the credentials file say.
+// Config holds the configuration file and the credentials file.
 type Config struct {
-	Profiles map[string]Profile // of both files; what the credentials file says wins
+	Profiles map[string]Profile // of both files; the credentials file takes precedence
 	Config   map[string]Profile // of the configuration file
 	Stored   map[string]Profile // of the credentials file
 
 	SSOSessions map[string]Profile
-	Plugins     Profile // code that the AWS CLI loads
+	Plugins     Profile // Python modules that the AWS CLI loads
 }
 
-// Parse reads the contents of the files. A file that is not there is empty.
+// Parse parses the contents of the files. A missing file is an empty one.
 func Parse(config, credentials []byte) (*Config, error) {
 	c := &Config{Profiles: map[string]Profile{}, Config: map[string]Profile{}, Stored: map[string]Profile{}, SSOSessions: map[string]Profile{}}
 	parsed, err := parseINI(config)
@@ -74,18 +74,18 @@ func Parse(config, credentials []byte) (*Config, error) {
 	return c, nil
 }
 
-// put adds a section. Of two that are spelled differently and name the same
-// profile, botocore takes the last; nobody writes that on purpose.
+// put adds a section. If two sections with different spellings have the same name,
+// botocore uses the last one; nobody writes that on purpose.
 func put(target map[string]Profile, name string, options Profile) error {
 	if target[name] != nil {
-		return fmt.Errorf("parsing the AWS configuration: two sections are of %q", name)
+		return fmt.Errorf("parsing the AWS configuration: there are two sections for %q", name)
 	}
 	target[name] = options
 	return nil
 }
 
-// Alias reports whether an alias file of the AWS CLI gives its commands other
-// meanings: any of the top level, or of a command.
+// Alias reports whether an alias file of the AWS CLI redefines a command or one of
+// its subcommands.
 func Alias(content []byte, command string) (bool, error) {
 	parsed, err := parseFlat(content)
 	if err != nil {
@@ -102,7 +102,7 @@ func Alias(content []byte, command string) (bool, error) {
 	return false, nil
 }
 
-// BotoKeys reports whether a configuration file of boto holds keys.
+// BotoKeys reports whether a configuration file of boto has an access key.
 func BotoKeys(content []byte) bool {
 	parsed, err := parseINI(content)
 	_, ok := parsed["Credentials"]["aws_access_key_id"]

@@ -32,17 +32,17 @@ func TestParse(t *testing.T) {
 		"stored under its own name only": {credentials: "[profile dev]\nregion = d\n", profile: "dev"},
 		"nothing":                        {profile: "dev"},
 
-		"an option twice":        {config: "[a]\nb = c\nB : d\n", reason: "parsing the AWS configuration: line 3 sets an option for the second time"},
-		"a section twice":        {config: "[a]\n[a]\n", reason: "parsing the AWS configuration: line 2 begins a section for the second time"},
-		"a profile twice":        {config: "[profile a]\n[profile 'a']\n", reason: `parsing the AWS configuration: two sections are of "a"`},
-		"no section":             {config: "a = b\n", reason: "parsing the AWS configuration: line 1 stands before any section"},
-		"a byte order mark":      {config: "\ufeff[a]\n", reason: "parsing the AWS configuration: line 1 stands before any section"},
-		"a line of one word":     {config: "[a]\nb\n", reason: "parsing the AWS configuration: line 2 has neither = nor : in it"},
-		"a line without a name":  {config: "[a]\n= b\n", reason: "parsing the AWS configuration: line 2 names no option"},
-		"a bracket in a name":    {config: "[a]b]\n", reason: "parsing the AWS configuration: line 1 has ] in the name of a section"},
+		"an option twice":        {config: "[a]\nb = c\nB : d\n", reason: "parsing the AWS configuration: line 3 repeats an option"},
+		"a section twice":        {config: "[a]\n[a]\n", reason: "parsing the AWS configuration: line 2 repeats a section"},
+		"a profile twice":        {config: "[profile a]\n[profile 'a']\n", reason: `parsing the AWS configuration: there are two sections for "a"`},
+		"no section":             {config: "a = b\n", reason: "parsing the AWS configuration: line 1 is before the first section"},
+		"a byte order mark":      {config: "\ufeff[a]\n", reason: "parsing the AWS configuration: line 1 is before the first section"},
+		"a line of one word":     {config: "[a]\nb\n", reason: "parsing the AWS configuration: line 2 has neither = nor :"},
+		"a line without a name":  {config: "[a]\n= b\n", reason: "parsing the AWS configuration: line 2 has no option name"},
+		"a bracket in a name":    {config: "[a]b]\n", reason: "parsing the AWS configuration: line 1 has ] in a section name"},
 		"no UTF-8":               {config: "[a]\nb = \xff\n", reason: "parsing the AWS configuration: it is not UTF-8"},
-		"a block that is none":   {config: "[a]\nb =\n  c\n", reason: "parsing the AWS configuration: the block of b has a line without ="},
-		"the credentials' error": {credentials: "a", reason: "parsing the AWS credentials file: line 1 stands before any section"},
+		"a block that is none":   {config: "[a]\nb =\n  c\n", reason: "parsing the AWS configuration: the indented block of b has a line without ="},
+		"the credentials' error": {credentials: "a", reason: "parsing the AWS credentials file: line 1 is before the first section"},
 	} {
 		got, err := Parse([]byte(c.config), []byte(c.credentials))
 		if err != nil {

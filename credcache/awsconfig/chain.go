@@ -7,37 +7,37 @@ import (
 	"github.com/pullpass/pullpass/credcache/environ"
 )
 
-// DefaultProfile is the profile in force where nothing names another.
+// DefaultProfile is the profile in effect if no other is named.
 const DefaultProfile = "default"
 
-// A Source is where the AWS CLI finds credentials.
+// A Source is where the AWS CLI finds the credentials of a profile.
 type Source int
 
-// The sources of a profile, in the AWS CLI's order of precedence.
+// The sources, in the AWS CLI's order of precedence.
 const (
-	None        Source = iota // none of the profile: older tools' files, or the machine
-	Environment               // keys in variables, for a role's credential_source
+	None        Source = iota // not in the profile: in files of older tools, or from the machine
+	Environment               // keys in the environment, as the credential_source of a role
 	WebIdentity               // a token in a file
 	SSO
 	Stored  // keys in the credentials file
 	Login   // aws login
 	Process // a credential_process
 	Keys    // keys in the configuration file
-	Machine // a container's server or instance metadata, named as a role's credential_source
-	Broken  // what the AWS CLI refuses
+	Machine // of a container or of instance metadata, as the credential_source of a role
+	Broken  // the AWS CLI refuses the profile
 )
 
-// A Chain leads from a profile to the credentials that sign for it.
+// A Chain connects a profile to the credentials that sign for it.
 type Chain struct {
-	Roles     []string // profiles whose roles are assumed; the first one's session signs
-	Source    Source   // of the credentials that the last role is assumed with, or that sign themselves
-	Profile   string   // that has them
+	Roles     []string // profiles whose roles are assumed; the session of the first one signs
+	Source    Source   // of the credentials that assume the last role, or that sign if there is none
+	Profile   string   // the profile that has these credentials
 	TokenFile string   // of a web identity
 }
 
 // Chain follows a profile as botocore does (create_credential_resolver,
-// AssumeRoleProvider and ProfileProviderBuilder). Where an argument named the
-// profile, variables do not count.
+// AssumeRoleProvider and ProfileProviderBuilder). If an argument names the profile,
+// credentials in the environment do not count.
 func (c *Config) Chain(profile string, named bool, env environ.List) Chain {
 	chain := Chain{Profile: profile}
 	if !assumesRole(c.Profiles[profile]) {
@@ -80,7 +80,7 @@ func (c *Config) Chain(profile string, named bool, env environ.List) Chain {
 	}
 }
 
-// assumesRole reports whether a profile names a role to be assumed with other
+// assumesRole reports whether a profile has a role to assume with other
 // credentials.
 func assumesRole(p Profile) bool {
 	_, role := p["role_arn"]

@@ -9,27 +9,27 @@ import (
 	"unicode/utf8"
 )
 
-// sections are an INI file's, with option names in lower case. Within a section
-// an option that was written as an indented block begins with a line end.
+// sections are the sections of an INI file, with option names in lower case. The
+// value of an indented block begins with a newline.
 type sections map[string]map[string]string
 
-// parseINI reads a file as Python's RawConfigParser does, with which botocore
-// reads: options end at the first "=" or ":", lines that are indented deeper
-// than their option go on with its value, comments stand on lines of their own,
-// what [DEFAULT] says holds in every section, and anything twice is an error.
+// parseINI parses a file as Python's RawConfigParser does, which botocore uses: the
+// first "=" or ":" ends the name of an option, lines that are indented deeper than
+// their option continue its value, comments are on separate lines, the options of
+// [DEFAULT] apply to all sections, and duplicates are errors.
 func parseINI(content []byte) (sections, error) {
 	found, err := parseFlat(content)
 	for _, s := range found {
 		for option, value := range s {
 			if !nestedIsGood(value) {
-				return nil, fmt.Errorf("the block of %s has a line without =", option)
+				return nil, fmt.Errorf("the indented block of %s has a line without =", option)
 			}
 		}
 	}
 	return found, err
 }
 
-// parseFlat is parseINI without regard to what is in indented blocks.
+// parseFlat is parseINI without the check of indented blocks.
 func parseFlat(content []byte) (sections, error) {
 	if !utf8.Valid(content) {
 		return nil, errors.New("it is not UTF-8")
@@ -37,7 +37,7 @@ func parseFlat(content []byte) (sections, error) {
 	found, defaults := sections{}, map[string]string{}
 	var section map[string]string
 	var name string
-	lines := map[string][]string{} // of the values in the section
+	lines := map[string][]string{} // of each value in the section
 	flush := func() {
 		for option, value := range lines {
 			section[option] = strings.TrimRightFunc(strings.Join(value, "\n"), isSpace)
@@ -49,7 +49,7 @@ func parseFlat(content []byte) (sections, error) {
 		trimmed := strings.TrimFunc(line, isSpace)
 		blank := trimmed == ""
 		if blank || trimmed[0] == '#' || trimmed[0] == ';' {
-			if blank && option != "" { // it may stand within a value; after the last one it is trimmed
+			if blank && option != "" { // it may be within a value; at the end it is trimmed
 				lines[option] = append(lines[option], "")
 			}
 			continue
@@ -64,8 +64,8 @@ func parseFlat(content []byte) (sections, error) {
 			end := strings.LastIndexByte(trimmed, ']')
 			if end > 1 {
 				if name = trimmed[1:end]; strings.ContainsRune(name, ']') {
-					// Versions of Python differ in where the name ends.
-					return nil, fmt.Errorf("line %d has ] in the name of a section", number+1)
+					// Where the name ends depends on the version of Python.
+					return nil, fmt.Errorf("line %d has ] in a section name", number+1)
 				}
 				flush()
 				option = ""
@@ -74,7 +74,7 @@ func parseFlat(content []byte) (sections, error) {
 					continue
 				}
 				if found[name] != nil {
-					return nil, fmt.Errorf("line %d begins a section for the second time", number+1)
+					return nil, fmt.Errorf("line %d repeats a section", number+1)
 				}
 				section = map[string]string{}
 				found[name] = section
@@ -82,21 +82,21 @@ func parseFlat(content []byte) (sections, error) {
 			}
 		}
 		if section == nil {
-			return nil, fmt.Errorf("line %d stands before any section", number+1)
+			return nil, fmt.Errorf("line %d is before the first section", number+1)
 		}
 		at := strings.IndexAny(trimmed, "=:")
 		if at < 0 {
-			return nil, fmt.Errorf("line %d has neither = nor : in it", number+1)
+			return nil, fmt.Errorf("line %d has neither = nor :", number+1)
 		}
 		if option = strings.ToLower(strings.TrimRightFunc(trimmed[:at], isSpace)); option == "" {
-			return nil, fmt.Errorf("line %d names no option", number+1)
+			return nil, fmt.Errorf("line %d has no option name", number+1)
 		}
-		if strings.ContainsAny(trimmed[:at], "İΣ") { // Python makes them small in its own way
-			return nil, fmt.Errorf("line %d names an option with a letter that is not understood here", number+1)
+		if strings.ContainsAny(trimmed[:at], "İΣ") { // Python has its own rules for lower case
+			return nil, fmt.Errorf("line %d has an unsupported letter in an option name", number+1)
 		}
 		_, twice := lines[option]
 		if _, before := section[option]; twice || before { // before: [DEFAULT] may come twice
-			return nil, fmt.Errorf("line %d sets an option for the second time", number+1)
+			return nil, fmt.Errorf("line %d repeats an option", number+1)
 		}
 		lines[option] = []string{strings.TrimLeftFunc(trimmed[at+1:], isSpace)}
 	}
@@ -109,8 +109,8 @@ func parseFlat(content []byte) (sections, error) {
 	return found, nil
 }
 
-// nestedIsGood reports whether a value that is an indented block can be read as
-// one, with an option in every line.
+// nestedIsGood reports whether a value, if it is an indented block, has an option in
+// every line.
 func nestedIsGood(value string) bool {
 	block, nested := strings.CutPrefix(value, "\n")
 	if !nested {
@@ -126,7 +126,7 @@ func nestedIsGood(value string) bool {
 	return true
 }
 
-// universalNewlines makes every line end as Python reads it.
+// universalNewlines converts line ends as Python does.
 func universalNewlines(s string) string {
 	if !strings.Contains(s, "\r") {
 		return s
@@ -139,8 +139,8 @@ func isSpace(r rune) bool {
 	return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f
 }
 
-// splitName splits a section's name at white space, with quotes and backslashes
-// as in a shell (Python's shlex.split).
+// splitName splits a section name at white space, with quotes and backslashes as in
+// a shell (Python's shlex.split).
 func splitName(s string) (words []string, ok bool) {
 	var word strings.Builder
 	inWord := false

@@ -2,7 +2,7 @@ package caller
 
 import "golang.org/x/sys/unix"
 
-// startTime is when a process was started, in microseconds.
+// startTime is the start time of a process, in microseconds.
 func startTime(pid int) (uint64, bool) {
 	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
 	if err != nil {

@@ -6,13 +6,13 @@ import (
 	"strconv"
 )
 
-// startTime is when a process was started, in ticks since boot (proc(5)).
+// startTime is the start time of a process, in ticks since boot (proc(5)).
 func startTime(pid int) (uint64, bool) {
 	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return 0, false
 	}
-	// The name stands in parentheses and may hold anything. The start is the
+	// The name is in parentheses and may contain anything. The start time is the
 	// 22nd field, the 20th after the name.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	if len(fields) < 20 {

@@ -2,5 +2,5 @@
 
 package caller
 
-// startTime is not known here: a refused token is not told from a new caller.
+// startTime is not implemented here, so refused tokens are not detected.
 func startTime(int) (uint64, bool) { return 0, false }

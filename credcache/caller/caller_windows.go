@@ -2,7 +2,7 @@ package caller
 
 import "golang.org/x/sys/windows"
 
-// startTime is when a process was started, in units of 100 ns.
+// startTime is the start time of a process, in units of 100 ns.
 func startTime(pid int) (uint64, bool) {
 	process, err := windows.OpenProcess(windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
 	if err != nil {

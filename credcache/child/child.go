@@ -1,5 +1,5 @@
-// Package child runs a command in this process's place: with its environment,
-// folder, input and messages, and with the signals that are meant for it.
+// Package child runs a command on behalf of this process: with its environment,
+// working directory, stdin and stderr, and it passes on signals.
 package child
 
 import (
@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// A Command is what is run.
+// A Command is the command to run.
 type Command struct {
 	Path   string
-	Args   []string // with the name first
+	Args   []string // starting with the program's name
 	Env    []string
 	Stdin  *os.File
 	Stdout io.Writer
@@ -26,15 +26,16 @@ type End struct {
 	Signaled bool // by a signal
 }
 
-// outputDelay is how long a child of the command may keep its output open.
+// outputDelay is how long a child process of the command may keep stdout open after
+// the command has ended.
 const outputDelay = 5 * time.Second
 
-// interruptDelay is how long a command has to end by a signal that a terminal
-// sends to both. After that it is passed on: it may have been sent to this
-// process alone.
+// interruptDelay is how long a command has to end after a signal that terminals send
+// to all foreground processes. If it does not end, the signal is passed on, because
+// it may have been sent to this process only.
 const interruptDelay = 100 * time.Millisecond
 
-// Run runs a command and waits for its end. The error says why there was none.
+// Run runs a command and waits until it ends. The error says why it did not run.
 func Run(c Command) (End, error) {
 	cmd := &exec.Cmd{Path: c.Path, Args: c.Args, Env: c.Env, Stdout: c.Stdout, WaitDelay: outputDelay}
 	if c.Stdin != nil {
@@ -62,7 +63,7 @@ func Run(c Command) (End, error) {
 			}
 			_ = cmd.Process.Signal(s) // an error means that it has ended
 		case <-late:
-			_ = cmd.Process.Signal(interrupt) // as above
+			_ = cmd.Process.Signal(interrupt) // likewise
 		case err := <-ended:
 			if cmd.ProcessState == nil {
 				return End{}, err
@@ -72,8 +73,8 @@ func Run(c Command) (End, error) {
 	}
 }
 
-// HasTerminal reports whether somebody can be asked something: by the input, or
-// by the terminal that this process belongs to.
+// HasTerminal reports whether a command could prompt a user: stdin is a terminal, or
+// this process has a controlling terminal.
 func HasTerminal(stdin *os.File) bool {
 	if controlled() {
 		return true

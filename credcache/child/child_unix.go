@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// ownSignals are those that would end this process before the command.
+// ownSignals are the signals that would end this process before the command.
 var ownSignals = []os.Signal{syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGHUP}
 
-// fromTerminal reports whether a terminal sends the signal to every process in
-// its foreground.
+// fromTerminal reports whether terminals send the signal to all foreground
+// processes.
 func fromTerminal(s os.Signal) bool { return s == syscall.SIGINT || s == syscall.SIGQUIT }
 
 func endOf(state *os.ProcessState) End {
@@ -21,7 +21,7 @@ func endOf(state *os.ProcessState) End {
 	return End{Code: state.ExitCode()}
 }
 
-// controlled reports whether this process belongs to a terminal.
+// controlled reports whether this process has a controlling terminal.
 func controlled() bool {
 	f, err := os.OpenFile("/dev/tty", os.O_RDWR|syscall.O_NOCTTY|syscall.O_NONBLOCK, 0)
 	if err != nil {

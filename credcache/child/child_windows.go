@@ -4,8 +4,8 @@ import "os"
 
 var ownSignals = []os.Signal{os.Interrupt}
 
-// fromTerminal is true: the console sends its signals to every process on it, and
-// none can be passed on.
+// fromTerminal is true: the console sends its signals to all its processes, and
+// signals cannot be passed on.
 func fromTerminal(os.Signal) bool { return true }
 
 func endOf(state *os.ProcessState) End { return End{Code: state.ExitCode()} }

@@ -1,11 +1,10 @@
-// Package command says what a command is: which program makes the token, what
-// stands before it and gives it credentials, and whether all of them are what
-// their names say.
+// Package command parses a command: which program makes the token, which programs
+// run that one with credentials, and whether all of them are what their names say.
 //
-// Only what is known runs, and only a maker that can be seen through has its
-// tokens cached: a shim decides by the folder what it runs, and a script called
-// aws can do anything. Such commands run as if credcache were not there, and are
-// [Command.Opaque] with the reason.
+// credcache runs known programs only, and caches the tokens only of programs whose
+// behavior it knows: a shim may decide by the working directory what it runs, and a
+// script named aws can do anything. Such commands run without the cache;
+// [Command.Opaque] gives the reason.
 package command
 
 import (
@@ -22,32 +21,33 @@ import (
 	"github.com/pullpass/pullpass/credcache/userconfig"
 )
 
-// A Kind is what makes the token.
+// A Kind is the program that makes the token.
 type Kind int
 
-// The makers.
+// The programs that make tokens.
 const (
-	Other         Kind = iota // what the user's configuration allows
+	Other         Kind = iota // a command that the user's configuration allows
 	AWS                       // aws eks get-token
 	Authenticator             // aws-iam-authenticator token
 	Helper                    // credcache-helper token
 )
 
-// A Command is a token maker as the kubeconfig names it, perhaps behind programs
-// such as aws-vault that give it credentials.
+// A Command is a command that prints a token, as the kubeconfig has it. It may be
+// run by a wrapper such as aws-vault, which gives it credentials.
 type Command struct {
-	Args     []string // as given, with the program's name first
-	Path     string   // of the program that is run
+	Args     []string // as given, starting with the program's name
+	Path     string   // of the program to run
 	Programs []Program
 	Kind     Kind
-	Maker    []string     // the maker's own part of Args
-	Env      environ.List // as the maker gets it, as far as the arguments tell
-	Wrappers []Wrapper    // what stands before the maker, but for env
+	Maker    []string     // the part of Args that makes the token
+	Env      environ.List // of Maker, including what env(1) in Args sets
+	Wrappers []Wrapper    // the programs that run Maker, except env(1)
 
-	// Opaque says why whose token it is cannot be told.
+	// Opaque says why credcache cannot tell whose token it is.
 	Opaque []Opaque
-	// Allowed is set where the user's configuration vouches for what cannot be
-	// seen: then all there is decides, and nothing runs in the background.
+	// Allowed is set if the user's configuration allows the command although
+	// credcache cannot see what it does. Then all inputs are part of the key, and
+	// the command is never run in the background.
 	Allowed bool
 	// Config reads the user's configuration.
 	Config Loader
@@ -56,17 +56,17 @@ type Command struct {
 // A Loader reads the user's configuration. It is [userconfig.Load] in the program.
 type Loader func() (userconfig.Config, error)
 
-// A Program is one that takes part in making a token.
+// A Program is one of the programs of a command.
 type Program struct {
-	Name string // as the command has it
-	Path string // where that leads to
+	Name string // as in the command
+	Path string // where it was found
 }
 
-// An Opaque part of a command is one that could change whose token is made
-// without that being seen.
+// Opaque is something that decides whose token is made and that credcache cannot
+// see.
 type Opaque struct {
-	What   string // a clause: what cannot be seen
-	Advice string // a clause in the imperative: what makes it cacheable; or nothing
+	What   string // a clause
+	Advice string // a clause: what the user can do to have the token cached; or nothing
 }
 
 func (o Opaque) String() string {
@@ -76,22 +76,22 @@ func (o Opaque) String() string {
 	return o.What + "; " + o.Advice
 }
 
-// A RefusalError says that credcache does not run a command, and why.
+// A RefusalError says why credcache refuses to run a command.
 type RefusalError struct {
 	Command string
-	Reason  string // a clause, with what to do
+	Reason  string // a clause, including what to do
 }
 
 func (e *RefusalError) Error() string {
 	return fmt.Sprintf("refusing to run %q: %s", e.Command, e.Reason)
 }
 
-// Parse finds out what a command is. It runs nothing. The error is a
-// [*RefusalError] for what is no token maker, or says that a program was not
-// found.
+// Parse parses a command. It runs nothing. The error is a [*RefusalError] if the
+// command is not known to make tokens, or a [*NotFoundError].
 //
-// Nobody but the user allows more: a kubeconfig may come from anywhere, and
-// clients that let credcache run would let it run anything.
+// Only the user's own configuration can allow other commands: a kubeconfig may come
+// from anyone, and a client that is allowed to run credcache must not be able to
+// run anything through it.
 func Parse(args []string, env environ.List, config Loader) (*Command, error) {
 	c, names := recognise(args, env)
 	c.Config = config
@@ -106,15 +106,15 @@ func Parse(args []string, env environ.List, config Loader) (*Command, error) {
 	return c, nil
 }
 
-// IsTokenMaker reports whether a command is known to print tokens of EKS, alone
-// or behind a program that gives it credentials.
+// IsTokenMaker reports whether a command is known to print EKS tokens, alone or run
+// by a wrapper.
 func IsTokenMaker(args []string) bool {
 	c, _ := recognise(args, nil)
 	return c.Kind != Other
 }
 
-// recognise tells from a command's arguments alone what it is, and names the
-// programs that take part.
+// recognise parses the arguments of a command and returns the names of its
+// programs. It looks at no file.
 func recognise(args []string, env environ.List) (c *Command, programs []string) {
 	c = &Command{Args: args, Maker: args, Env: env}
 	for len(c.Maker) > 0 {
@@ -146,7 +146,7 @@ func recognise(args []string, env environ.List) (c *Command, programs []string) 
 	return c, programs
 }
 
-// ForHelper is the second program as a maker.
+// ForHelper returns the command that makes a token with the second program.
 func ForHelper(path string, args []string, env environ.List, config Loader) *Command {
 	full := append([]string{path, "token"}, args...)
 	return &Command{
@@ -155,13 +155,13 @@ func ForHelper(path string, args []string, env environ.List, config Loader) *Com
 	}
 }
 
-// parseOther accepts a command that the user's own configuration allows. Behind
-// a known program it accepts none: the configuration can allow the whole.
+// parseOther accepts a command that the user's own configuration allows. A command
+// that is run by a wrapper is accepted only if the wrapper itself is allowed.
 func (c *Command) parseOther() error {
 	config, err := c.Config()
 	command := c.Args[0]
 	if err != nil || !slices.Contains(config.Commands, command) {
-		reason := fmt.Sprintf("it is not `aws eks get-token`, `aws-iam-authenticator token`, nor one of these behind %s, as in `aws-vault exec PROFILE -- aws eks get-token …`; to allow it, add the line `allow %s` to %s",
+		reason := fmt.Sprintf("credcache runs only `aws eks get-token` and `aws-iam-authenticator token`, also through %s, as in `aws-vault exec PROFILE -- aws eks get-token …`; to allow this command, add the line `allow %s` to %s",
 			wrapperNames(), command, config.Where)
 		if err != nil {
 			reason = err.Error()
@@ -177,9 +177,9 @@ func (c *Command) parseOther() error {
 	return nil
 }
 
-// NeedsAllowing reports whether a known program has to be allowed by the user's
-// configuration because it is not the one that its name alone leads to: a folder
-// that came with a kubeconfig may hold an aws of its own.
+// NeedsAllowing reports whether the user's configuration must allow a known program
+// because it is not the one that $PATH has under that name: a kubeconfig may come
+// with an aws of its own.
 func NeedsAllowing(path string) bool {
 	if path == filepath.Base(path) {
 		return false
@@ -188,10 +188,10 @@ func NeedsAllowing(path string) bool {
 	return err != nil || !sameFile(path, found)
 }
 
-// addProgram finds a known program and looks at what it is.
+// addProgram finds a known program and inspects it.
 func (c *Command) addProgram(name string) error {
 	if name != filepath.Base(name) && !filepath.IsAbs(name) {
-		return &RefusalError{Command: name, Reason: "a relative path means something else in every folder; name the program alone, or its full path"}
+		return &RefusalError{Command: name, Reason: "a relative path depends on the working directory; use the name alone or the full path"}
 	}
 	if NeedsAllowing(name) {
 		config, err := c.Config()
@@ -199,7 +199,7 @@ func (c *Command) addProgram(name string) error {
 			return &RefusalError{Command: name, Reason: err.Error()}
 		}
 		if !slices.Contains(config.Commands, name) {
-			return &RefusalError{Command: name, Reason: fmt.Sprintf("it is not the %s of $PATH; to allow it, add the line `allow %s` to %s", BaseName(name), name, config.Where)}
+			return &RefusalError{Command: name, Reason: fmt.Sprintf("it is not the %s in $PATH; to allow it, add the line `allow %s` to %s", BaseName(name), name, config.Where)}
 		}
 	}
 	path, err := exec.LookPath(name)
@@ -222,22 +222,22 @@ func (c *Command) addProgram(name string) error {
 		c.Allowed = true
 		return nil
 	}
-	advice := fmt.Sprintf("to have its tokens cached by all there is to see, add the line `allow %s` to %s", name, config.Where)
+	advice := fmt.Sprintf("to have its tokens cached all the same, add the line `allow %s` to %s", name, config.Where)
 	if seen.shim {
-		advice = "name the program behind it: credcache install does where it can find it"
+		advice = "use the path of that program instead; credcache install writes it if it can find it"
 	}
 	c.Opaque = append(c.Opaque, Opaque{What: seen.opaque, Advice: advice})
 	return nil
 }
 
-// NotFoundError says that a program is not there.
+// NotFoundError says that a program was not found.
 type NotFoundError struct {
 	Program string
 	Err     error
 }
 
 func (e *NotFoundError) Error() string {
-	return fmt.Sprintf("finding %q: %v; install it, or let credcache make the token itself: see credcache install --native", e.Program, e.Err)
+	return fmt.Sprintf("finding %q: %v; install it, or let credcache make the token itself with credcache install --native", e.Program, e.Err)
 }
 
 func (e *NotFoundError) Unwrap() error { return e.Err }
@@ -259,7 +259,7 @@ func sameFile(a, b string) bool {
 	return err == nil && os.SameFile(one, two)
 }
 
-// BaseName is the program's name without its folder, and on Windows without its
+// BaseName is the name of a program without its folder and, on Windows, without its
 // extension.
 func BaseName(path string) string {
 	base := filepath.Base(path)
@@ -272,20 +272,20 @@ func BaseName(path string) string {
 	return base
 }
 
-// Options of the AWS CLI that stand before the operation and take no value.
+// Global options of the AWS CLI that take no value.
 var awsSwitches = []string{
 	"--debug", "--no-verify-ssl", "--no-paginate", "--no-sign-request", "--no-cli-pager",
 	"--cli-auto-prompt", "--no-cli-auto-prompt",
 }
 
-// isGetToken reports whether arguments of aws make it print a token. The AWS CLI
-// takes options anywhere and accepts their beginnings for the whole.
+// isGetToken reports whether the arguments of aws are those of eks get-token. The
+// AWS CLI accepts options anywhere, and abbreviations of them.
 func isGetToken(args []string) bool {
 	want := []string{"eks", "get-token"}
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
 		switch {
-		case arg == "--": // what stands behind it means something else
+		case arg == "--": // what follows has another meaning
 			return false
 		case len(want) == 0:
 		case !strings.HasPrefix(arg, "-"):
@@ -302,8 +302,8 @@ func isGetToken(args []string) bool {
 	return len(want) == 0
 }
 
-// isTokenCommand reports whether arguments of aws-iam-authenticator make it
-// print a token.
+// isTokenCommand reports whether the arguments of aws-iam-authenticator are those of
+// its command token.
 func isTokenCommand(args []string) bool {
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
@@ -335,28 +335,28 @@ func (c *Command) ConfigFiles() []string {
 	return files
 }
 
-// Profile is the profile that an argument of the maker's names, or nothing. The
-// last one counts, and beginnings of the option do too, as for the AWS CLI. An
-// empty one is none.
+// Profile is the AWS profile in the maker's arguments, or nothing. As in the AWS
+// CLI, the last one counts, the option may be abbreviated, and an empty profile is
+// none.
 func (c *Command) Profile() string {
 	return c.option("--profile", len("--p"))
 }
 
-// Region is the region that an argument of the maker's names, or nothing.
+// Region is the region in the maker's arguments, or nothing.
 func (c *Command) Region() string {
 	return c.option("--region", len("--reg"))
 }
 
-// Output is the format that an argument of the maker's names, or nothing.
+// Output is the output format in the maker's arguments, or nothing.
 func (c *Command) Output() string {
 	return c.option("--output", len("--o"))
 }
 
-// option is the value of the last option of a name, of which so many characters
-// are enough.
+// option is the value of the last option with a name, which may be abbreviated to
+// least characters.
 func (c *Command) option(name string, least int) (found string) {
 	if c.Kind == Authenticator {
-		least = len(name) // it takes no beginnings
+		least = len(name) // it accepts no abbreviations
 	}
 	for i, arg := range c.Maker {
 		given, value, joined := strings.Cut(arg, "=")
@@ -373,16 +373,16 @@ func (c *Command) option(name string, least int) (found string) {
 	return found
 }
 
-// ChoosesIdentity reports whether an argument may name a profile or a role, in
-// any spelling.
-func (c *Command) ChoosesIdentity() bool {
-	return slices.ContainsFunc(c.Maker, func(arg string) bool {
-		return strings.HasPrefix(arg, "--p") || strings.HasPrefix(arg, "--ro") || strings.HasPrefix(arg, "-r")
+// AssumesRole reports whether an argument, in any spelling, or a variable may
+// name a role.
+func (c *Command) AssumesRole() bool {
+	return c.Env.Get("DEFAULT_ROLE") != "" || slices.ContainsFunc(c.Maker, func(arg string) bool {
+		return strings.HasPrefix(arg, "--ro") || strings.HasPrefix(arg, "-r")
 	})
 }
 
-// Cluster is the cluster's name among the arguments, or nothing. It is for
-// people only.
+// Cluster is the name of the cluster in the arguments, or nothing. It is only
+// displayed.
 func (c *Command) Cluster() string {
 	for i, arg := range c.Maker {
 		name, value, joined := strings.Cut(arg, "=")
@@ -399,7 +399,7 @@ func (c *Command) Cluster() string {
 	return ""
 }
 
-// Name is the command without what may be secret in its arguments.
+// Name is the name of the command, without arguments that may be secret.
 func (c *Command) Name() string {
 	switch c.Kind {
 	case AWS:
@@ -412,5 +412,5 @@ func (c *Command) Name() string {
 	return BaseName(c.Args[0])
 }
 
-// EKS reports whether the command is known to print tokens of EKS.
+// EKS reports whether the command is known to print EKS tokens.
 func (c *Command) EKS() bool { return c.Kind != Other }

@@ -111,26 +111,26 @@ func TestPrograms(t *testing.T) {
 		"AWS's on macOS":       {content: binary, link: "aws-cli/aws", data: "aws-cli/awscli/data/cli.json"},
 		"with its data inside": {content: binary, link: "dist/aws", data: "dist/_internal/awscli/data/cli.json"},
 
-		"a binary alone":                 {content: binary, reason: "DIR/bin/aws is a program without the AWS CLI's data beside it"},
-		"a shell's script":               {content: "#!/bin/sh\nexec aws.real \"$@\"\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a script with a line more":      {content: ownScript + "os.environ['AWS_PROFILE'] = 'bob'\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a script that calls nothing":    {content: "#!/usr/bin/python3\nimport sys\n", reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a script that looks for Python": {content: strings.Replace(ownScript, "/usr/bin/python3", "/usr/bin/env python3", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/opt/.pyenv/shims", 1), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"a long script":                  {content: ownScript + strings.Repeat("#", maxScript), reason: "DIR/bin/aws is a script and not that of the AWS CLI"},
-		"pyenv's shim":                   {path: ".pyenv/shims/aws", content: "#!/usr/bin/env bash\n", reason: "DIR/.pyenv/shims/aws is a shim, which finds out each time what it runs", shim: true},
-		"mise's shim":                    {path: "mise/shims/aws", content: binary, link: "bin/mise", reason: "DIR/mise/shims/aws is a shim, which finds out each time what it runs", shim: true},
-		"snap's":                         {path: "snap/bin/aws", content: binary, link: "usr/bin/snap", reason: "DIR/snap/bin/aws leads to DIR/usr/bin/snap, which finds out each time what it runs", shim: true},
-		"a program that begins like it":  {content: binary, link: "bin/aws-wrapper", data: "bin/awscli/data/cli.json", reason: "DIR/bin/aws leads to DIR/bin/aws-wrapper, which finds out each time what it runs", shim: true},
+		"a binary alone":                 {content: binary, reason: "DIR/bin/aws is not known to be the AWS CLI: its folder does not contain the AWS CLI's data"},
+		"a shell's script":               {content: "#!/bin/sh\nexec aws.real \"$@\"\n", reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a script with a line more":      {content: ownScript + "os.environ['AWS_PROFILE'] = 'bob'\n", reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a script that calls nothing":    {content: "#!/usr/bin/python3\nimport sys\n", reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a script that looks for Python": {content: strings.Replace(ownScript, "/usr/bin/python3", "/usr/bin/env python3", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/opt/.pyenv/shims", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a long script":                  {content: ownScript + strings.Repeat("#", maxScript), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"pyenv's shim":                   {path: ".pyenv/shims/aws", content: "#!/usr/bin/env bash\n", reason: "DIR/.pyenv/shims/aws is a shim, which decides at each run which program to run", shim: true},
+		"mise's shim":                    {path: "mise/shims/aws", content: binary, link: "bin/mise", reason: "DIR/mise/shims/aws is a shim, which decides at each run which program to run", shim: true},
+		"snap's":                         {path: "snap/bin/aws", content: binary, link: "usr/bin/snap", reason: "DIR/snap/bin/aws is a link to DIR/usr/bin/snap, which decides at each run which program to run", shim: true},
+		"a program that begins like it":  {content: binary, link: "bin/aws-wrapper", data: "bin/awscli/data/cli.json", reason: "DIR/bin/aws is a link to DIR/bin/aws-wrapper, which decides at each run which program to run", shim: true},
 		"a folder like a shim's":         {path: "myshims/aws", content: ownScript, python: "/usr/bin/python3"},
-		"a link that leads nowhere":      {link: "x/aws", content: "-", reason: "DIR/bin/aws leads nowhere"},
+		"a link that leads nowhere":      {link: "x/aws", content: "-", reason: "DIR/bin/aws is a broken link"},
 
 		"aws-vault":                      {program: "aws-vault", content: binary},
 		"aws-vault, with its version":    {program: "aws-vault", content: binary, link: "opt/aws-vault-7.2"},
-		"a script called aws-vault":      {program: "aws-vault", content: "#!/bin/sh\n", reason: "DIR/bin/aws-vault is a script, which may do anything"},
-		"a shim called aws-vault":        {program: "aws-vault", content: binary, link: "bin/mise", reason: "DIR/bin/aws-vault leads to DIR/bin/mise, which finds out each time what it runs", shim: true},
+		"a script called aws-vault":      {program: "aws-vault", content: "#!/bin/sh\n", reason: "DIR/bin/aws-vault is a script, which may run anything"},
+		"a shim called aws-vault":        {program: "aws-vault", content: binary, link: "bin/mise", reason: "DIR/bin/aws-vault is a link to DIR/bin/mise, which decides at each run which program to run", shim: true},
 		"env of busybox":                 {program: "env", content: binary, link: "bin/busybox"},
-		"env that is a script":           {program: "env", content: "#!/bin/sh\n", reason: "DIR/bin/env is a script, which may do anything"},
+		"env that is a script":           {program: "env", content: "#!/bin/sh\n", reason: "DIR/bin/env is a script, which may run anything"},
 		"an empty file called aws-vault": {program: "aws-vault"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -169,7 +169,7 @@ func TestPrograms(t *testing.T) {
 // TestRefusals gives commands that are not run, with the reason, and those that
 // the user's configuration allows.
 func TestRefusals(t *testing.T) {
-	const notThePath = "it is not the aws of $PATH; to allow it, add the line `allow HOME/aws` to CONFIG"
+	const notThePath = "it is not the aws in $PATH; to allow it, add the line `allow HOME/aws` to CONFIG"
 	for name, c := range map[string]struct {
 		command string
 		allow   string
@@ -180,7 +180,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		"a known one":                        {command: "aws eks get-token"},
 		"by its full path":                   {command: "BIN/aws eks get-token"},
-		"by a relative path":                 {command: "./aws eks get-token", allow: "./aws", reason: `refusing to run "./aws": a relative path means something else in every folder; name the program alone, or its full path`},
+		"by a relative path":                 {command: "./aws eks get-token", allow: "./aws", reason: `refusing to run "./aws": a relative path depends on the working directory; use the name alone or the full path`},
 		"of another folder":                  {command: "HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
 		"of another folder, allowed":         {command: "HOME/aws eks get-token", allow: "HOME/aws"},
 		"of another folder, another allowed": {command: "HOME/aws eks get-token", allow: "HOME/aws2", reason: `refusing to run "HOME/aws": ` + notThePath},
@@ -188,12 +188,12 @@ func TestRefusals(t *testing.T) {
 		"behind a known one":                 {command: "aws-vault exec x -- HOME/aws eks get-token", reason: `refusing to run "HOME/aws": ` + notThePath},
 		"an allowed one":                     {command: "other x", allow: "other", vouched: true},
 		"one that nobody knows of":           {command: "other x", broken: errors.New("broken"), reason: `refusing to run "other x": broken`},
-		"an option before a wrapper's --":    {command: "aws-vault exec --pass-cmd=x dev -- aws eks get-token", reason: "refusing to run \"aws-vault exec --pass-cmd=x\": it is not `aws eks get-token`, `aws-iam-authenticator token`, nor one of these behind aws-vault, aws-okta, aws-sso, saml2aws, op or env, as in `aws-vault exec PROFILE -- aws eks get-token …`; to allow it, add the line `allow aws-vault` to CONFIG"},
-		"one's own script":                   {command: "SCRIPTS/aws eks get-token", allow: "", reason: "refusing to run \"SCRIPTS/aws\": it is not the aws of $PATH; to allow it, add the line `allow SCRIPTS/aws` to CONFIG"},
+		"an option before a wrapper's --":    {command: "aws-vault exec --pass-cmd=x dev -- aws eks get-token", reason: "refusing to run \"aws-vault exec --pass-cmd=x\": credcache runs only `aws eks get-token` and `aws-iam-authenticator token`, also through aws-vault, aws-okta, aws-sso, saml2aws, op or env, as in `aws-vault exec PROFILE -- aws eks get-token …`; to allow this command, add the line `allow aws-vault` to CONFIG"},
+		"one's own script":                   {command: "SCRIPTS/aws eks get-token", allow: "", reason: "refusing to run \"SCRIPTS/aws\": it is not the aws in $PATH; to allow it, add the line `allow SCRIPTS/aws` to CONFIG"},
 		"one's own script, allowed":          {command: "SCRIPTS/aws eks get-token", allow: "SCRIPTS/aws", vouched: true},
 		"a script of $PATH":                  {command: "aws-sso exec -p x -- aws eks get-token", opaque: true},
 		"a script of $PATH, allowed":         {command: "aws-sso exec -p x -- aws eks get-token", allow: "aws-sso", vouched: true},
-		"one that is not there":              {command: "heptio-authenticator-aws token", reason: `finding "heptio-authenticator-aws": executable file not found in $PATH; install it, or let credcache make the token itself: see credcache install --native`},
+		"one that is not there":              {command: "heptio-authenticator-aws token", reason: `finding "heptio-authenticator-aws": executable file not found in $PATH; install it, or let credcache make the token itself with credcache install --native`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			home, bin, scripts := t.TempDir(), t.TempDir(), t.TempDir()

@@ -10,33 +10,33 @@ import (
 	"strings"
 )
 
-// A sight is what a look at a program shows.
+// A sight is what an inspection of a program shows.
 type sight struct {
-	opaque      string // why it is not what its name says, for all that can be seen; or nothing
-	shim        bool   // it stands for another program, which can be named instead
-	interpreter string // what runs it, for a script
+	opaque      string // why credcache cannot tell what it runs; or nothing
+	shim        bool   // it runs another program, which the user can name instead
+	interpreter string // of a script
 }
 
-// maxScript bounds the scripts that are looked at, in bytes. The AWS CLI's own
-// has less than one kilobyte.
+// maxScript limits the scripts that are inspected, in bytes. The AWS CLI's own is
+// smaller than one kilobyte.
 const maxScript = 4096
 
-// look tells whether a program is what its name says.
+// look checks whether a program is what its name says.
 //
 // The AWS CLI is a Python script of a few known lines, as pip, Debian, Homebrew
-// and conda install it, or a binary with its data beside it, as AWS's own
-// installers leave it. Everything else with that name is somebody's own, or a
-// shim. The other programs are binaries, and scripts in their place are not they.
+// and conda install it, or a binary with its data in the same folder, as AWS's own
+// installers do. Any other program named aws is a custom script or a shim. The
+// other token commands are binaries, so a script with their name is not accepted.
 func look(name, path string) sight {
 	if slices.Contains(strings.Split(filepath.ToSlash(filepath.Dir(path)), "/"), "shims") {
-		return sight{opaque: path + " is a shim, which finds out each time what it runs", shim: true}
+		return sight{opaque: path + " is a shim, which decides at each run which program to run", shim: true}
 	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return sight{opaque: path + " leads nowhere"}
+		return sight{opaque: path + " is a broken link"}
 	}
 	if base := BaseName(real); name == "aws" && base != name || name != "env" && !strings.HasPrefix(base, name) {
-		return sight{opaque: path + " leads to " + real + ", which finds out each time what it runs", shim: true}
+		return sight{opaque: path + " is a link to " + real + ", which decides at each run which program to run", shim: true}
 	}
 	head, err := readHead(real)
 	if err != nil {
@@ -48,21 +48,21 @@ func look(name, path string) sight {
 	}
 	switch {
 	case name != "aws" && script:
-		return sight{opaque: path + " is a script, which may do anything"}
+		return sight{opaque: path + " is a script, which may run anything"}
 	case name != "aws":
 		return sight{}
 	case script:
 		if interpreter := entryPoint(head); interpreter != "" {
 			return sight{interpreter: interpreter}
 		}
-		return sight{opaque: path + " is a script and not that of the AWS CLI"}
+		return sight{opaque: path + " is a script that is not the AWS CLI's own"}
 	case !hasData(filepath.Dir(real)):
-		return sight{opaque: path + " is a program without the AWS CLI's data beside it"}
+		return sight{opaque: path + " is not known to be the AWS CLI: its folder does not contain the AWS CLI's data"}
 	}
 	return sight{}
 }
 
-// readHead reads the beginning of a file.
+// readHead reads the first two bytes of a file, and a script up to maxScript.
 func readHead(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -97,8 +97,8 @@ var entryLines = []string{
 	"sys.argv[0] = sys.argv[0].removesuffix('.exe')",
 }
 
-// entryPoint returns the Python of a script that is the AWS CLI's, or nothing. A
-// Python that is looked up in $PATH may be a shim.
+// entryPoint returns the Python interpreter of the AWS CLI's own script, or nothing.
+// An interpreter that is looked up in $PATH is not accepted: it may be a shim.
 func entryPoint(script []byte) string {
 	if len(script) > maxScript {
 		return ""
@@ -126,8 +126,8 @@ func entryPoint(script []byte) string {
 	return interpreter
 }
 
-// hasData reports whether the AWS CLI's data is in a folder, or where newer
-// versions of its packager put it.
+// hasData reports whether a folder contains the AWS CLI's data, directly or where
+// newer versions of PyInstaller put it.
 func hasData(dir string) bool {
 	for _, at := range []string{"", "_internal"} {
 		if info, err := os.Stat(filepath.Join(dir, at, "awscli", "data", "cli.json")); err == nil && info.Mode().IsRegular() {

@@ -12,26 +12,26 @@ import (
 //	aws-vault exec PROFILE -- aws eks get-token …
 type Wrapper struct {
 	Name    string
-	Profile string   // of the AWS configuration, where the wrapper reads that
-	Files   []string // what configures it, below the home folder
+	Profile string   // AWS profile, for wrappers that read the AWS configuration
+	Files   []string // its configuration files, relative to the home folder
 
-	opaque Opaque // why what it gives cannot be told; or nothing
+	opaque Opaque // why credcache cannot tell which credentials it provides; or nothing
 }
 
-// A form is how a wrapper may be called. Only what is listed may stand before the
-// "--": what is not known might be another program to be run.
+// A form is a known way to call a wrapper. Only what it lists may come before "--":
+// anything else might be another program to run.
 type form struct {
-	words    []string // its subcommand
-	operand  bool     // a profile follows that
+	words    []string // subcommand
+	operand  bool     // a profile follows the subcommand
 	switches []string // options without a value
 	options  []string // options with a value
-	chooses  []string // those of the options that say whose credentials are given
-	files    []string // what configures it, below the home folder
-	servers  []string // those of the switches that leave credentials with a server
+	chooses  []string // options with a value that select the credentials
+	files    []string // configuration files, relative to the home folder
+	servers  []string // switches that start a credential server
 }
 
-// forms returns the forms of a wrapper. A table would be made anew by every start
-// of the program, which a cache hit would pay for.
+// forms returns the forms of a wrapper. It is a function because a package variable
+// would be initialized at each start, which would slow down cache hits.
 func forms(name string) []form {
 	switch name {
 	case "aws-vault":
@@ -74,7 +74,7 @@ func forms(name string) []form {
 
 func wrapperNames() string { return "aws-vault, aws-okta, aws-sso, saml2aws, op or env" }
 
-// behindWrapper returns the command behind a wrapper, and what that is.
+// behindWrapper returns the command that a wrapper runs, and the wrapper.
 func behindWrapper(name string, args []string, env environ.List) (inner []string, w Wrapper, ok bool) {
 	end := slices.Index(args, "--")
 	if end < 0 || end+1 == len(args) {
@@ -93,7 +93,7 @@ func behindWrapper(name string, args []string, env environ.List) (inner []string
 	return nil, Wrapper{}, false
 }
 
-// parse reads the arguments before the "--". It refuses what it does not know.
+// parse parses the arguments before "--". It refuses those that it does not know.
 func (f form) parse(name string, args []string) (w Wrapper, ok bool) {
 	w = Wrapper{Name: name, Files: f.files}
 	words, chosen := f.words, len(f.chooses) == 0
@@ -103,7 +103,7 @@ func (f form) parse(name string, args []string) (w Wrapper, ok bool) {
 		switch {
 		case slices.Contains(f.switches, arg):
 			if slices.Contains(f.servers, arg) {
-				w.opaque = Opaque{What: name + " " + arg + " leaves the credentials with a server, which may change them", Advice: "leave out " + arg}
+				w.opaque = Opaque{What: name + " " + arg + " starts a credential server, whose credentials may change", Advice: "remove " + arg}
 			}
 		case slices.Contains(f.options, option), slices.Contains(f.chooses, option):
 			if !joined {
@@ -123,28 +123,28 @@ func (f form) parse(name string, args []string) (w Wrapper, ok bool) {
 		}
 	}
 	if (f.operand && w.Profile == "" || !chosen) && w.opaque.What == "" {
-		w.opaque = Opaque{What: name + " chooses the credentials by what is not in its arguments", Advice: "name the profile in them"}
+		w.opaque = Opaque{What: "the arguments of " + name + " do not say which credentials it provides", Advice: "add the profile to them"}
 	}
 	return w, len(words) == 0
 }
 
-// opaqueOnePassword says what cannot be seen of 1Password's program. A plugin
-// chooses the account by the folder. A reference's value is the vault's, which
-// others can change; without references op run gives the command what it had.
+// opaqueOnePassword says what credcache cannot see of 1Password's op. A plugin
+// selects the account by the working directory. The value of a reference is stored
+// in a vault, where it can change; without references, op run changes nothing.
 func opaqueOnePassword(f form, env environ.List) Opaque {
 	if f.words[0] == "plugin" {
-		return Opaque{What: "op plugin run chooses the account by the folder and by its own state"}
+		return Opaque{What: "op plugin run selects the account by the working directory and by its own state"}
 	}
 	for _, entry := range env {
 		if name, value, _ := environ.Cut(entry); strings.Contains(value, "op://") {
-			return Opaque{What: "what " + name + " refers to is 1Password's, and may change there", Advice: "give the command a profile of its own"}
+			return Opaque{What: name + " refers to a value in 1Password, which may change there", Advice: "use an AWS profile instead"}
 		}
 	}
 	return Opaque{}
 }
 
-// behindEnv is for env NAME=VALUE… COMMAND. Its options can do anything to the
-// environment, and PATH would lead to other programs.
+// behindEnv parses env NAME=VALUE… COMMAND. It refuses options of env, which can
+// change the environment in any way, and PATH, which would find other programs.
 func behindEnv(args []string, env environ.List) (inner []string, changed environ.List, ok bool) {
 	for i, arg := range args {
 		name, value, ok := environ.Cut(arg)

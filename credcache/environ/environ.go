@@ -1,5 +1,5 @@
-// Package environ is a process's environment as a value, and what the AWS CLI
-// makes of names of files in it.
+// Package environ holds the environment of a process as a value, and expands the
+// names of files in it as the AWS CLI does.
 package environ
 
 import (
@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// List is an environment as NAME=VALUE.
+// List is an environment: a list of NAME=VALUE.
 type List []string
 
 // Lookup returns a variable and whether it is set.
@@ -22,13 +22,13 @@ func (e List) Lookup(name string) (string, bool) {
 	return "", false
 }
 
-// Get returns a variable, or nothing when it is not set.
+// Get returns a variable, or nothing if it is not set.
 func (e List) Get(name string) string {
 	value, _ := e.Lookup(name)
 	return value
 }
 
-// With returns the environment with a variable set.
+// With returns a copy of the environment in which a variable is set.
 func (e List) With(name, value string) List {
 	changed := make(List, 0, len(e)+1)
 	for _, entry := range e {
@@ -39,7 +39,7 @@ func (e List) With(name, value string) List {
 	return append(changed, name+"="+value)
 }
 
-// Home is the user's folder as the AWS tools find it, or nothing.
+// Home is the home folder that the AWS tools use, or nothing.
 func (e List) Home() string {
 	if runtime.GOOS == "windows" {
 		return e.Get("USERPROFILE")
@@ -47,14 +47,14 @@ func (e List) Home() string {
 	return e.Get("HOME")
 }
 
-// Expand replaces variables and then a leading ~ or ~user in a file's name, as
-// the AWS CLI does where a variable names a file: a variable that is not set
-// stays as it is written (os.path.expandvars and os.path.expanduser of Python).
-// It fails where the folder of another user is not in the password file, which
-// says nothing about users of a directory service.
+// Expand expands variables and then a leading ~ or ~user in the name of a file, as
+// the AWS CLI does for files that variables name (os.path.expandvars and
+// os.path.expanduser in Python). Variables that are not set are left unchanged. It
+// fails if the home folder of another user is not in the password file: that user
+// may be in a directory service.
 func (e List) Expand(path string) (string, error) {
 	if runtime.GOOS == "windows" && strings.Contains(path, "%") {
-		return "", errors.New("a name with % in it is not understood here")
+		return "", errors.New("credcache does not support names that contain %")
 	}
 	path = e.expandVariables(path)
 	if !strings.HasPrefix(path, "~") {
@@ -68,20 +68,20 @@ func (e List) Expand(path string) (string, error) {
 	if name := path[1:end]; name != "" {
 		u, err := user.Lookup(name)
 		if err != nil {
-			return "", errors.New("the home folder of " + name + " is not known")
+			return "", errors.New("the home folder of the user " + name + " is unknown")
 		}
 		home = u.HomeDir
 	}
 	if home == "" {
-		return "", errors.New("there is no home folder in the environment")
+		return "", errors.New("HOME is not set")
 	}
 	return strings.TrimRight(home, separators) + path[end:], nil
 }
 
-// separators end the name of a user after ~.
+// separators end a user name after ~.
 var separators = map[bool]string{false: "/", true: `/\`}[runtime.GOOS == "windows"]
 
-// expandVariables replaces $NAME and ${NAME} where such a variable is set.
+// expandVariables replaces $NAME and ${NAME} if the variable is set.
 func (e List) expandVariables(path string) string {
 	var out strings.Builder
 	for {
@@ -115,7 +115,7 @@ func isNameByte(b byte) bool {
 	return b == '_' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
 }
 
-// Cut splits NAME=VALUE. Windows has names that begin with "=".
+// Cut splits NAME=VALUE. On Windows, names can begin with "=".
 func Cut(entry string) (name, value string, ok bool) {
 	if i := strings.IndexByte(entry, '='); i > 0 {
 		return entry[:i], entry[i+1:], true
@@ -123,7 +123,7 @@ func Cut(entry string) (name, value string, ok bool) {
 	return "", "", false
 }
 
-// Same reports whether two names are of one variable.
+// Same reports whether two names are those of the same variable.
 func Same(a, b string) bool {
 	return a == b || runtime.GOOS == "windows" && strings.EqualFold(a, b)
 }

@@ -1,7 +1,6 @@
-// Package execcredential is the protocol between a Kubernetes client and the
-// command that makes its token: what the client asks for in
-// KUBERNETES_EXEC_INFO, the ExecCredential that it reads from stdout, and the
-// presigned request that a token of EKS is.
+// Package execcredential implements the protocol between a Kubernetes client and its
+// exec command: the request in KUBERNETES_EXEC_INFO, the ExecCredential on stdout,
+// and EKS tokens, which are presigned requests.
 package execcredential
 
 import (
@@ -16,41 +15,41 @@ import (
 )
 
 const (
-	// Variable is where the client says what it wants.
+	// Variable holds the client's request.
 	Variable = "KUBERNETES_EXEC_INFO"
-	// APIGroup begins the apiVersion of an ExecCredential.
+	// APIGroup is the prefix of the apiVersion of an ExecCredential.
 	APIGroup = "client.authentication.k8s.io/"
-	// TokenPrefix begins every token of EKS.
+	// TokenPrefix is the prefix of every EKS token.
 	TokenPrefix = "k8s-aws-v1."
-	// ClusterHeader carries the cluster's name. It is signed, and not part of the
-	// request's URL.
+	// ClusterHeader carries the name of the cluster. It is signed, but not part of
+	// the URL.
 	ClusterHeader = "x-k8s-aws-id"
 
-	// MaxSize is the most that a command may print to be cached, in bytes.
+	// MaxSize is the size of the largest output that is cached, in bytes.
 	MaxSize = 64 << 10
-	// TokenLife is how long EKS takes a token, less a minute: the presigned
-	// request in it is valid for 15 minutes from its X-Amz-Date.
+	// TokenLife is how long EKS accepts a token, less a minute: the presigned
+	// request is valid for 15 minutes from its X-Amz-Date.
 	TokenLife = 14 * time.Minute
 
 	amzDate = "20060102T150405Z"
 )
 
-// Info is what the client asks for in KUBERNETES_EXEC_INFO.
+// Info is the client's request in KUBERNETES_EXEC_INFO.
 type Info struct {
-	// APIVersion is that of the ExecCredential to be printed. It is empty when
-	// the client asks for one that did not exist when this was written: then
-	// the command's own answer is passed on.
+	// APIVersion is the version of the ExecCredential to print. It is empty if the
+	// client asks for an unknown version: then the output of the command is passed
+	// on unchanged.
 	APIVersion string
 
 	Cluster json.RawMessage // spec.cluster, or nil
 }
 
-// ParseInfo reads KUBERNETES_EXEC_INFO. Clients that set none, or nothing
-// sensible, get v1beta1, as from the AWS CLI.
+// ParseInfo parses KUBERNETES_EXEC_INFO. If it is missing or invalid, the version is
+// v1beta1, as in the AWS CLI.
 func ParseInfo(value string) Info {
 	versions := []string{"v1", "v1beta1", "v1alpha1"}
-	// As kubectl writes it, with no need to decode JSON, which is what takes a
-	// cache hit longest.
+	// This is how kubectl writes it. Decoding JSON would be the slowest part of a
+	// cache hit.
 	if middle, ok := strings.CutPrefix(value, `{"kind":"ExecCredential","apiVersion":"`+APIGroup); ok {
 		version, rest, _ := strings.Cut(middle, `"`)
 		if (rest == `,"spec":{"interactive":false}}` || rest == `,"spec":{"interactive":true}}`) && slices.Contains(versions, version) {
@@ -81,18 +80,18 @@ type Credential struct {
 	Token   Token
 	Expires time.Time
 
-	status map[string]json.RawMessage // with fields that are not known here
+	status map[string]json.RawMessage // including unknown fields
 }
 
-// ErrClientCertificate says that a credential holds more than a token, which is
-// kept nowhere.
-var ErrClientCertificate = errors.New("it holds a client certificate")
+// ErrClientCertificate says that a credential contains a client certificate, which
+// is never cached.
+var ErrClientCertificate = errors.New("the output contains a client certificate")
 
-// Parse reads what a command printed. The error says why it cannot be
-// cached, which need not mean that it is wrong.
+// Parse parses the output of a command. The error says why it cannot be cached; a
+// client may accept it nevertheless.
 func Parse(stdout []byte, now time.Time) (*Credential, error) {
 	if len(stdout) > MaxSize {
-		return nil, fmt.Errorf("it is longer than %d bytes", MaxSize)
+		return nil, fmt.Errorf("the output is larger than %d bytes", MaxSize)
 	}
 	var object struct {
 		Kind       string                     `json:"kind"`
@@ -100,10 +99,10 @@ func Parse(stdout []byte, now time.Time) (*Credential, error) {
 		Status     map[string]json.RawMessage `json:"status"`
 	}
 	if err := json.Unmarshal(stdout, &object); err != nil {
-		return nil, errors.New("it is not one JSON object") // the error might quote the token
+		return nil, errors.New("the output is not a JSON object") // the error might quote the token
 	}
 	if object.Kind != "ExecCredential" || !strings.HasPrefix(object.APIVersion, APIGroup) {
-		return nil, fmt.Errorf("it is a %q of %q, not an ExecCredential", object.Kind, object.APIVersion)
+		return nil, fmt.Errorf("the output is a %q of %q, not an ExecCredential", object.Kind, object.APIVersion)
 	}
 	for _, field := range []string{"clientCertificateData", "clientKeyData"} {
 		if _, ok := object.Status[field]; ok {
@@ -112,7 +111,7 @@ func Parse(stdout []byte, now time.Time) (*Credential, error) {
 	}
 	c := &Credential{status: object.Status}
 	if json.Unmarshal(object.Status["token"], &c.Token) != nil || c.Token == "" {
-		return nil, errors.New("it holds no token")
+		return nil, errors.New("the output contains no token")
 	}
 	if stated, ok := object.Status["expirationTimestamp"]; ok && string(stated) != "null" {
 		var text string
@@ -121,29 +120,29 @@ func Parse(stdout []byte, now time.Time) (*Credential, error) {
 			c.Expires, err = time.Parse(time.RFC3339, text)
 		}
 		if c.Expires.IsZero() || err != nil {
-			return nil, fmt.Errorf("its expirationTimestamp %s is no time", stated)
+			return nil, fmt.Errorf("the expirationTimestamp %s is not a time", stated)
 		}
 	}
 	if request, err := c.Token.Request(); err == nil {
 		c.ExpireBy(request.Date.Add(TokenLife))
 	}
 	if c.Expires.IsZero() {
-		return nil, errors.New("it states no expiry")
+		return nil, errors.New("the output has no expirationTimestamp")
 	}
 	if !c.Expires.After(now) {
-		return nil, errors.New("it has expired")
+		return nil, errors.New("the token has expired")
 	}
 	return c, nil
 }
 
-// ExpireBy lowers the expiry.
+// ExpireBy lowers the expiry to a time.
 func (c *Credential) ExpireBy(t time.Time) {
 	if c.Expires.IsZero() || t.Before(c.Expires) {
 		c.Expires = t
 	}
 }
 
-// StatusJSON is the status with the expiry that was worked out.
+// StatusJSON is the status with the expiry of the credential.
 func (c *Credential) StatusJSON() (json.RawMessage, error) {
 	expires, err := json.Marshal(c.Expires.UTC().Format(time.RFC3339))
 	if err != nil {
@@ -153,12 +152,12 @@ func (c *Credential) StatusJSON() (json.RawMessage, error) {
 	return json.Marshal(c.status)
 }
 
-// Encode is the object that a client reads.
+// Encode returns the ExecCredential for a client.
 func Encode(apiVersion string, status json.RawMessage) []byte {
 	return slices.Concat([]byte(`{"kind":"ExecCredential","apiVersion":"`), []byte(apiVersion), []byte(`","spec":{},"status":`), status, []byte("}\n"))
 }
 
-// New is a credential of a token that ends at a time.
+// New returns a credential with a token and its expiry.
 func New(token Token, expires time.Time) (*Credential, error) {
 	quoted, err := json.Marshal(string(token))
 	if err != nil {
@@ -167,7 +166,7 @@ func New(token Token, expires time.Time) (*Credential, error) {
 	return &Credential{Token: token, Expires: expires, status: map[string]json.RawMessage{"token": quoted}}, nil
 }
 
-// A Token is a bearer token. Formatted, it shows nothing of itself.
+// A Token is a bearer token. All formats print REDACTED instead.
 type Token string
 
 func (Token) String() string { return "REDACTED" }
@@ -175,16 +174,15 @@ func (Token) String() string { return "REDACTED" }
 // GoString is for %#v.
 func (Token) GoString() string { return "REDACTED" }
 
-// A Request is the presigned request in a token of EKS.
+// A Request is the presigned request in an EKS token.
 type Request struct {
 	Host   string
-	Key    string // the access key's id
+	Key    string // access key id
 	Region string
 	Date   time.Time
 }
 
-// Request decodes a token of EKS. The error says what it is not; it does not
-// quote the token.
+// Request decodes an EKS token. The error does not quote the token.
 func (t Token) Request() (Request, error) {
 	encoded, ok := strings.CutPrefix(string(t), TokenPrefix)
 	if !ok {
@@ -197,7 +195,7 @@ func (t Token) Request() (Request, error) {
 	rest, ok := strings.CutPrefix(string(decoded), "https://")
 	host, query, ok2 := strings.Cut(rest, "/?")
 	if !ok || !ok2 || strings.ContainsAny(host, "/@?#\\ ") {
-		return Request{}, errors.New("the token is no presigned https request")
+		return Request{}, errors.New("the token is not a presigned https request")
 	}
 	r := Request{Host: host}
 	var action, signed string
@@ -228,7 +226,7 @@ func (t Token) Request() (Request, error) {
 	return r, nil
 }
 
-// unescape undoes percent-encoding. What is not encoded stays as it is.
+// unescape decodes percent-encoding and leaves anything else unchanged.
 func unescape(s string) string {
 	if !strings.Contains(s, "%") {
 		return s
@@ -247,11 +245,11 @@ func unescape(s string) string {
 	return string(out)
 }
 
-// Holder says who a token is for, as far as it tells.
+// Holder describes who signed a token.
 func (t Token) Holder() string {
 	request, err := t.Request()
 	if err != nil {
-		return "a token that is not of EKS"
+		return "not an EKS token"
 	}
-	return fmt.Sprintf("access key %s, by %s, signed %s", request.Key, request.Host, request.Date.Format(time.RFC3339))
+	return fmt.Sprintf("access key %s, %s, signed at %s", request.Key, request.Host, request.Date.Format(time.RFC3339))
 }

@@ -73,24 +73,24 @@ func TestCredentialsThatCanBeCached(t *testing.T) {
 		"a token of EKS with an expiry of null": {stdout: object(`"token":"SIGNED","expirationTimestamp":null`), left: 14 * time.Minute},
 		"white space around":                    {stdout: " \n" + object(`"token":"SIGNED"`) + "\r\n", left: 14 * time.Minute},
 		"as long as can be":                     {stdout: object(`"token":"SIGNED"`) + strings.Repeat(" ", MaxSize-len(object(`"token":"SIGNED"`))), left: 14 * time.Minute},
-		"no expiry":                             {stdout: object(`"token":"x"`), reason: "it states no expiry"},
-		"an expiry that is none":                {stdout: object(`"token":"SIGNED","expirationTimestamp":"soon"`), reason: `its expirationTimestamp "soon" is no time`},
-		"a number for an expiry":                {stdout: object(`"token":"SIGNED","expirationTimestamp":1`), reason: "its expirationTimestamp 1 is no time"},
-		"an expiry in the past":                 {stdout: object(`"token":"x","expirationTimestamp":"2026-11-23T11:59:59Z"`), reason: "it has expired"},
-		"an expiry right now":                   {stdout: object(`"token":"x","expirationTimestamp":"2026-11-23T12:00:00Z"`), reason: "it has expired"},
-		"no token":                              {stdout: object(`"expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "it holds no token"},
-		"an empty token":                        {stdout: object(`"token":"","expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "it holds no token"},
-		"a number for a token":                  {stdout: object(`"token":1,"expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "it holds no token"},
-		"a client certificate":                  {stdout: object(`"token":"SIGNED","clientCertificateData":"x"`), reason: "it holds a client certificate"},
-		"a client key":                          {stdout: object(`"token":"SIGNED","clientKeyData":"x"`), reason: "it holds a client certificate"},
-		"two objects":                           {stdout: object(`"token":"SIGNED"`) + object(`"token":"SIGNED"`), reason: "it is not one JSON object"},
-		"a list":                                {stdout: "[]", reason: "it is not one JSON object"},
-		"null":                                  {stdout: "null", reason: `it is a "" of "", not an ExecCredential`},
-		"nothing":                               {stdout: "", reason: "it is not one JSON object"},
-		"another kind":                          {stdout: strings.Replace(object(`"token":"SIGNED"`), "ExecCredential", "Secret", 1), reason: `it is a "Secret" of "client.authentication.k8s.io/v1", not an ExecCredential`},
-		"another group":                         {stdout: strings.Replace(object(`"token":"SIGNED"`), "client.auth", "auth", 1), reason: `it is a "ExecCredential" of "authentication.k8s.io/v1", not an ExecCredential`},
-		"no status":                             {stdout: `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"}`, reason: "it holds no token"},
-		"too long":                              {stdout: object(`"token":"SIGNED"`) + strings.Repeat(" ", MaxSize+1-len(object(`"token":"SIGNED"`))), reason: "it is longer than 65536 bytes"},
+		"no expiry":                             {stdout: object(`"token":"x"`), reason: "the output has no expirationTimestamp"},
+		"an expiry that is none":                {stdout: object(`"token":"SIGNED","expirationTimestamp":"soon"`), reason: `the expirationTimestamp "soon" is not a time`},
+		"a number for an expiry":                {stdout: object(`"token":"SIGNED","expirationTimestamp":1`), reason: "the expirationTimestamp 1 is not a time"},
+		"an expiry in the past":                 {stdout: object(`"token":"x","expirationTimestamp":"2026-11-23T11:59:59Z"`), reason: "the token has expired"},
+		"an expiry right now":                   {stdout: object(`"token":"x","expirationTimestamp":"2026-11-23T12:00:00Z"`), reason: "the token has expired"},
+		"no token":                              {stdout: object(`"expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "the output contains no token"},
+		"an empty token":                        {stdout: object(`"token":"","expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "the output contains no token"},
+		"a number for a token":                  {stdout: object(`"token":1,"expirationTimestamp":"2026-11-23T12:10:00Z"`), reason: "the output contains no token"},
+		"a client certificate":                  {stdout: object(`"token":"SIGNED","clientCertificateData":"x"`), reason: "the output contains a client certificate"},
+		"a client key":                          {stdout: object(`"token":"SIGNED","clientKeyData":"x"`), reason: "the output contains a client certificate"},
+		"two objects":                           {stdout: object(`"token":"SIGNED"`) + object(`"token":"SIGNED"`), reason: "the output is not a JSON object"},
+		"a list":                                {stdout: "[]", reason: "the output is not a JSON object"},
+		"null":                                  {stdout: "null", reason: `the output is a "" of "", not an ExecCredential`},
+		"nothing":                               {stdout: "", reason: "the output is not a JSON object"},
+		"another kind":                          {stdout: strings.Replace(object(`"token":"SIGNED"`), "ExecCredential", "Secret", 1), reason: `the output is a "Secret" of "client.authentication.k8s.io/v1", not an ExecCredential`},
+		"another group":                         {stdout: strings.Replace(object(`"token":"SIGNED"`), "client.auth", "auth", 1), reason: `the output is a "ExecCredential" of "authentication.k8s.io/v1", not an ExecCredential`},
+		"no status":                             {stdout: `{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1"}`, reason: "the output contains no token"},
+		"too long":                              {stdout: object(`"token":"SIGNED"`) + strings.Repeat(" ", MaxSize+1-len(object(`"token":"SIGNED"`))), reason: "the output is larger than 65536 bytes"},
 	} {
 		credential, err := Parse([]byte(c.stdout), noon)
 		checkReason(t, name, err, c.reason)
@@ -104,7 +104,7 @@ func TestCredentialsThatCanBeCached(t *testing.T) {
 // the one that clusters take.
 func TestRequestsInTokens(t *testing.T) {
 	const (
-		noRequest = "the token is no presigned https request"
+		noRequest = "the token is not a presigned https request"
 		noAction  = "the token's request is not GetCallerIdentity"
 		noCluster = "the token's request does not sign x-k8s-aws-id"
 		noDate    = "the token's request has no date"
@@ -171,8 +171,8 @@ func TestTokensAreNotFormatted(t *testing.T) {
 
 func TestHolder(t *testing.T) {
 	for token, want := range map[Token]string{
-		requestToken(request): "access key AKIA, by sts.eu-west-1.amazonaws.com, signed 2026-11-23T12:00:00Z",
-		"abc":                 "a token that is not of EKS",
+		requestToken(request): "access key AKIA, sts.eu-west-1.amazonaws.com, signed at 2026-11-23T12:00:00Z",
+		"abc":                 "not an EKS token",
 	} {
 		if got := token.Holder(); got != want {
 			t.Errorf("%q, want %q", got, want)

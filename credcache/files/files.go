@@ -1,6 +1,6 @@
-// Package files reads and writes files so that nothing surprising happens: what
-// is read is a regular file of bounded size, what is written is whole, and what
-// is private is the effective user's alone.
+// Package files reads and writes files safely: it reads only regular files of
+// limited size, it replaces files atomically, and private files are accessible to
+// the effective user only.
 package files
 
 import (
@@ -12,8 +12,8 @@ import (
 	"path/filepath"
 )
 
-// Write writes a file whole: whoever reads it meanwhile sees the old one or the
-// new one, and an interrupted write leaves the old one.
+// Write replaces a file atomically: readers see the old or the new contents, and an
+// interrupted write leaves the old ones.
 func Write(path string, content []byte, mode fs.FileMode) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), TemporaryPrefix+"*")
 	if err != nil {
@@ -32,17 +32,16 @@ func Write(path string, content []byte, mode fs.FileMode) (err error) {
 	return os.Rename(f.Name(), path)
 }
 
-// TemporaryPrefix begins the names of files that are being written.
+// TemporaryPrefix is the prefix of the names of files that are being written.
 const TemporaryPrefix = ".credcache-"
 
-// ErrNotRegular says that something else than a file has the name: a pipe can be
-// read once, and by whom is not ours to decide; a device may never end.
+// ErrNotRegular is returned for pipes, which can be read only once, by the command,
+// and for devices, which may never end.
 var ErrNotRegular = errors.New("it is not a regular file")
 
-// Read returns the contents of a regular file of limit bytes at most. Something
-// else than a file, or a longer one, is an error that is not fs.ErrNotExist; a
-// folder and what may not be read are as if they were not there, as they are for
-// the tools that would read them.
+// Read returns the contents of a regular file of at most limit bytes. For folders
+// and unreadable files it returns fs.ErrNotExist, because the AWS tools ignore these.
+// It returns another error for a longer file or one that is not regular.
 func Read(path string, limit int64) ([]byte, error) {
 	if path == os.DevNull {
 		return nil, nil
@@ -54,7 +53,7 @@ func Read(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, ErrNotRegular
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) // another file may have come meanwhile
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) // the file may have been replaced
 	if err != nil {
 		return nil, fs.ErrNotExist
 	}
@@ -65,8 +64,8 @@ func Read(path string, limit int64) ([]byte, error) {
 	return readAll(f, info.Size(), limit)
 }
 
-// ReadPrivate reads a file that is the effective user's alone, of limit bytes at
-// most.
+// ReadPrivate reads a file that only the effective user can access, of at most limit
+// bytes.
 func ReadPrivate(path string, limit int64) ([]byte, error) {
 	f, err := OpenPrivate(path, os.O_RDONLY)
 	if err != nil {
@@ -84,7 +83,7 @@ func ReadPrivate(path string, limit int64) ([]byte, error) {
 	return content, err
 }
 
-// readAll reads a file that said to have so many bytes.
+// readAll reads a file whose size is expected to be size.
 func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	content := make([]byte, 0, min(size, limit)+1)
 	for {
@@ -92,7 +91,7 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 		content = content[:len(content)+n]
 		switch {
 		case int64(len(content)) > limit:
-			return nil, fmt.Errorf("it is longer than %d bytes", limit)
+			return nil, fmt.Errorf("it is larger than %d bytes", limit)
 		case errors.Is(err, io.EOF):
 			return content, nil
 		case err != nil:
@@ -103,7 +102,7 @@ func readAll(r io.Reader, size, limit int64) ([]byte, error) {
 	}
 }
 
-// An Identity tells a file from every other one that has had its name.
+// An Identity distinguishes a file from all others that have had its path.
 type Identity struct {
 	Size   int64
 	Times  [2]int64 // of the contents and of the inode, in nanoseconds

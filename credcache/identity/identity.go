@@ -1,11 +1,10 @@
-// Package identity tells what decides whose token a command prints.
+// Package identity determines what decides whose token a command prints.
 //
-// The [Inputs] are all that can change it: the programs, the arguments, the
-// variables, and the contents of the files that are in force, of which the AWS
-// configuration says which. Their hash is the key under which a token is kept.
-// What cannot be seen makes the whole [Identity.Opaque], and nothing is kept: a
-// credential_process in force, a server that hands out credentials, a file that
-// is not one.
+// The [Inputs] are everything that can change it: the programs, the arguments, the
+// variables, and the contents of the files that the AWS configuration refers to.
+// Their hash is the key of the cached token. If something decides that credcache
+// cannot see, such as a credential_process, a credential server or a file that is
+// not a regular one, the identity is [Identity.Opaque] and the token is not cached.
 package identity
 
 import (
@@ -25,24 +24,25 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// An Identity is what can be known of whose token a command prints.
+// An Identity is what credcache knows about whose token a command prints.
 type Identity struct {
 	Inputs Inputs
-	// Opaque says what else decides, and cannot be seen. Then nothing is cached.
+	// Opaque says what else decides that credcache cannot see. If it is not empty,
+	// the token is not cached.
 	Opaque []command.Opaque
-	// Prompts is set where the command may ask its user something.
+	// Prompts is set if the command may prompt the user.
 	Prompts bool
-	// Expires is when the credentials end, where they say so themselves; or zero.
+	// Expires is when the credentials expire, or zero if they do not say so.
 	Expires time.Time
-	// EnvironmentKeys is set where the keys of the environment sign.
-	EnvironmentKeys bool
-	// Boto is set where the keys of older tools' files sign.
-	Boto bool
+	// Signers are the access keys, one of which signs the token unless an argument
+	// names a role. It is empty if the key is not known in advance, as for sessions.
+	Signers []string
 
-	logins []string // names of inputs that are logins of AWS SSO
+	logins       []string // names of the inputs that are logins of AWS SSO or aws login
+	loginFolders []string // of those of aws login
 }
 
-// Of collects the identity of a command, for what the client asks.
+// Of collects the identity of a command, for a client's request.
 func Of(c *command.Command, info execcredential.Info) Identity {
 	o := &collector{command: c, env: c.Env, vouched: c.Allowed}
 	o.identity.Opaque = slices.Clone(c.Opaque)
@@ -51,7 +51,7 @@ func Of(c *command.Command, info execcredential.Info) Identity {
 	return o.identity
 }
 
-// Same reports whether two are told apart by nothing that is seen.
+// Same reports whether two identities have the same inputs.
 func (i Identity) Same(other Identity) bool {
 	return slices.Equal(i.Inputs, other.Inputs) && len(i.Opaque) == len(other.Opaque)
 }
@@ -60,7 +60,7 @@ func (i Identity) Same(other Identity) bool {
 type collector struct {
 	command  *command.Command
 	env      environ.List
-	vouched  bool // the user's configuration allows what cannot be seen
+	vouched  bool // the user's configuration allows something that credcache cannot see
 	identity Identity
 }
 
@@ -74,8 +74,8 @@ func (o *collector) opaque(what, advice string) {
 	o.identity.Opaque = append(o.identity.Opaque, command.Opaque{What: what, Advice: advice})
 }
 
-// maxFile bounds every file that decides, in bytes. A configuration of a thousand
-// profiles has a fifth of it.
+// maxFile limits the size of each input file, in bytes. The configuration of a
+// thousand profiles has a fifth of it.
 const maxFile = 1 << 20
 
 func (o *collector) collect(info execcredential.Info) {
@@ -89,7 +89,7 @@ func (o *collector) collect(info execcredential.Info) {
 		o.add("argument "+strconv.Itoa(i), arg)
 	}
 	if o.env.Home() == "" {
-		o.opaque("there is no home folder in the environment, so the AWS tools look for one elsewhere", "set HOME")
+		o.opaque("HOME is not set, so the AWS tools look for the home folder elsewhere", "set HOME")
 		return
 	}
 	if c.Kind == command.AWS {
@@ -126,7 +126,7 @@ func (o *collector) collect(info execcredential.Info) {
 	}
 }
 
-// program adds a program's name, where it was found and which file that is.
+// program adds the name, the path and the file identity of a program.
 func (o *collector) program(p command.Program) {
 	o.add("program", p.Name)
 	o.add("path of "+p.Name, p.Path)
@@ -142,7 +142,7 @@ func (o *collector) program(p command.Program) {
 	o.add("inode of "+p.Name, strconv.FormatUint(id.Device, 10)+":"+strconv.FormatUint(id.Inode, 10))
 }
 
-// file adds what a file holds, and returns that.
+// file adds the contents of a file, and returns them.
 func (o *collector) file(name, path string) []byte {
 	content, err := files.Read(path, maxFile)
 	switch {
@@ -151,25 +151,26 @@ func (o *collector) file(name, path string) []byte {
 	case errors.Is(err, fs.ErrNotExist):
 		o.optional(name, "", true)
 	default:
-		o.opaque(path+" cannot be read as a file: "+err.Error(), "")
+		o.opaque(path+" cannot be read: "+err.Error(), "")
 	}
 	return content
 }
 
-// aliases adds the AWS CLI's aliases, which could make eks get-token run anything.
+// aliases adds the AWS CLI's aliases, which could make eks get-token run anything
+// else.
 func (o *collector) aliases() {
 	content := o.file("file ~/.aws/cli/alias", filepath.Join(o.env.Home(), ".aws", "cli", "alias"))
 	switch changed, err := awsconfig.Alias(content, "eks"); {
 	case o.command.Allowed:
 	case err != nil:
-		o.opaque("the AWS CLI's aliases are not understood: "+err.Error(), "")
+		o.opaque("the AWS CLI's aliases cannot be parsed: "+err.Error(), "")
 	case changed:
-		o.opaque("the AWS CLI's alias file gives eks another meaning", "rename the alias")
+		o.opaque("the AWS CLI's alias file redefines eks", "rename the alias")
 	}
 }
 
-// awsConfig adds the AWS tools' two configuration files and parses them. It
-// returns nil where that fails, and where nobody knows what reads them.
+// awsConfig adds the configuration and credentials files of the AWS tools and parses
+// them. It returns nil if that fails, and for commands of unknown programs.
 func (o *collector) awsConfig() *awsconfig.Config {
 	config := o.configFile("AWS_CONFIG_FILE", "config")
 	credentials := o.configFile("AWS_SHARED_CREDENTIALS_FILE", "credentials")
@@ -179,21 +180,22 @@ func (o *collector) awsConfig() *awsconfig.Config {
 	parsed, err := awsconfig.Parse(config, credentials)
 	if err != nil {
 		if !o.command.Allowed {
-			o.opaque(err.Error(), "mend it; aws configure list-profiles says whether the AWS CLI takes it")
+			o.opaque(err.Error(), "correct it; aws configure list-profiles shows whether the AWS CLI accepts it")
 		}
 		return nil
 	}
 	return parsed
 }
 
-// likeAWS reports whether the AWS configuration is read as the AWS CLI reads it.
+// likeAWS reports whether the command reads the AWS configuration as the AWS CLI
+// does.
 func (o *collector) likeAWS() bool {
 	return o.command.Kind == command.AWS || o.command.Kind == command.Helper
 }
 
-// configFile adds one of them. The AWS CLI replaces ~ and variables in its name,
-// and an empty name is that of no file; the other tools take the name as it is,
-// and an empty one for none.
+// configFile adds one of these files. The AWS CLI expands ~ and variables in its
+// path, and an empty path means no file. The other tools do not expand it, and an
+// empty path means the default.
 func (o *collector) configFile(variable, name string) []byte {
 	path, set := o.env.Lookup(variable)
 	if !set || path == "" && !o.likeAWS() {
@@ -208,7 +210,7 @@ func (o *collector) configFile(variable, name string) []byte {
 	}
 	expanded, err := o.env.Expand(path)
 	if err != nil {
-		o.opaque("where "+variable+" leads is not known: "+err.Error(), "name the file by its full path")
+		o.opaque(variable+" cannot be expanded: "+err.Error(), "set it to a full path")
 		return nil
 	}
 	if o.command.Kind == command.Other {
@@ -217,18 +219,18 @@ func (o *collector) configFile(variable, name string) []byte {
 	return o.file(label, expanded)
 }
 
-// Variables that begin with AWS_ and cannot matter to a token.
+// Variables that begin with AWS_ and do not affect tokens.
 var ignoredVariables = []string{"AWS_PAGER", "AWS_CLI_AUTO_PROMPT", "AWS_EXECUTION_ENV"}
 
-// Variables that matter besides those that begin with AWS_.
+// Other variables that affect tokens.
 var otherVariables = []string{
 	"HOME", "USERPROFILE", "HOMEDRIVE", "HOMEPATH", "XDG_CONFIG_HOME", "BOTO_CONFIG",
 	"KUBERNETES_AWS_AUTHENTICATOR_CLUSTER_ID", "DEFAULT_ROLE",
 }
 
-// variables adds the variables that matter, where the user vouches for a command
-// every one but those that tell two terminals or runs of one user apart. What
-// they stand in is no input: the order means nothing.
+// variables adds the variables that affect the token, sorted by name. For a command
+// that the user's configuration allows, these are all variables except those that
+// only identify a terminal or a run.
 func (o *collector) variables() {
 	var ignored []string
 	if o.vouched {
@@ -255,8 +257,8 @@ func (o *collector) variables() {
 	o.identity.Inputs = append(o.identity.Inputs, found...)
 }
 
-// ofWrapper reports whether a variable configures one of the programs that stand
-// before a maker, or the stores that they keep keys in.
+// ofWrapper reports whether a variable configures one of the wrappers, or a store
+// in which they keep keys.
 func ofWrapper(name string) bool {
 	for _, prefix := range []string{"SAML2AWS_", "OKTA_", "OP_", "PASSWORD_STORE_"} {
 		if strings.HasPrefix(name, prefix) {
@@ -266,8 +268,8 @@ func ofWrapper(name string) bool {
 	return name == "GNUPGHOME" || name == "XDG_DATA_HOME"
 }
 
-// ofSession reports whether a variable tells two terminals, shells or runs of one
-// user apart and says nothing about who that is.
+// ofSession reports whether a variable identifies a terminal, a shell or a run, and
+// not a user.
 func ofSession(name string) bool {
 	switch name {
 	case execcredential.Variable, "_", "SHLVL", "PWD", "OLDPWD", "KUBECACHEDIR", "KUBECONFIG",

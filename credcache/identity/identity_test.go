@@ -209,23 +209,25 @@ func TestWhatChangesTheKey(t *testing.T) {
 		"named credentials":           {before: []change{set("AWS_SHARED_CREDENTIALS_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "file in AWS_SHARED_CREDENTIALS_FILE"},
 		"instead of the usual":        {before: []change{set("AWS_CONFIG_FILE", "HOME/f")}, change: file(".aws/config", "[a]\n")},
 
-		"an AWS SSO login":                  {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
-		"another AWS SSO login":             {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
-		"that of another session":           {before: sso, change: file(loginFile("other"), "x")},
-		"any file beside it":                {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
-		"an AWS SSO login with other keys":  {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
-		"an AWS SSO login of a start page":  {before: []change{noKeys, file(".aws/config", "[default]\nsso_start_url = u\nsso_account_id = 1\nsso_role_name = r\nsso_region = x\n")}, change: file(loginFile("u"), "x"), want: "AWS SSO login u"},
-		"that of a role's source":           {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+ssoProfile)}, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
-		"aws login":                         {before: login, change: file(".aws/login/cache/"+loginName, "x"), want: "aws login me"},
-		"aws login of another session":      {before: login, change: file(".aws/login/cache/a.json", "x")},
-		"aws login elsewhere":               {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
-		"a web identity":                    {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
-		"a web identity not in force":       {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
-		"a web identity of a profile":       {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
-		"boto's credentials":                {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
-		"boto's named configuration":        {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
-		"boto's configuration":              {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
-		"boto's configuration not in force": {change: file(".boto", "x")},
+		"an AWS SSO login":                 {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"another AWS SSO login":            {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
+		"that of another session":          {before: sso, change: file(loginFile("other"), "x")},
+		"any file beside it":               {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
+		"an AWS SSO login with other keys": {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
+		"an AWS SSO login of a start page": {before: []change{noKeys, file(".aws/config", "[default]\nsso_start_url = u\nsso_account_id = 1\nsso_role_name = r\nsso_region = x\n")}, change: file(loginFile("u"), "x"), want: "AWS SSO login u"},
+		"that of a role's source":          {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+ssoProfile)}, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
+		"aws login":                        {before: login, change: file(".aws/login/cache/"+loginName, "x"), want: "aws login me"},
+		"aws login of another session":     {before: login, change: file(".aws/login/cache/a.json", "x")},
+		"aws login elsewhere":              {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
+		"a web identity":                   {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity not in force":      {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
+		"a web identity of a profile":      {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity of an authenticator, before the profile's role": {before: []change{noKeys, run("aws-iam-authenticator token"), set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+staticKeys)}, change: file("f", "x"), want: "web identity in AWS_WEB_IDENTITY_TOKEN_FILE"},
+		"a web identity behind aws-vault":                               {before: []change{run(vault), file(".aws/config", "[profile dev]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"boto's credentials":                                            {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
+		"boto's named configuration":                                    {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
+		"boto's configuration":                                          {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
+		"boto's configuration not in force":                             {change: file(".boto", "x")},
 
 		"an authenticator's -c":          {before: []change{run("aws-iam-authenticator token -c HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
 		"an authenticator's -c, joined":  {before: []change{run("aws-iam-authenticator token -cHOME/f")}, change: file("f", "x"), want: "file HOME/f"},
@@ -327,7 +329,7 @@ func TestInputsThatChangeMeanwhile(t *testing.T) {
 // is for what can be seen.
 func TestOpaque(t *testing.T) {
 	const (
-		noKeys  = "the AWS profile default has no credentials, so that they come from the machine (a container's server or instance metadata); use a profile with credentials of its own"
+		noKeys  = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
 		process = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
 	)
 	for name, c := range map[string]struct {
@@ -351,13 +353,13 @@ func TestOpaque(t *testing.T) {
 		"a container's server":               {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost"}, reason: noKeys},
 		"a container's server, not in force": {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost", "AWS_ACCESS_KEY_ID=AKIA"}},
 		"a profile's source is the machine": {config: "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n",
-			reason: "the AWS profile default takes its credentials from the machine (Ec2InstanceMetadata); use a profile with credentials of its own"},
+			reason: "the AWS profile default uses the credentials of the machine (Ec2InstanceMetadata); use a profile that has credentials"},
 		"a profile's source is the environment": {config: "[profile dev]\nrole_arn = r\ncredential_source = Environment\n", args: "aws eks get-token --profile dev", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
-		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
-		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
-		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role without a source":               {config: "[default]\nrole_arn = r\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"a role whose source is not there":      {config: "[default]\nrole_arn = r\nsource_profile = x\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
-		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default leads to no credentials; use a profile with credentials of its own"},
+		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
 
 		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
@@ -379,23 +381,26 @@ func TestOpaque(t *testing.T) {
 			reason: "the credential_process of the AWS profile dev decides whose token it is; if it always gives the same credentials, add the line `allow-profile dev` to CONFIG"},
 		"a process of aws-vault's source": {config: "[profile dev]\nsource_profile = base\n[profile base]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
 			reason: "the credential_process of the AWS profile base decides whose token it is; if it always gives the same credentials, add the line `allow-profile base` to CONFIG"},
+		"a process that aws-vault's profile inherits": {config: "[profile dev]\nrole_arn = r\n[default]\ncredential_process = x\n", args: "aws-vault exec dev -- aws eks get-token", reason: process},
+		"a web identity's process behind aws-vault": {config: "[profile dev]\nrole_arn = r\nweb_identity_token_process = x\n", args: "aws-vault exec dev -- aws eks get-token",
+			reason: "the web_identity_token_process of the AWS profile dev decides whose token it is; use web_identity_token_file"},
 
 		"aws-vault":                    {args: "aws-vault exec dev -- aws eks get-token"},
-		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "aws-vault chooses the credentials by what is not in its arguments; name the profile in them"},
-		"aws-vault's server":           {args: "aws-vault exec --ecs-server dev -- aws eks get-token", reason: "aws-vault --ecs-server leaves the credentials with a server, which may change them; leave out --ecs-server"},
+		"aws-vault, no profile":        {args: "aws-vault exec -- aws eks get-token", reason: "the arguments of aws-vault do not say which credentials it provides; add the profile to them"},
+		"aws-vault's server":           {args: "aws-vault exec --ecs-server dev -- aws eks get-token", reason: "aws-vault --ecs-server starts a credential server, whose credentials may change; remove --ecs-server"},
 		"saml2aws":                     {args: "saml2aws exec --exec-profile x -- aws eks get-token"},
-		"saml2aws, no profile":         {args: "saml2aws exec -- aws eks get-token", reason: "saml2aws chooses the credentials by what is not in its arguments; name the profile in them"},
-		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run chooses the account by the folder and by its own state"},
-		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "what AWS_ACCESS_KEY_ID refers to is 1Password's, and may change there; give the command a profile of its own"},
+		"saml2aws, no profile":         {args: "saml2aws exec -- aws eks get-token", reason: "the arguments of saml2aws do not say which credentials it provides; add the profile to them"},
+		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run selects the account by the working directory and by its own state"},
+		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "AWS_ACCESS_KEY_ID refers to a value in 1Password, which may change there; use an AWS profile instead"},
 		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
 
-		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file gives eks another meaning; rename the alias"},
-		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; take the section [plugins] out"},
-		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
-		"text of the profile":        {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI is told to print text, which holds no ExecCredential; add --output json to its arguments"},
+		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
+		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
+		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the output format of the AWS CLI is text, which clients cannot read; add --output json to its arguments"},
+		"text of the profile":        {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the output format of the AWS CLI is text, which clients cannot read; add --output json to its arguments"},
 		"text, and another argument": {config: "[default]\noutput = text\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --output json"},
-		"a broken configuration":     {config: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS configuration: line 1 stands before any section; mend it; aws configure list-profiles says whether the AWS CLI takes it"},
-		"an unknown user's file":     {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=~nobody-of-that-name/x"}, reason: "where AWS_CONFIG_FILE leads is not known: the home folder of nobody-of-that-name is not known; name the file by its full path"},
+		"a broken configuration":     {config: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS configuration: line 1 is before the first section; correct it; aws configure list-profiles shows whether the AWS CLI accepts it"},
+		"an unknown user's file":     {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=~nobody-of-that-name/x"}, reason: "AWS_CONFIG_FILE cannot be expanded: the home folder of the user nobody-of-that-name is unknown; set it to a full path"},
 		"no file at all":             {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_CONFIG_FILE=" + os.DevNull}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -433,12 +438,12 @@ func TestFilesThatAreNone(t *testing.T) {
 		set    func()
 		reason string
 	}{
-		"a pipe":         {func() { p.env = p.env.With("AWS_CONFIG_FILE", pipe) }, pipe + " cannot be read as a file: it is not a regular file"},
-		"an endless one": {func() { p.env = p.env.With("AWS_CONFIG_FILE", "/dev/zero") }, "/dev/zero cannot be read as a file: it is not a regular file"},
-		"a long one":     {func() { p.env = p.env.With("AWS_CONFIG_FILE", long) }, long + " cannot be read as a file: it is longer than 1048576 bytes"},
+		"a pipe":         {func() { p.env = p.env.With("AWS_CONFIG_FILE", pipe) }, pipe + " cannot be read: it is not a regular file"},
+		"an endless one": {func() { p.env = p.env.With("AWS_CONFIG_FILE", "/dev/zero") }, "/dev/zero cannot be read: it is not a regular file"},
+		"a long one":     {func() { p.env = p.env.With("AWS_CONFIG_FILE", long) }, long + " cannot be read: it is larger than 1048576 bytes"},
 		"a folder":       {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home) }, ""},
 		"none":           {func() { p.env = p.env.With("AWS_CONFIG_FILE", p.home+"/none") }, ""},
-		"no home folder": {func() { p.env = environ.List{"AWS_ACCESS_KEY_ID=AKIA"} }, "there is no home folder in the environment, so the AWS tools look for one elsewhere; set HOME"},
+		"no home folder": {func() { p.env = environ.List{"AWS_ACCESS_KEY_ID=AKIA"} }, "HOME is not set, so the AWS tools look for the home folder elsewhere; set HOME"},
 	} {
 		t.Run(name, func(t *testing.T) { p.checkOpaque(t, c.set, c.reason) })
 	}
@@ -447,7 +452,7 @@ func TestFilesThatAreNone(t *testing.T) {
 	login := filepath.Join(p.home, loginFile("corp"))
 	p.must(os.MkdirAll(filepath.Dir(login), 0o700))
 	p.must(os.Rename(pipe, login))
-	p.checkOpaque(t, func() {}, login+" cannot be read as a file: it is not a regular file")
+	p.checkOpaque(t, func() {}, login+" cannot be read: it is not a regular file")
 }
 
 func (p *place) checkOpaque(t *testing.T, set func(), reason string) {
@@ -504,7 +509,9 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		env         []string
 		args        string
 		credentials string
+		config      string
 		cached      string
+		login       string
 		want        string // or nobody knows
 	}{
 		"nobody knows when":                 {credentials: stored("")},
@@ -520,12 +527,17 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		"the AWS CLI's old way":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00UTC"), want: "12:03"},
 		"the AWS CLI says it of others":     {credentials: stored(""), cached: cached("ASIATWO", "2026-11-23T12:03:00Z")},
 		"the AWS CLI says nothing of sense": {credentials: stored(""), cached: cached("ASIAONE", "soon")},
+		"aws login says when":               {config: "[default]\nlogin_session = me\n", login: `{"accessToken":{"accessKeyId":"ASIAONE","expiresAt":"2026-11-23T12:03:00Z"}}`, want: "12:03"},
+		"aws login says it of another key":  {config: "[default]\nlogin_session = me\n", login: `{"accessToken":{"accessKeyId":"ASIATWO","expiresAt":"2026-11-23T12:03:00Z"}}`},
+		"aws login is not in effect":        {credentials: stored(""), login: `{"accessToken":{"accessKeyId":"ASIAONE","expiresAt":"2026-11-23T12:03:00Z"}}`},
 		"the sooner counts":                 {credentials: stored("expiration = 2026-11-23 12:05:00"), cached: cached("ASIAONE", "2026-11-23T12:03:00Z"), want: "12:03"},
 	} {
 		p := newPlace(t)
 		p.env = append(environ.List{"HOME=" + p.home}, c.env...)
 		p.write(".aws/credentials", c.credentials)
+		p.write(".aws/config", c.config)
 		p.write(".aws/cli/cache/a.json", c.cached)
+		p.write(".aws/login/cache/a.json", c.login)
 		if c.args != "" {
 			p.args = strings.Fields(c.args)
 		}
@@ -568,6 +580,36 @@ func TestRefreshedLogins(t *testing.T) {
 		if c.more != nil {
 			c.more(p)
 		}
+		if got := Refreshed(before, p.identity(), noon); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestRefreshedLoginsOfAWSLogin replaces a login of aws login. Its private key shows
+// that it is the same login.
+func TestRefreshedLoginsOfAWSLogin(t *testing.T) {
+	login := func(key, expires, private string) string {
+		return fmt.Sprintf(`{"accessToken":{"accessKeyId":%q,"expiresAt":%q},"clientId":"c","refreshToken":"t","dpopKey":%q}`, key, expires, private)
+	}
+	near, far := "2026-11-23T12:03:00Z", "2026-11-23T20:00:00Z"
+	sum := sha256.Sum256([]byte("me"))
+	path := ".aws/login/cache/" + hex.EncodeToString(sum[:]) + ".json"
+	for name, c := range map[string]struct {
+		before, after string
+		want          bool
+	}{
+		"refreshed near its end": {before: login("a", near, "k"), after: login("b", far, "k"), want: true},
+		"long before its end":    {before: login("a", far, "k"), after: login("b", far, "k")},
+		"with another key":       {before: login("a", near, "k"), after: login("b", far, "l")},
+		"without a key":          {before: login("a", near, ""), after: login("b", far, "")},
+	} {
+		p := newPlace(t)
+		p.env = environ.List{"HOME=" + p.home}
+		p.write(".aws/config", "[default]\nlogin_session = me\n")
+		p.write(path, c.before)
+		before := p.identity()
+		p.write(path, c.after)
 		if got := Refreshed(before, p.identity(), noon); got != c.want {
 			t.Errorf("%s: %v", name, got)
 		}

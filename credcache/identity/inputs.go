@@ -9,21 +9,22 @@ import (
 	"github.com/pullpass/pullpass/credcache/store"
 )
 
-// keyFormat is an input of every key: a change of what follows makes new ones.
+// keyFormat is an input of every key. Increase it when the way in which inputs are
+// hashed changes.
 const keyFormat = "2"
 
 // An Input is one thing that could change whose token a command prints.
 type Input struct {
-	Name   string // for people, such as AWS_PROFILE or file ~/.aws/config
-	Value  string // verbatim, and perhaps secret
-	Absent bool   // not set, or not there: differs from an empty value
+	Name   string // as displayed, such as AWS_PROFILE or file ~/.aws/config
+	Value  string // verbatim; may be secret
+	Absent bool   // not set or not found, as opposed to empty
 }
 
-// Inputs are all that the key is made of, in a fixed order.
+// Inputs are everything that the key depends on, in a fixed order.
 type Inputs []Input
 
-// Key hashes the inputs. Every name and value stands behind its length, so that
-// no two lists of inputs look the same.
+// Key hashes the inputs. Each name and value is preceded by its length, so that
+// different lists of inputs are never hashed as the same bytes.
 func (in Inputs) Key(secret []byte) store.Key {
 	mac := hmac.New(sha256.New, secret)
 	buffer := make([]byte, 0, 4096)
@@ -34,7 +35,7 @@ func (in Inputs) Key(secret []byte) store.Key {
 	return store.Key(mac.Sum(nil))
 }
 
-// append adds the input as tag, lengths and values.
+// append encodes the input as lengths and values.
 func (i Input) append(b []byte) []byte {
 	b = binary.BigEndian.AppendUint64(b, uint64(len(i.Name)))
 	b = append(b, i.Name...)
@@ -46,7 +47,7 @@ func (i Input) append(b []byte) []byte {
 	return append(b, i.Value...)
 }
 
-// Digests hashes each input by itself, so that a later run can say which one
+// Digests hashes each input separately, so that credcache explain can say which one
 // changed.
 func (in Inputs) Digests(secret []byte) []store.Digest {
 	digests := make([]store.Digest, len(in))

@@ -14,15 +14,15 @@ import (
 	"github.com/pullpass/pullpass/credcache/command"
 )
 
-// source finds out where the credentials come from, adds the files on the way,
-// and says what cannot be seen.
+// source finds where the credentials come from, adds the files that they depend on,
+// and notes what credcache cannot see.
 //
-// The two lines of the AWS CLI differ in which of two variables names the
-// profile, and other tools read one of them only: where they differ, both
-// profiles must be visible.
+// AWS_PROFILE and AWS_DEFAULT_PROFILE have different precedence in versions 1 and 2
+// of the AWS CLI, and other tools read only one of them. If they differ, credcache
+// must see the credentials of both profiles.
 func (o *collector) source(config *awsconfig.Config) {
 	if o.command.Kind == command.AWS && len(config.Plugins) > 0 && !o.command.Allowed {
-		o.opaque("the AWS configuration makes the AWS CLI load plugins", "take the section [plugins] out")
+		o.opaque("the AWS configuration makes the AWS CLI load plugins", "remove the section [plugins]")
 	}
 	o.wrapped(config)
 	explicit := o.command.Profile()
@@ -41,37 +41,66 @@ func (o *collector) source(config *awsconfig.Config) {
 		}
 	}
 	o.output(config, profiles)
-	if !named && (len(o.command.Wrappers) > 0 || o.environmentKeys()) {
-		if len(o.command.Wrappers) > 0 { // then the keys are others by the time that they sign
+	if !named && (len(o.command.Wrappers) > 0 || o.environmentKey() != "") {
+		if len(o.command.Wrappers) > 0 { // which provide other keys
 			return
 		}
-		o.identity.EnvironmentKeys = true
+		o.identity.Signers = []string{o.environmentKey()}
 		for _, variable := range []string{"AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"} {
 			o.expires(o.env.Get(variable))
 		}
 		return
 	}
+	signers := []string{}
 	for _, profile := range profiles {
-		o.chain(config, config.Chain(profile, named, o.env))
+		chain := config.Chain(profile, named, o.env)
+		o.chain(config, chain)
+		signers = append(signers, signerOf(config, chain))
+	}
+	if !slices.Contains(signers, "") {
+		o.identity.Signers = signers
+	}
+	if file := o.env.Get("AWS_WEB_IDENTITY_TOKEN_FILE"); file != "" && o.command.Kind == command.Authenticator {
+		// Unlike the AWS CLI, the AWS SDK for Go prefers it to a role in the profile.
+		o.file("web identity in AWS_WEB_IDENTITY_TOKEN_FILE", file)
 	}
 }
 
-// environmentKeys reports whether the keys of the environment are in force where
-// no argument names a profile. The AWS CLI fails when half of the pair is
-// missing, and the other tools look elsewhere then.
-func (o *collector) environmentKeys() bool {
+// signerOf returns the access key that signs for a profile. It returns nothing if a
+// session signs, whose key is not known in advance.
+func signerOf(config *awsconfig.Config, chain awsconfig.Chain) string {
+	switch {
+	case len(chain.Roles) > 0:
+	case chain.Source == awsconfig.Stored:
+		return config.Stored[chain.Profile]["aws_access_key_id"]
+	case chain.Source == awsconfig.Keys:
+		return config.Config[chain.Profile]["aws_access_key_id"]
+	}
+	return ""
+}
+
+// environmentKey returns the access key in the environment if that is in effect
+// where no argument names a profile. If the secret key is missing, the AWS CLI
+// fails, and the other tools look elsewhere.
+func (o *collector) environmentKey() string {
+	key := o.env.Get("AWS_ACCESS_KEY_ID")
 	if o.likeAWS() {
-		return o.env.Get("AWS_ACCESS_KEY_ID") != ""
+		return key
 	}
-	return cmp.Or(o.env.Get("AWS_ACCESS_KEY_ID"), o.env.Get("AWS_ACCESS_KEY")) != "" &&
-		cmp.Or(o.env.Get("AWS_SECRET_ACCESS_KEY"), o.env.Get("AWS_SECRET_KEY")) != ""
+	if cmp.Or(o.env.Get("AWS_SECRET_ACCESS_KEY"), o.env.Get("AWS_SECRET_KEY")) == "" {
+		return ""
+	}
+	return cmp.Or(key, o.env.Get("AWS_ACCESS_KEY"))
 }
 
-// wrapped looks at the profiles that programs before the maker read.
+// wrapped inspects the AWS profiles that wrappers read.
 func (o *collector) wrapped(config *awsconfig.Config) {
 	for _, w := range o.command.Wrappers {
-		seen := []string{}
-		for next := []string{w.Profile}; len(next) > 0; next = next[1:] {
+		seen, next := []string{}, []string{w.Profile}
+		if w.Name == "aws-vault" { // its profiles inherit from [default]
+			next = append(next, awsconfig.DefaultProfile)
+		}
+		for ; len(next) > 0; next = next[1:] {
 			p := config.Profiles[next[0]]
 			if p == nil || slices.Contains(seen, next[0]) {
 				continue
@@ -80,12 +109,18 @@ func (o *collector) wrapped(config *awsconfig.Config) {
 			if p["credential_process"] != "" {
 				o.process(next[0])
 			}
+			if p["web_identity_token_process"] != "" {
+				o.opaque("the web_identity_token_process of the AWS profile "+next[0]+" decides whose token it is", "use web_identity_token_file")
+			}
+			if file := p["web_identity_token_file"]; file != "" {
+				o.file("web identity "+file, file)
+			}
 			next = append(next, p["source_profile"], p["include_profile"], p["parent_profile"])
 		}
 	}
 }
 
-// output looks for a format that no client reads.
+// output checks that the AWS CLI prints JSON.
 func (o *collector) output(config *awsconfig.Config, profiles []string) {
 	if o.command.Kind != command.AWS {
 		return
@@ -93,14 +128,14 @@ func (o *collector) output(config *awsconfig.Config, profiles []string) {
 	for _, profile := range profiles {
 		format := cmp.Or(o.command.Output(), o.env.Get("AWS_DEFAULT_OUTPUT"), config.Profiles[profile]["output"], "json")
 		if format != "json" {
-			o.opaque("the AWS CLI is told to print "+format+", which holds no ExecCredential", "add --output json to its arguments")
+			o.opaque("the output format of the AWS CLI is "+format+", which clients cannot read", "add --output json to its arguments")
 			return
 		}
 	}
 }
 
-// process is for a credential_process in force: whose keys it prints is its own
-// matter.
+// process handles a credential_process in effect. credcache cannot see whose keys
+// it prints.
 func (o *collector) process(profile string) {
 	if o.command.Allowed {
 		o.vouched = true
@@ -115,7 +150,8 @@ func (o *collector) process(profile string) {
 		"if it always gives the same credentials, add the line `allow-profile "+profile+"` to "+config.Where)
 }
 
-// expires lowers the credentials' end to a time in a form that tools write.
+// expires lowers the expiry of the credentials. It accepts the formats that common
+// tools write.
 func (o *collector) expires(text string) {
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05Z0700", "2006-01-02 15:04:05Z07:00", time.DateTime} {
 		if t, err := time.Parse(layout, strings.Replace(text, "UTC", "Z", 1)); err == nil {
@@ -127,7 +163,7 @@ func (o *collector) expires(text string) {
 	}
 }
 
-// chain adds what decides along the way from a profile to its credentials.
+// chain adds the inputs between a profile and its credentials.
 func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 	for _, name := range chain.Roles {
 		if config.Profiles[name]["mfa_serial"] != "" {
@@ -138,12 +174,12 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 	p := config.Profiles[name]
 	if _, also := p["credential_process"]; also && chain.Source != awsconfig.Process &&
 		(chain.Source == awsconfig.Login || chain.Source == awsconfig.SSO) {
-		o.process(name) // versions of the tools differ in what comes first
+		o.process(name) // the precedence depends on the version of the tool
 	}
 	switch chain.Source {
 	case awsconfig.Environment:
-		if !o.environmentKeys() {
-			o.machine("the AWS profile " + name + " takes its credentials from the environment, which has none")
+		if o.environmentKey() == "" {
+			o.machine("the AWS profile " + name + " uses credentials in the environment, where there are none")
 		}
 	case awsconfig.WebIdentity:
 		o.file("web identity "+chain.TokenFile, chain.TokenFile)
@@ -159,27 +195,30 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 		o.expiry(config.Config[name])
 	case awsconfig.Login:
 		hash := sha256.Sum256([]byte(p["login_session"]))
-		o.file("aws login "+p["login_session"], filepath.Join(o.loginFolder(), hex.EncodeToString(hash[:])+".json"))
+		input, dir := "aws login "+p["login_session"], o.loginFolder()
+		o.identity.logins = append(o.identity.logins, input)
+		o.identity.loginFolders = append(o.identity.loginFolders, dir)
+		o.file(input, filepath.Join(dir, hex.EncodeToString(hash[:])+".json"))
 	case awsconfig.Process:
 		o.process(name)
 	case awsconfig.Machine:
-		o.machine("the AWS profile " + name + " takes its credentials from the machine (" + p["credential_source"] + ")")
+		o.machine("the AWS profile " + name + " uses the credentials of the machine (" + p["credential_source"] + ")")
 	case awsconfig.Broken:
-		o.machine("the AWS profile " + name + " leads to no credentials")
+		o.machine("the AWS profile " + name + " has an invalid chain of roles")
 	case awsconfig.None:
 		if !o.boto() {
-			o.machine("the AWS profile " + name + " has no credentials, so that they come from the machine (a container's server or instance metadata)")
+			o.machine("the AWS profile " + name + " has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata)")
 		}
 	}
 }
 
 func (o *collector) machine(what string) {
 	if !o.command.Allowed {
-		o.opaque(what, "use a profile with credentials of its own")
+		o.opaque(what, "use a profile that has credentials")
 	}
 }
 
-// loginFolder is where aws login keeps what it got.
+// loginFolder is the folder in which aws login keeps its logins.
 func (o *collector) loginFolder() string {
 	value, ok := o.env.Lookup("AWS_LOGIN_CACHE_DIRECTORY")
 	if !ok {
@@ -187,13 +226,13 @@ func (o *collector) loginFolder() string {
 	}
 	dir, err := o.env.Expand(value)
 	if err != nil {
-		o.opaque("where AWS_LOGIN_CACHE_DIRECTORY leads is not known: "+err.Error(), "name the folder by its full path")
+		o.opaque("AWS_LOGIN_CACHE_DIRECTORY cannot be expanded: "+err.Error(), "set it to a full path")
 	}
 	return dir
 }
 
-// expiry takes the end of keys that stands beside them, as saml2aws, aws-mfa and
-// other tools write it.
+// expiry reads the expiry that saml2aws, aws-mfa and other tools write next to the
+// keys.
 func (o *collector) expiry(p awsconfig.Profile) {
 	for name, value := range p {
 		if strings.Contains(name, "expir") {
@@ -202,13 +241,14 @@ func (o *collector) expiry(p awsconfig.Profile) {
 	}
 }
 
-// boto adds older tools' files, of which the AWS CLI takes the first that has
-// keys, and reports whether one has.
+// boto adds the credential files of older tools, which the AWS CLI reads too, and
+// reports whether one of them has keys.
 func (o *collector) boto() bool {
+	found := false
 	if path, ok := o.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
 		for line := range strings.Lines(string(o.expandedFile("file in AWS_CREDENTIAL_FILE", path))) {
 			if name, _, ok := strings.Cut(line, "="); ok && strings.TrimSpace(name) == "AWSAccessKeyId" {
-				o.identity.Boto = true
+				found = true
 			}
 		}
 	}
@@ -218,16 +258,16 @@ func (o *collector) boto() bool {
 		names, paths = []string{"file in BOTO_CONFIG"}, []string{path}
 	}
 	for n, path := range paths {
-		o.identity.Boto = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || o.identity.Boto
+		found = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || found
 	}
-	return o.identity.Boto
+	return found
 }
 
-// expandedFile is file for a name that the AWS CLI replaces ~ in.
+// expandedFile is file for a path that the AWS CLI expands.
 func (o *collector) expandedFile(name, path string) []byte {
 	expanded, err := o.env.Expand(path)
 	if err != nil {
-		o.opaque("where "+path+" leads is not known: "+err.Error(), "name the file by its full path")
+		o.opaque(path+" cannot be expanded: "+err.Error(), "use a full path")
 		return nil
 	}
 	return o.file(name, expanded)

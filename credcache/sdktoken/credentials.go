@@ -27,23 +27,22 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// sessionName is what the session of a role by --role-arn is called, as by aws eks
-// get-token.
+// sessionName is the session name for --role-arn, as in aws eks get-token.
 const sessionName = "EKSGetTokenAuth"
 
-// configFiles are the AWS configuration.
+// configFiles is the AWS configuration.
 type configFiles struct {
 	config, credentials string // paths
 	parsed              *awsconfig.Config
 }
 
-// ReadConfig reads the AWS configuration as the AWS CLI does.
+// ReadConfig reads the AWS configuration in the way the AWS CLI does.
 func ReadConfig(env environ.List) (*awsconfig.Config, error) {
 	c, err := readConfig(env)
 	return c.parsed, err
 }
 
-// maxConfig bounds each of the files, in bytes.
+// maxConfig limits the size of each file, in bytes.
 const maxConfig = 1 << 20
 
 func readConfig(env environ.List) (configFiles, error) {
@@ -71,9 +70,9 @@ func readConfig(env environ.List) (configFiles, error) {
 	return c, err
 }
 
-// profileInForce is the profile that the AWS CLI takes. Its two lines read the two
-// variables in different orders.
-func profileInForce(flags credcache.TokenFlags, env environ.List) (string, error) {
+// profileInEffect is the profile that the AWS CLI uses. Versions 1 and 2 give the two
+// variables different precedence, so it is an error if they differ.
+func profileInEffect(flags credcache.TokenFlags, env environ.List) (string, error) {
 	if flags.Profile != "" {
 		return flags.Profile, nil
 	}
@@ -89,7 +88,7 @@ func profileInForce(flags credcache.TokenFlags, env environ.List) (string, error
 	case 1:
 		return names[0], nil
 	}
-	return "", fmt.Errorf("AWS_PROFILE is %s and AWS_DEFAULT_PROFILE is %s, of which versions of the AWS CLI take one or the other: unset one", names[0], names[1])
+	return "", fmt.Errorf("AWS_PROFILE is %s, but AWS_DEFAULT_PROFILE is %s, and versions of the AWS CLI differ in which one they use; unset one", names[0], names[1])
 }
 
 // A finder finds credentials.
@@ -114,13 +113,13 @@ func (f finder) find(ctx context.Context, profile string) (aws.Credentials, erro
 	return provider.Retrieve(ctx)
 }
 
-// base are the credentials before --role-arn.
+// base returns the credentials before --role-arn.
 func (f finder) base(ctx context.Context, profile string) (aws.CredentialsProvider, error) {
 	if f.flags.Profile == "" && f.env.Get("AWS_ACCESS_KEY_ID") != "" {
 		return f.environment()
 	}
 	if _, ok := f.parsed.Profiles[profile]; !ok && profile != awsconfig.DefaultProfile {
-		return nil, fmt.Errorf("the AWS configuration has no profile %q: see aws configure list-profiles", profile)
+		return nil, fmt.Errorf("the AWS configuration has no profile %q; see aws configure list-profiles", profile)
 	}
 	chain := f.parsed.Chain(profile, f.flags.Profile != "", f.env)
 	provider, err := f.source(ctx, chain)
@@ -130,7 +129,7 @@ func (f finder) base(ctx context.Context, profile string) (aws.CredentialsProvid
 		}
 		p := f.parsed.Profiles[name]
 		if p["mfa_serial"] != "" {
-			return nil, fmt.Errorf("the profile %q wants an MFA code, which credcache does not ask for", name)
+			return nil, fmt.Errorf("the profile %q requires an MFA code, for which credcache cannot prompt", name)
 		}
 		provider, err = f.assume(ctx, provider, p["role_arn"], func(o *stscreds.AssumeRoleOptions) {
 			o.RoleSessionName = p["role_session_name"]
@@ -148,7 +147,7 @@ func (f finder) base(ctx context.Context, profile string) (aws.CredentialsProvid
 func (f finder) environment() (aws.CredentialsProvider, error) {
 	secret := f.env.Get("AWS_SECRET_ACCESS_KEY")
 	if secret == "" {
-		return nil, errors.New("AWS_ACCESS_KEY_ID is set and AWS_SECRET_ACCESS_KEY is not")
+		return nil, errors.New("AWS_ACCESS_KEY_ID is set, but AWS_SECRET_ACCESS_KEY is not")
 	}
 	session := f.env.Get("AWS_SECURITY_TOKEN")
 	if session == "" {
@@ -157,17 +156,17 @@ func (f finder) environment() (aws.CredentialsProvider, error) {
 	keys := aws.Credentials{AccessKeyID: f.env.Get("AWS_ACCESS_KEY_ID"), SecretAccessKey: secret, SessionToken: session}
 	if ends, err := time.Parse(time.RFC3339, f.env.Get("AWS_CREDENTIAL_EXPIRATION")); err == nil {
 		if !ends.After(time.Now()) {
-			return nil, fmt.Errorf("the AWS credentials in the environment expired at %s: log in again", ends.Format(time.RFC3339))
+			return nil, fmt.Errorf("the AWS credentials in the environment expired at %s; log in again", ends.Format(time.RFC3339))
 		}
 		keys.CanExpire, keys.Expires = true, ends
 	}
 	return credentials.StaticCredentialsProvider{Value: keys}, nil
 }
 
-// static are the keys of a profile.
+// static returns the keys of a profile.
 func static(p awsconfig.Profile, name string) (aws.CredentialsProvider, error) {
 	if p["aws_access_key_id"] == "" || p["aws_secret_access_key"] == "" {
-		return nil, fmt.Errorf("the profile %q has half of a pair of keys", name)
+		return nil, fmt.Errorf("the profile %q has only one of aws_access_key_id and aws_secret_access_key", name)
 	}
 	session, ok := p["aws_security_token"]
 	if !ok {
@@ -176,7 +175,7 @@ func static(p awsconfig.Profile, name string) (aws.CredentialsProvider, error) {
 	return credentials.NewStaticCredentialsProvider(p["aws_access_key_id"], p["aws_secret_access_key"], session), nil
 }
 
-// source are the credentials at the end of a chain.
+// source returns the credentials at the end of a chain.
 func (f finder) source(ctx context.Context, chain awsconfig.Chain) (aws.CredentialsProvider, error) {
 	name := chain.Profile
 	p := f.parsed.Profiles[name]
@@ -199,7 +198,7 @@ func (f finder) source(ctx context.Context, chain awsconfig.Chain) (aws.Credenti
 			session = value
 		}
 		if role == "" {
-			return nil, errors.New("there is a web identity token and no role: set AWS_ROLE_ARN")
+			return nil, errors.New("there is a web identity token, but no role; set AWS_ROLE_ARN")
 		}
 		client, err := f.client(ctx, aws.AnonymousCredentials{})
 		if err != nil {
@@ -214,15 +213,15 @@ func (f finder) source(ctx context.Context, chain awsconfig.Chain) (aws.Credenti
 		return f.bySDK(ctx, name, logincreds.ProviderName)
 	case awsconfig.Machine, awsconfig.None:
 		if _, ok := f.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
-			return nil, errors.New("credcache does not read the file that AWS_CREDENTIAL_FILE names: unset it")
+			return nil, errors.New("credcache does not support AWS_CREDENTIAL_FILE; unset it")
 		}
 		return f.bySDK(ctx, name, ec2rolecreds.ProviderName, endpointcreds.ProviderName)
 	case awsconfig.Broken:
 	}
-	return nil, fmt.Errorf("the profile %q leads to no credentials", name)
+	return nil, fmt.Errorf("the profile %q has an invalid chain of roles", name)
 }
 
-// load makes the SDK's configuration for a profile, if that is there.
+// load loads the SDK's configuration, for a profile if that exists.
 func (f finder) load(ctx context.Context, profile string, options ...func(*config.LoadOptions) error) (aws.Config, error) {
 	if f.parsed.Profiles[profile] != nil {
 		options = append(options, config.WithSharedConfigProfile(profile))
@@ -231,8 +230,8 @@ func (f finder) load(ctx context.Context, profile string, options ...func(*confi
 		config.WithSharedConfigFiles([]string{f.config}), config.WithSharedCredentialsFiles([]string{f.credentials}))...)
 }
 
-// bySDK lets the SDK find the credentials of a profile, and checks that it found
-// those that the AWS CLI takes.
+// bySDK lets the SDK find the credentials of a profile, and checks that the AWS CLI
+// uses the same ones.
 func (f finder) bySDK(ctx context.Context, profile string, want ...string) (aws.CredentialsProvider, error) {
 	cfg, err := f.load(ctx, profile)
 	if err != nil {
@@ -241,15 +240,15 @@ func (f finder) bySDK(ctx context.Context, profile string, want ...string) (aws.
 	return aws.CredentialsProviderFunc(func(ctx context.Context) (aws.Credentials, error) {
 		keys, err := cfg.Credentials.Retrieve(ctx)
 		if err == nil && !slices.Contains(want, keys.Source) {
-			return aws.Credentials{}, fmt.Errorf("the AWS SDK takes other credentials of the profile %q than the AWS CLI does", profile)
+			return aws.Credentials{}, fmt.Errorf("for the profile %q, the AWS SDK and the AWS CLI use different credentials", profile)
 		}
 		return keys, err
 	}), nil
 }
 
-// client is for requests to STS, with the settings of the profile in force.
+// client returns a client for STS with the settings of the profile in effect.
 func (f finder) client(ctx context.Context, provider aws.CredentialsProvider) (*sts.Client, error) {
-	profile, err := profileInForce(f.flags, f.env)
+	profile, err := profileInEffect(f.flags, f.env)
 	if err != nil {
 		return nil, err
 	}
@@ -260,7 +259,7 @@ func (f finder) client(ctx context.Context, provider aws.CredentialsProvider) (*
 	return sts.NewFromConfig(cfg), nil
 }
 
-// assume makes a provider of a role's session.
+// assume returns a provider that assumes a role.
 func (f finder) assume(ctx context.Context, source aws.CredentialsProvider, role string, options func(*stscreds.AssumeRoleOptions)) (aws.CredentialsProvider, error) {
 	client, err := f.client(ctx, source)
 	if err != nil {

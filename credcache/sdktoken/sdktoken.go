@@ -1,18 +1,18 @@
-// Package sdktoken makes EKS tokens with the AWS SDK, which signs them and asks
-// AWS for the credentials of roles, web identity and AWS SSO. It is for the second
-// program, because the SDK takes ten times as long to start as a cache hit does.
+// Package sdktoken makes EKS tokens with the AWS SDK, which signs them and gets the
+// credentials of roles, web identities and AWS SSO. Only the second program uses it,
+// because the SDK takes ten times as long to initialize as a cache hit.
 //
 //	Token: flags → profile → chain → credentials → presigned request → ExecCredential
 //
-// Whose credentials sign is decided as the AWS CLI decides it. Where the SDK would
-// decide otherwise, or versions of the AWS CLI differ, there is no token but an
-// error that says so.
+// The credentials are selected as the AWS CLI does. If the SDK would select others,
+// or if versions of the AWS CLI differ, Token returns an error.
 package sdktoken
 
 import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -27,10 +27,10 @@ import (
 	"github.com/pullpass/pullpass/credcache/execcredential"
 )
 
-// timeout bounds the requests to AWS together.
+// timeout limits all requests to AWS together.
 const timeout = 30 * time.Second
 
-// maxToken is the longest token that a cluster takes, in bytes.
+// maxToken is the longest token that clusters accept, in bytes.
 const maxToken = 4096
 
 // Token returns an ExecCredential. The error names a command that may succeed.
@@ -41,7 +41,7 @@ func Token(ctx context.Context, args []string, env environ.List) ([]byte, error)
 	}
 	output, err := token(ctx, flags, env)
 	if err != nil {
-		return nil, fmt.Errorf("making a token: %w; this may do it: %s", err, flags.Alternative())
+		return nil, fmt.Errorf("making a token: %w; alternative: %s", err, flags.Alternative())
 	}
 	return output, nil
 }
@@ -53,13 +53,13 @@ func token(ctx context.Context, flags credcache.TokenFlags, env environ.List) ([
 	if err != nil {
 		return nil, err
 	}
-	profile, err := profileInForce(flags, env)
+	profile, err := profileInEffect(flags, env)
 	if err != nil {
 		return nil, err
 	}
 	region := Region(flags, config.parsed.Profiles[profile], env)
 	if region == "" {
-		return nil, fmt.Errorf("no region is set: add --region, or set AWS_REGION")
+		return nil, errors.New("no region is set; add --region or set AWS_REGION")
 	}
 	f := finder{flags: flags, env: env, region: region, configFiles: config}
 	keys, err := f.find(ctx, profile)
@@ -89,13 +89,13 @@ func token(ctx context.Context, flags credcache.TokenFlags, env environ.List) ([
 	return execcredential.Encode(cmp.Or(info.APIVersion, execcredential.ParseInfo("").APIVersion), status), nil
 }
 
-// Region is the region of a token, or nothing where none is set.
+// Region is the region of a token, or nothing if none is set.
 func Region(flags credcache.TokenFlags, profile awsconfig.Profile, env environ.List) string {
 	return cmp.Or(flags.Region, env.Get("AWS_REGION"), env.Get("AWS_DEFAULT_REGION"), profile["region"])
 }
 
-// endpointOptions are which of STS's hosts the token is for. AWS_ENDPOINT_URL_STS
-// does not count: clusters refuse tokens for any other host than STS's own.
+// endpointOptions select the STS host in the token. AWS_ENDPOINT_URL_STS is ignored,
+// because clusters accept only the hosts of STS itself.
 func endpointOptions(profile awsconfig.Profile, env environ.List) sts.EndpointResolverOptions {
 	var o sts.EndpointResolverOptions
 	if strings.EqualFold(cmp.Or(env.Get("AWS_USE_FIPS_ENDPOINT"), profile["use_fips_endpoint"]), "true") {
@@ -107,8 +107,8 @@ func endpointOptions(profile awsconfig.Profile, env environ.List) sts.EndpointRe
 	return o
 }
 
-// sign makes a token: a request to STS, signed and not sent, that tells the
-// cluster who signed it. The cluster's name is part of what is signed.
+// sign makes a token: a presigned request to STS with which the cluster finds out who
+// signed it. The name of the cluster is signed too.
 func sign(ctx context.Context, keys aws.Credentials, region, cluster string, endpoint sts.EndpointResolverOptions) (execcredential.Token, error) {
 	client := sts.NewPresignClient(sts.New(sts.Options{
 		Region:          region,
@@ -126,7 +126,7 @@ func sign(ctx context.Context, keys aws.Credentials, region, cluster string, end
 	}
 	token := execcredential.TokenPrefix + base64.RawURLEncoding.EncodeToString([]byte(presigned.URL))
 	if len(token) > maxToken {
-		return "", fmt.Errorf("the token would have %d bytes, and clusters take %d: the session token has %d", len(token), maxToken, len(keys.SessionToken))
+		return "", fmt.Errorf("the token has %d bytes, but clusters accept at most %d; the session token alone has %d", len(token), maxToken, len(keys.SessionToken))
 	}
 	return execcredential.Token(token), nil
 }

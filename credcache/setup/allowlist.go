@@ -10,8 +10,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// noticeAllowList says what is missing where kubectl's own preferences (kuberc)
-// let only listed commands run.
+// noticeAllowList prints what to add if kubectl's own preferences (kuberc) restrict
+// exec commands to a list.
 func (o Options) noticeAllowList(command string) {
 	path := o.Env.Get("KUBERC")
 	if path == "" {
@@ -23,7 +23,7 @@ func (o Options) noticeAllowList(command string) {
 	}
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return // there is none
+		return // it does not exist
 	}
 	var kuberc struct {
 		Policy string `yaml:"credentialPluginPolicy"`
@@ -33,17 +33,17 @@ func (o Options) noticeAllowList(command string) {
 		} `yaml:"credentialPluginAllowlist"`
 	}
 	if yaml.Unmarshal(content, &kuberc) != nil {
-		return // kubectl will say so
+		return // kubectl reports the error
 	}
 	switch strings.ToLower(kuberc.Policy) {
 	case "denyall":
-		fmt.Fprintf(o.Out, "%s lets kubectl run no exec command at all (credentialPluginPolicy: DenyAll).\n", path)
+		fmt.Fprintf(o.Out, "%s forbids kubectl to run any exec command (credentialPluginPolicy: DenyAll).\n", path)
 	case "allowlist":
 		for _, entry := range kuberc.List {
 			if entry.Command+entry.Name == command || entry.Command+entry.Name == "credcache" && command == "credcache" {
 				return
 			}
 		}
-		fmt.Fprintf(o.Out, "%s lets kubectl run only what it lists. Add this to its credentialPluginAllowlist:\n- command: %s\n", path, command)
+		fmt.Fprintf(o.Out, "%s restricts the exec commands that kubectl runs. Add this to its credentialPluginAllowlist:\n- command: %s\n", path, command)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/pullpass/pullpass/credcache/execcredential"
 )
 
-// kubeconfig is what explain needs of one.
+// kubeconfig holds the parts of a kubeconfig that explain needs.
 type kubeconfig struct {
 	CurrentContext string `yaml:"current-context"`
 	Contexts       []struct {
@@ -44,9 +44,9 @@ type execConfig struct {
 	Cluster    bool `yaml:"provideClusterInfo"`
 }
 
-// Explain says what a client of a context would get from credcache now, and why.
-// An empty context is the current one. It runs nothing and shows no value of what
-// decided, only names.
+// Explain prints what a client would get from credcache now for a context, and why.
+// An empty context means the current one. It runs nothing, and prints only the names
+// of inputs, not their values.
 func Explain(context string, env environ.List, config command.Loader, now time.Time, out io.Writer) error {
 	files, err := Kubeconfigs(env)
 	if err != nil {
@@ -57,7 +57,7 @@ func Explain(context string, env environ.List, config command.Loader, now time.T
 		return err
 	}
 	if programName(exec.Command) != "credcache" {
-		fmt.Fprintf(out, "The user %q of the context %q runs %s without credcache: see credcache install.\n", user, context, exec.Command)
+		fmt.Fprintf(out, "The user %q of the context %q runs %s without credcache; see credcache install.\n", user, context, exec.Command)
 		return nil
 	}
 	for _, e := range exec.Env {
@@ -69,7 +69,7 @@ func Explain(context string, env environ.List, config command.Loader, now time.T
 	}
 	env = env.With(execcredential.Variable, string(info))
 	if len(exec.Args) == 0 {
-		return fmt.Errorf("the user %q has no command for credcache in its args", user)
+		return fmt.Errorf("the args of the user %q contain no command for credcache to run", user)
 	}
 
 	var e credcache.Explanation
@@ -91,33 +91,33 @@ func Explain(context string, env environ.List, config command.Loader, now time.T
 func printExplanation(e credcache.Explanation, exec *execConfig, now time.Time, out io.Writer) {
 	switch {
 	case len(e.Opaque) > 0:
-		fmt.Fprintln(out, "Not cached: the command runs each time, because")
+		fmt.Fprintln(out, "Not cached. The command runs each time, because")
 		for _, o := range e.Opaque {
 			fmt.Fprintf(out, "  %s.\n", o)
 		}
 		return
 	case e.Miss == nil:
-		fmt.Fprintf(out, "Hit: the token would be served from the cache, for %s more.\n", e.Entry.Expires.Sub(now).Round(time.Second))
+		fmt.Fprintf(out, "Hit: the cached token would be served. It is valid for another %s.\n", e.Entry.Expires.Sub(now).Round(time.Second))
 	case e.Entry == nil:
-		fmt.Fprintf(out, "Miss: %v, nor one like it. The command would run.\n", e.Miss)
+		fmt.Fprintf(out, "Miss: %v. The command would run.\n", e.Miss)
 	case len(e.Changed) == 0:
 		fmt.Fprintf(out, "Miss: %v. The command would run.\n", e.Miss)
 	default:
-		fmt.Fprintf(out, "Miss: %v. The command would run.\nThe most alike was stored %s ago, and since then these changed:\n", e.Miss, now.Sub(e.Entry.Written).Round(time.Second))
+		fmt.Fprintf(out, "Miss: %v. The command would run.\nThe most similar token was cached %s ago. These inputs differ from it:\n", e.Miss, now.Sub(e.Entry.Written).Round(time.Second))
 		for _, name := range e.Changed {
 			fmt.Fprintf(out, "  %s\n", name)
 		}
 		if exec.Cluster && slices.Contains(e.Changed, "spec.cluster") {
-			fmt.Fprintln(out, "(spec.cluster is not known here, only to the client.)")
+			fmt.Fprintln(out, "(Only the client knows spec.cluster.)")
 		}
 	}
 	if e.Entry != nil {
-		fmt.Fprintf(out, "That token is for %s.\n", e.Entry.Token.Holder())
+		fmt.Fprintf(out, "Token: %s.\n", e.Entry.Token.Holder())
 	}
 }
 
-// findUser finds a context's user. As with kubectl, the first file that has
-// something of a name wins.
+// findUser finds the user of a context. As in kubectl, the first file that has an
+// object with the name takes precedence.
 func findUser(files []string, context string) (found, name string, exec *execConfig, err error) {
 	var contexts []string
 	var configs []kubeconfig
@@ -138,7 +138,7 @@ func findUser(files []string, context string) (found, name string, exec *execCon
 		}
 	}
 	if context == "" {
-		return "", "", nil, errors.New("the kubeconfig has no current context: name one")
+		return "", "", nil, errors.New("the kubeconfig has no current context; name one")
 	}
 	for _, k := range configs {
 		for _, c := range k.Contexts {
@@ -149,7 +149,7 @@ func findUser(files []string, context string) (found, name string, exec *execCon
 		}
 	}
 	if name == "" {
-		return "", "", nil, fmt.Errorf("there is no context %q in %s; there are: %s", context,
+		return "", "", nil, fmt.Errorf("there is no context %q in %s; contexts: %s", context,
 			strings.Join(files, string(filepath.ListSeparator)), strings.Join(contexts, ", "))
 	}
 	for _, k := range configs {
@@ -158,10 +158,10 @@ func findUser(files []string, context string) (found, name string, exec *execCon
 				continue
 			}
 			if u.User.Exec == nil || u.User.Exec.Command == "" {
-				return "", "", nil, fmt.Errorf("the user %q of the context %q runs no command", name, context)
+				return "", "", nil, fmt.Errorf("the user %q of the context %q has no exec command", name, context)
 			}
 			return context, name, u.User.Exec, nil
 		}
 	}
-	return "", "", nil, fmt.Errorf("the context %q names the user %q, which is not there", context, name)
+	return "", "", nil, fmt.Errorf("the context %q refers to the user %q, which does not exist", context, name)
 }

@@ -29,19 +29,19 @@ type Options struct {
 	Native bool     // let credcache make the tokens itself where it can
 	Env    environ.List
 	Self   string    // path of credcache
-	Out    io.Writer // what is done
+	Out    io.Writer // for messages
 }
 
-// A change is what install or uninstall makes of one kubeconfig.
+// A change is the change to one kubeconfig.
 type change struct {
 	after []byte
-	notes []string // one a line, for people
+	notes []string // messages, one per line
 	allow []string // commands that the user's configuration must allow
-	left  []error  // what could not be done
+	left  []error  // why users were not changed
 }
 
-// Install makes the EKS users of kubeconfigs use credcache. The error tells of
-// the users and files that were left as they are; the others are done.
+// Install makes the EKS users of kubeconfigs use credcache. The error says which
+// users and files could not be changed. The others have been changed.
 func Install(o Options) error {
 	command := o.commandName()
 	err := o.eachFile(func(path string, source []byte) (change, error) {
@@ -51,17 +51,16 @@ func Install(o Options) error {
 	return err
 }
 
-// Uninstall takes credcache out of kubeconfigs: the edits of install the other way
-// round, which give back what was there, byte for byte. Only a command that install
-// had to write anew (with --native, or to name it by its full path) is written as
-// aws eks update-kubeconfig would.
+// Uninstall removes credcache from kubeconfigs. It reverts the edits of install byte
+// for byte, with two exceptions: a full path that install wrote stays, and commands
+// that --native replaced are written as aws eks update-kubeconfig does.
 func Uninstall(o Options) error {
 	return o.eachFile(func(path string, source []byte) (change, error) {
 		return o.uninstall(path, source)
 	})
 }
 
-// install works out what becomes of one kubeconfig.
+// install computes the change to one kubeconfig.
 func (o Options) install(path string, source []byte, self string) (change, error) {
 	c := change{after: source}
 	d, err := parse(source)
@@ -72,14 +71,14 @@ func (o Options) install(path string, source []byte, self string) (change, error
 	want := map[string][]string{}
 	for _, u := range d.users() {
 		if want[u.name] != nil {
-			continue // kubectl takes the first of a name
+			continue // kubectl uses the first one with a name
 		}
 		argv := slices.Clone(u.argv)
 		program := programName(argv[0])
 		var made []edit
 		switch {
 		case program == "credcache":
-			c.note("%s: %s uses credcache already", path, u.name)
+			c.note("%s: %s already uses credcache", path, u.name)
 			continue
 		case program == "kubecredcache" && command.IsTokenMaker(argv[1:]):
 			start, end, err := d.extent(u.commandNode())
@@ -106,7 +105,7 @@ func (o Options) install(path string, source []byte, self string) (change, error
 	return c, c.finish(d, edits, want)
 }
 
-// wrap makes the edits for one user that does not use credcache yet.
+// wrap returns the edits for one user that does not use credcache yet.
 func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([]string, []edit, error) {
 	moved := u.argv[0]
 	if o.Native {
@@ -116,13 +115,14 @@ func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([
 			made, err = d.replaceArgs(u, self, args)
 		}
 		if err == nil {
-			c.note("%s: %s now uses credcache, which makes the token itself", path, u.name)
+			c.note("%s: %s now uses credcache without aws", path, u.name)
 			return append([]string{self}, args...), made, nil
 		}
-		c.note("%s: %s keeps %s behind credcache: %v", path, u.name, moved, err)
+		c.note("%s: %s still needs %s: %v", path, u.name, moved, err)
 	}
 	if moved != filepath.Base(moved) && !filepath.IsAbs(moved) {
-		// Clients look for it beside the kubeconfig, but not if it is an argument.
+		// Clients resolve a relative command against the folder of the kubeconfig,
+		// but not arguments.
 		full, err := filepath.Abs(filepath.Join(filepath.Dir(path), moved))
 		if err != nil {
 			return nil, nil, err
@@ -130,7 +130,7 @@ func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([
 		moved = full
 	}
 	if real := behindShim(moved, o.Env); real != "" {
-		c.note("%s: %s names %s instead of the shim, whose choice credcache cannot see", path, u.name, real)
+		c.note("%s: %s now runs %s instead of the shim, whose tokens cannot be cached", path, u.name, real)
 		moved = real
 	}
 	if command.NeedsAllowing(moved) {
@@ -144,7 +144,7 @@ func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([
 	return append([]string{self, moved}, u.argv[1:]...), made, nil
 }
 
-// uninstall works out what a kubeconfig was.
+// uninstall computes the change to one kubeconfig.
 func (o Options) uninstall(path string, source []byte) (change, error) {
 	c := change{after: source}
 	d, err := parse(c.after)
@@ -182,10 +182,10 @@ func (c *change) note(format string, args ...any) {
 }
 
 func (c *change) leave(u *execUser, err error) {
-	c.left = append(c.left, fmt.Errorf("leaving user %q as it is: %w", u.name, err))
+	c.left = append(c.left, fmt.Errorf("user %q was not changed: %w", u.name, err))
 }
 
-// finish applies the edits, if the result means what it should.
+// finish applies the edits and checks the result.
 func (c *change) finish(d *document, edits []edit, want map[string][]string) error {
 	if len(edits) == 0 {
 		return nil
@@ -195,13 +195,13 @@ func (c *change) finish(d *document, edits []edit, want map[string][]string) err
 		err = check(d.source, after, want)
 	}
 	if err != nil {
-		return fmt.Errorf("%w; edit it by hand: credcache goes before the command, which becomes the first of the args", err)
+		return fmt.Errorf("%w; edit the file by hand: set command to credcache, and insert the old command before the other args", err)
 	}
 	c.after = after
 	return nil
 }
 
-// eachFile works on every kubeconfig, and goes on after an error.
+// eachFile changes all kubeconfigs, and continues after an error.
 func (o Options) eachFile(work func(path string, source []byte) (change, error)) error {
 	files, err := o.kubeconfigs()
 	if err != nil {
@@ -234,7 +234,7 @@ func (o Options) oneFile(path string, work func(string, []byte) (change, error))
 	}
 	if o.DryRun {
 		for _, program := range c.allow {
-			fmt.Fprintf(o.Out, "# would allow %s in credcache's configuration\n", program)
+			fmt.Fprintf(o.Out, "# Would add to credcache's configuration: allow %s\n", program)
 		}
 		if !bytes.Equal(source, c.after) {
 			if err := o.printDiff(path, source, c.after); err != nil {
@@ -249,7 +249,7 @@ func (o Options) oneFile(path string, work func(string, []byte) (change, error))
 			return err
 		}
 		if where != "" {
-			fmt.Fprintf(o.Out, "%s now allows %s, because it is not what its name leads to in $PATH\n", where, program)
+			fmt.Fprintf(o.Out, "%s now allows %s, which is not the program of that name in $PATH\n", where, program)
 		}
 	}
 	if !bytes.Equal(source, c.after) {
@@ -266,14 +266,14 @@ func (o Options) oneFile(path string, work func(string, []byte) (change, error))
 	return errors.Join(c.left...)
 }
 
-// printDiff shows what changes in a file, as diff -u does.
+// printDiff prints a unified diff.
 func (o Options) printDiff(path string, before, after []byte) error {
 	return difflib.WriteUnifiedDiff(o.Out, difflib.UnifiedDiff{
 		A: diffLines(before), B: diffLines(after), FromFile: path, ToFile: path, Context: 3,
 	})
 }
 
-// diffLines are a file's lines as a diff shows them.
+// diffLines splits a file into lines for a diff.
 func diffLines(content []byte) []string {
 	var lines []string
 	for line := range strings.Lines(string(content)) {
@@ -285,7 +285,7 @@ func diffLines(content []byte) []string {
 	return lines
 }
 
-// kubeconfigs are the files to work on. Files of $KUBECONFIG need not exist.
+// kubeconfigs returns the files to change. Files in $KUBECONFIG may not exist.
 func (o Options) kubeconfigs() ([]string, error) {
 	if len(o.Files) > 0 {
 		return o.Files, nil
@@ -303,7 +303,7 @@ func Kubeconfigs(env environ.List) ([]string, error) {
 			home = env.Get("USERPROFILE")
 		}
 		if home == "" {
-			return nil, errors.New("finding the kubeconfig: neither KUBECONFIG nor a home folder is in the environment; name the file")
+			return nil, errors.New("finding the kubeconfig: neither KUBECONFIG nor HOME is set; name the file")
 		}
 		list = filepath.Join(home, ".kube", "config")
 	}
@@ -317,15 +317,15 @@ func Kubeconfigs(env environ.List) ([]string, error) {
 		}
 	}
 	if len(found) == 0 {
-		return nil, fmt.Errorf("finding the kubeconfig: %s does not exist; aws eks update-kubeconfig --name CLUSTER makes one", list)
+		return nil, fmt.Errorf("finding the kubeconfig: %s does not exist; aws eks update-kubeconfig --name CLUSTER creates it", list)
 	}
 	return found, nil
 }
 
-// lockWait is how long another program may write the kubeconfig.
+// lockWait is how long to wait for another program's lock.
 const lockWait = 5 * time.Second
 
-// lock takes kubectl's lock of a kubeconfig: a file that must not exist.
+// lock locks a kubeconfig as kubectl does: it creates a file that must not exist.
 func lock(path string) (unlock func(), err error) {
 	name := path + ".lock"
 	for deadline := time.Now().Add(lockWait); ; time.Sleep(20 * time.Millisecond) {
@@ -338,13 +338,12 @@ func lock(path string) (unlock func(), err error) {
 			return nil, fmt.Errorf("locking the kubeconfig: %w", err)
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("locking the kubeconfig: another program writes it; if none does, remove %s", name)
+			return nil, fmt.Errorf("locking the kubeconfig: another program holds the lock; if none does, remove %s", name)
 		}
 	}
 }
 
-// replace writes a kubeconfig. A symlink stays one, and the file keeps its mode and
-// owner.
+// replace writes a kubeconfig. Symlinks are kept, and so are mode and owner.
 func replace(path string, after []byte) error {
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -360,8 +359,8 @@ func replace(path string, after []byte) error {
 	return nil
 }
 
-// writeLike writes a file with the mode and, as far as the system lets it, the
-// owner of another.
+// writeLike writes a file with the mode and, if permitted, the owner of another
+// one.
 func writeLike(path string, content []byte, like fs.FileInfo) error {
 	if err := files.Write(path, content, like.Mode().Perm()); err != nil {
 		return err
@@ -369,9 +368,9 @@ func writeLike(path string, content []byte, like fs.FileInfo) error {
 	return keepOwner(path, like)
 }
 
-// commandName is how kubeconfigs name credcache: alone where every program finds
-// it, else by its full path, because programs that are not started from a shell
-// have a short $PATH.
+// commandName is how kubeconfigs refer to credcache: by its name if it is in a
+// standard folder, else by its full path, because programs that are not started
+// from a shell have a short $PATH.
 func (o Options) commandName() string {
 	standard := []string{"/usr/bin", "/bin", "/usr/local/bin"}
 	if runtime.GOOS == "darwin" {

@@ -1,19 +1,20 @@
-// Package setup edits kubeconfigs so that they use credcache, and says what
-// credcache would do for a context. It is for the second program: what YAML
-// needs before main would cost every cache hit.
+// Package setup edits kubeconfigs so that they use credcache, and explains what
+// credcache would do for a context. Only the second program uses it: the
+// initialization of the YAML package would slow down cache hits.
 //
 //	Install: lock → read → users → edits → apply → check → write
 //
-// A kubeconfig is never written anew from what it means: the edits replace a few
-// bytes of it, so that comments, order, quoting and line ends stay. Nothing but
-// the command and the args of an exec user is touched, and what cannot be edited
-// like that is left alone, with the reason.
+// A kubeconfig is never reformatted: each edit replaces a few bytes, so that
+// comments, order, quoting and line ends are kept. Only the command and the args of
+// exec users are edited. A user that cannot be edited in this way is left unchanged,
+// and the reason is reported.
 package setup
 
 import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"path/filepath"
 	"reflect"
 	"runtime"
@@ -25,14 +26,14 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// A document is a kubeconfig's bytes and what they mean.
+// A document is a kubeconfig: its bytes and the parsed YAML.
 type document struct {
 	source []byte
-	lines  []int // where each line begins
+	lines  []int // offset of each line
 	root   *yaml.Node
 }
 
-// An execUser is a user of a kubeconfig that runs a command.
+// An execUser is a user in a kubeconfig that has an exec command.
 type execUser struct {
 	name       string
 	command    *yaml.Node
@@ -40,13 +41,13 @@ type execUser struct {
 	argv       []string   // the command and its arguments
 	env        []string   // NAME=VALUE
 	apiVersion string
-	alias      *yaml.Node // what stands in the command's place if that is an alias, or nil
+	alias      *yaml.Node // the alias if the command is one, or nil
 }
 
 func parse(source []byte) (*document, error) {
 	d := &document{source: source, lines: lineStarts(source)}
 	var file yaml.Node
-	if err := yaml.NewDecoder(bytes.NewReader(source)).Decode(&file); err != nil {
+	if err := yaml.NewDecoder(bytes.NewReader(source)).Decode(&file); err != nil && !errors.Is(err, io.EOF) { // EOF: an empty file
 		return nil, fmt.Errorf("parsing YAML: %w", err)
 	}
 	if len(file.Content) == 1 {
@@ -55,8 +56,8 @@ func parse(source []byte) (*document, error) {
 	return d, nil
 }
 
-// lineStarts splits as YAML does: a line ends with CR LF, CR, LF, or one of
-// Unicode's own breaks.
+// lineStarts returns the offsets of lines. In YAML a line ends with CR LF, CR, LF, or
+// one of Unicode's line breaks.
 func lineStarts(source []byte) []int {
 	starts := []int{len(source) - len(bytes.TrimPrefix(source, []byte("\ufeff")))}
 	for i := 0; i < len(source); {
@@ -72,15 +73,15 @@ func lineStarts(source []byte) []int {
 	return starts
 }
 
-// offset is where a node begins. YAML counts columns in characters.
+// offset is the offset of a node. YAML counts columns in characters.
 func (d *document) offset(n *yaml.Node) (int, error) {
 	if n.Line < 1 || n.Line > len(d.lines) {
-		return 0, errors.New("it stands nowhere")
+		return 0, errors.New("its position is unknown")
 	}
 	at := d.lines[n.Line-1]
 	for range n.Column - 1 {
 		if at >= len(d.source) {
-			return 0, errors.New("it stands nowhere")
+			return 0, errors.New("its position is unknown")
 		}
 		_, size := utf8.DecodeRune(d.source[at:])
 		at += size
@@ -88,7 +89,8 @@ func (d *document) offset(n *yaml.Node) (int, error) {
 	return at, nil
 }
 
-// extent is where a scalar or an alias begins and ends, with its anchor and tag.
+// extent is where a scalar or an alias begins and ends, including its anchor and
+// tag.
 func (d *document) extent(n *yaml.Node) (start, end int, err error) {
 	if start, err = d.offset(n); err != nil {
 		return 0, 0, err
@@ -129,12 +131,12 @@ func (d *document) extent(n *yaml.Node) (start, end int, err error) {
 			break
 		}
 	case n.Style&(yaml.LiteralStyle|yaml.FoldedStyle) == 0:
-		if bytes.HasPrefix(text, []byte(n.Value)) { // not so if it goes over several lines
+		if bytes.HasPrefix(text, []byte(n.Value)) { // false if it spans several lines
 			size = len(n.Value)
 		}
 	}
 	if size == 0 {
-		return 0, 0, fmt.Errorf("line %d is written in a way that credcache does not edit", n.Line)
+		return 0, 0, fmt.Errorf("credcache cannot edit line %d because of its YAML style", n.Line)
 	}
 	return start, start + at + size, nil
 }
@@ -147,8 +149,7 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// field returns the value of a mapping's key as it stands there, or as a merged
-// mapping has it.
+// field returns the value of a key in a mapping or in the mappings merged into it.
 func field(n *yaml.Node, key string) *yaml.Node {
 	if n = resolve(n); n == nil || n.Kind != yaml.MappingNode {
 		return nil
@@ -189,7 +190,7 @@ func text(n *yaml.Node) string {
 	return ""
 }
 
-// users returns the kubeconfig's users that run a command.
+// users returns the users of the kubeconfig that have an exec command.
 func (d *document) users() []*execUser {
 	var users []*execUser
 	for _, item := range items(field(d.root, "users")) {
@@ -216,7 +217,7 @@ func (d *document) users() []*execUser {
 	return users
 }
 
-// commandNode is what stands in the command's place.
+// commandNode is the node of the command, which may be an alias.
 func (u *execUser) commandNode() *yaml.Node {
 	if u.alias != nil {
 		return u.alias
@@ -230,8 +231,8 @@ type edit struct {
 	text       string
 }
 
-// apply makes edits, which must not overlap. The same edit may come twice, from
-// two users that share what is edited.
+// apply applies edits, which must not overlap. Two users that share a part of the
+// file may have the same edit.
 func (d *document) apply(edits []edit) ([]byte, error) {
 	slices.SortFunc(edits, func(a, b edit) int { return a.start - b.start })
 	edits = slices.Compact(edits)
@@ -239,7 +240,7 @@ func (d *document) apply(edits []edit) ([]byte, error) {
 	at := 0
 	for _, e := range edits {
 		if e.start < at {
-			return nil, errors.New("two users share what would be changed in two ways")
+			return nil, errors.New("two users share a part that would have to be changed in two ways")
 		}
 		out = append(append(out, d.source[at:e.start]...), e.text...)
 		at = e.end
@@ -250,8 +251,8 @@ func (d *document) apply(edits []edit) ([]byte, error) {
 	return append(out, d.source[at:]...), nil
 }
 
-// wrap moves the user's command to the front of its arguments and puts another
-// in its place. The command keeps the quoting that it has.
+// wrap moves the command of a user to the front of its arguments and replaces it
+// with another one. The quoting of the command is kept.
 func (d *document) wrap(u *execUser, command, moved string) ([]edit, error) {
 	start, end, err := d.extent(u.commandNode())
 	if err != nil {
@@ -268,7 +269,7 @@ func (d *document) wrap(u *execUser, command, moved string) ([]edit, error) {
 	return []edit{{start, end, quoteLike(u.commandNode(), command)}, insertion}, nil
 }
 
-// insertFirst puts an item before the first one of a sequence.
+// insertFirst inserts an item at the beginning of a sequence.
 func (d *document) insertFirst(sequence *yaml.Node, raw string) (edit, error) {
 	if sequence == nil || len(sequence.Content) == 0 {
 		return edit{}, errors.New("it has no args")
@@ -286,7 +287,7 @@ func (d *document) insertFirst(sequence *yaml.Node, raw string) (edit, error) {
 	}
 	indent := d.source[d.lines[d.lineOf(dash)]:dash]
 	if len(bytes.TrimLeft(indent, " ")) > 0 {
-		return edit{}, fmt.Errorf("line %d is written in a way that credcache does not edit", sequence.Line)
+		return edit{}, fmt.Errorf("credcache cannot edit line %d because of its YAML style", sequence.Line)
 	}
 	first, err := d.offset(sequence.Content[0])
 	if err != nil {
@@ -295,7 +296,7 @@ func (d *document) insertFirst(sequence *yaml.Node, raw string) (edit, error) {
 	return edit{dash, dash, string(d.source[dash:first]) + raw + d.lineEnd(dash) + string(indent)}, nil
 }
 
-// dash is where the "-" of a block sequence's item stands.
+// dash is the offset of the "-" of an item in a block sequence.
 func (d *document) dash(item *yaml.Node) (int, error) {
 	at, err := d.offset(item)
 	if err != nil {
@@ -303,12 +304,12 @@ func (d *document) dash(item *yaml.Node) (int, error) {
 	}
 	before := bytes.TrimRight(d.source[:at], " \t")
 	if len(before) == 0 || before[len(before)-1] != '-' {
-		return 0, fmt.Errorf("line %d is written in a way that credcache does not edit", item.Line)
+		return 0, fmt.Errorf("credcache cannot edit line %d because of its YAML style", item.Line)
 	}
 	return len(before) - 1, nil
 }
 
-// lineOf is the index of the line that an offset is in.
+// lineOf is the index of the line at an offset.
 func (d *document) lineOf(offset int) int {
 	n, found := slices.BinarySearch(d.lines, offset)
 	if !found {
@@ -317,7 +318,7 @@ func (d *document) lineOf(offset int) int {
 	return n
 }
 
-// lineEnd is how the line ends that an offset is in.
+// lineEnd is the line end of the line at an offset.
 func (d *document) lineEnd(offset int) string {
 	n := d.lineOf(offset) + 1
 	if n < len(d.lines) && bytes.HasSuffix(d.source[:d.lines[n]], []byte("\r\n")) {
@@ -326,14 +327,14 @@ func (d *document) lineEnd(offset int) string {
 	return "\n"
 }
 
-// unwrap moves the first argument back into the command's place.
+// unwrap replaces the command with the first argument.
 func (d *document) unwrap(u *execUser) ([]edit, error) {
 	start, end, err := d.extent(u.commandNode())
 	if err != nil {
 		return nil, err
 	}
 	if u.args == nil || len(u.args.Content) < 2 {
-		return nil, errors.New("it has no command among its args")
+		return nil, errors.New("its args contain no command")
 	}
 	first, second := u.args.Content[0], u.args.Content[1]
 	itemStart, itemEnd, err := d.extent(first)
@@ -354,13 +355,13 @@ func (d *document) unwrap(u *execUser) ([]edit, error) {
 		}
 	}
 	if between := strings.TrimLeft(string(d.source[itemEnd:to]), ", \t\r\n"); between != "" {
-		return nil, fmt.Errorf("a comment stands after line %d: move it, and try again", first.Line)
+		return nil, fmt.Errorf("there is a comment after line %d; move it and try again", first.Line)
 	}
 	return []edit{{start, end, string(d.source[itemStart:itemEnd])}, {from, to, ""}}, nil
 }
 
-// replaceArgs puts other arguments in the place of all there are, one a line
-// where there was one a line. Comments among them would go, so there must be none.
+// replaceArgs replaces all arguments, in the same style. It refuses if there are
+// comments between them, which would be lost.
 func (d *document) replaceArgs(u *execUser, command string, args []string) ([]edit, error) {
 	start, end, err := d.extent(u.commandNode())
 	if err != nil {
@@ -380,7 +381,7 @@ func (d *document) replaceArgs(u *execUser, command string, args []string) ([]ed
 	}
 	for i, item := range u.args.Content {
 		if item.HeadComment+item.FootComment != "" || item.LineComment != "" && i < len(u.args.Content)-1 {
-			return nil, fmt.Errorf("a comment stands among its args, near line %d", item.Line)
+			return nil, fmt.Errorf("there is a comment between its args, near line %d", item.Line)
 		}
 	}
 	separator := ", "
@@ -399,7 +400,7 @@ func (d *document) replaceArgs(u *execUser, command string, args []string) ([]ed
 	return []edit{{start, end, quoteLike(u.commandNode(), command)}, {from, to, strings.Join(quoted, separator)}}, nil
 }
 
-// quoteLike writes a string as a scalar with the quoting of another.
+// quoteLike encodes a string as a scalar with the quoting of another one.
 func quoteLike(n *yaml.Node, s string) string {
 	plain := s != "" && !strings.ContainsFunc(s, func(r rune) bool {
 		return !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_./:", r)
@@ -413,8 +414,8 @@ func quoteLike(n *yaml.Node, s string) string {
 	return s
 }
 
-// isOtherType reports whether a plain scalar would be read as something other
-// than a string, or as syntax.
+// isOtherType reports whether YAML would parse a plain scalar as anything but this
+// string.
 func isOtherType(s string) bool {
 	var n yaml.Node
 	if yaml.Unmarshal([]byte(s), &n) != nil || len(n.Content) != 1 {
@@ -423,26 +424,25 @@ func isOtherType(s string) bool {
 	return n.Content[0].Kind != yaml.ScalarNode || n.Content[0].Tag != "!!str" || n.Content[0].Value != s
 }
 
-// check makes sure that edits did what they were to do and nothing else: it
-// compares the meaning of both files, with the commands of the users that were
-// to change.
+// check verifies that the edits changed what they should and nothing else: it
+// compares the parsed files, with the new commands of the changed users.
 func check(before, after []byte, want map[string][]string) error {
 	var old, now any
 	if err := yaml.Unmarshal(before, &old); err != nil {
 		return err
 	}
 	if err := yaml.Unmarshal(after, &now); err != nil {
-		return fmt.Errorf("it would not be YAML any more: %w", err)
+		return fmt.Errorf("the result would not be valid YAML: %w", err)
 	}
 	file, ok := old.(map[string]any)
 	if !ok {
-		return errors.New("it is no kubeconfig")
+		return errors.New("it is not a kubeconfig")
 	}
 	users, ok := file["users"].([]any)
 	if !ok {
 		return errors.New("it has no users")
 	}
-	done := map[string]bool{} // of two users with a name the first counts
+	done := map[string]bool{} // of two users with the same name the first counts
 	for i, item := range users {
 		user, _ := item.(map[string]any)
 		name, _ := user["name"].(string)
@@ -456,7 +456,7 @@ func check(before, after []byte, want map[string][]string) error {
 		if !ok {
 			continue
 		}
-		// What aliases share is one map here, and must not be changed twice.
+		// Aliases of a mapping share one map, which must not be changed twice.
 		exec, inner, user = clone(exec), clone(inner), clone(user)
 		args := make([]any, 0, len(argv))
 		for _, a := range argv[1:] {
@@ -467,13 +467,13 @@ func check(before, after []byte, want map[string][]string) error {
 		users[i] = user
 	}
 	if !reflect.DeepEqual(withoutAnchors(old), withoutAnchors(now)) {
-		return errors.New("the change would touch more than the command, as when users share parts of it through YAML's anchors")
+		return errors.New("the edit would change more than the command, perhaps because users share parts of the file through YAML anchors")
 	}
 	return nil
 }
 
-// withoutAnchors drops what is not a kubeconfig's own at the top, where people
-// put what their anchors refer to.
+// withoutAnchors drops unknown top-level fields, in which people define YAML
+// anchors.
 func withoutAnchors(file any) any {
 	m, ok := file.(map[string]any)
 	if !ok {
@@ -496,7 +496,7 @@ func clone(m map[string]any) map[string]any {
 	return c
 }
 
-// programName is a command's name without its folder, and on Windows without
+// programName is the name of a program without its folder and, on Windows, without
 // its extension.
 func programName(command string) string {
 	base := filepath.Base(command)

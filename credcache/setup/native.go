@@ -10,8 +10,8 @@ import (
 	"github.com/pullpass/pullpass/credcache/sdktoken"
 )
 
-// nativeArgs returns the arguments of credcache token that make the same token
-// as a command. The error says why there are none.
+// nativeArgs returns the arguments of credcache token that make the same token as a
+// command. The error says why that is not possible.
 func nativeArgs(argv []string, env environ.List) ([]string, error) {
 	var flags credcache.TokenFlags
 	var words []string
@@ -42,19 +42,19 @@ func nativeArgs(argv []string, env environ.List) ([]string, error) {
 			id, flags.Cluster = name, value
 		case name == "--output" && value == "json":
 		default:
-			return nil, fmt.Errorf("credcache token has nothing like %s", name)
+			return nil, fmt.Errorf("credcache token does not support %s", name)
 		}
 	}
 	switch strings.Join(words, " ") {
 	case "eks get-token", "token":
 	default:
-		return nil, fmt.Errorf("%s stands before the program that makes the token", program)
+		return nil, fmt.Errorf("credcache token does not support %s", program)
 	}
 	if flags.Cluster == "" {
-		return nil, errors.New("it names no cluster")
+		return nil, errors.New("the arguments contain no cluster")
 	}
 	if sdktoken.Region(flags, profileOf(env, flags.Profile), env) == "" {
-		return nil, errors.New("no region is set: add --region, or set AWS_REGION")
+		return nil, errors.New("no region is set; add --region or set AWS_REGION")
 	}
 	args := []string{"token", id, flags.Cluster}
 	for _, f := range []struct{ name, value string }{{"--region", flags.Region}, {"--role-arn", flags.RoleARN}, {"--profile", flags.Profile}} {
@@ -65,7 +65,7 @@ func nativeArgs(argv []string, env environ.List) ([]string, error) {
 	return args, nil
 }
 
-// cliArgs returns the arguments of the AWS CLI for those of credcache token.
+// cliArgs converts arguments of credcache token to those of the AWS CLI.
 func cliArgs(args []string) ([]string, error) {
 	flags, err := credcache.ParseTokenFlags(args)
 	if err != nil {

@@ -2,5 +2,5 @@ package setup
 
 import "io/fs"
 
-// keepOwner has nothing to do: a new file belongs to whoever writes it.
+// keepOwner does nothing: a new file belongs to the user that writes it.
 func keepOwner(string, fs.FileInfo) error { return nil }

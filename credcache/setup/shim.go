@@ -13,11 +13,11 @@ import (
 	"github.com/pullpass/pullpass/credcache/sdktoken"
 )
 
-// managerTimeout bounds the question to a version manager.
+// managerTimeout limits the call of a version manager.
 const managerTimeout = 10 * time.Second
 
-// behindShim returns the program that a version manager's shim leads to now, or
-// nothing if that is no shim or the manager does not say.
+// behindShim returns the program that a version manager's shim runs at present, or
+// nothing if the program is not a shim or the manager does not tell.
 func behindShim(program string, env environ.List) string {
 	path, err := exec.LookPath(program)
 	if err != nil {
@@ -42,7 +42,7 @@ func behindShim(program string, env environ.List) string {
 	return real
 }
 
-// managerOf is the version manager whose shim a path is, or nothing.
+// managerOf is the version manager to which a shim belongs, or nothing.
 func managerOf(path string) string {
 	if real, err := filepath.EvalSymlinks(path); err == nil && programName(real) == "mise" {
 		return "mise"
@@ -59,21 +59,20 @@ func managerOf(path string) string {
 	return ""
 }
 
-// warn says what about a user stands in the way, whoever's doing it is.
+// warn adds notes about problems of a user that credcache does not cause.
 func (o Options) warn(c *change, u *execUser, path string) {
 	if strings.HasSuffix(u.apiVersion, "/v1alpha1") {
-		c.note("%s: %s asks for client.authentication.k8s.io/v1alpha1, which kubectl refuses since 1.24: make it v1beta1 (aws eks update-kubeconfig does)", path, u.name)
+		c.note("%s: %s has the apiVersion client.authentication.k8s.io/v1alpha1, which kubectl 1.24 and later refuse; change it to v1beta1 (aws eks update-kubeconfig does)", path, u.name)
 	}
 	for _, entry := range u.env {
 		name, _, _ := environ.Cut(entry)
 		if environ.Same(name, "PATH") || strings.HasPrefix(name, "LD_") || strings.HasPrefix(name, "DYLD_") || strings.HasPrefix(name, "PYTHON") {
-			c.note("%s: %s sets %s, so whoever wrote this kubeconfig decides which program runs under the name of %s", path, u.name, name, u.argv[0])
+			c.note("%s: %s sets %s, so the author of this kubeconfig decides which program runs as %s", path, u.name, name, u.argv[0])
 		}
 	}
 }
 
-// profileOf is what the AWS configuration says of a profile, or of the one in
-// force.
+// profileOf returns an AWS profile, or the one in effect if its name is empty.
 func profileOf(env environ.List, profile string) awsconfig.Profile {
 	for _, variable := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"} {
 		if profile == "" {

@@ -13,21 +13,21 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// A call is one process's being given a token. A second call of the same process
-// for the same token most likely means that the token was refused (a client
-// keeps a token that works), and nothing else says so.
+// A call records that a process was given a token. If the same process asks for the
+// same token again, the server most likely refused it, because clients keep tokens
+// that work. There is no other sign of a refused token.
 type call struct {
-	Token  uint64 // tells tokens apart
+	Token  uint64 // from a hash of the token
 	Caller caller.Caller
 	At     int64 // Unix seconds
-	Healed int64 // 1 when the call got a new token because its last one was refused
+	Healed int64 // 1 if the process got a new token because its last one was refused
 }
 
 const (
 	callSize = 40
-	// maxCalls bounds the file, which every hit reads. After that it begins anew.
+	// maxCalls limits the file, which every hit reads. A full file is truncated.
 	maxCalls = 2000
-	// maxCallsRead is more, for those that were added at once at the limit.
+	// maxCallsRead is larger, because processes can append concurrently at the limit.
 	maxCallsRead = 2 * maxCalls * callSize
 )
 
@@ -36,8 +36,8 @@ func tokenTag(t execcredential.Token) uint64 {
 	return binary.BigEndian.Uint64(sum[:])
 }
 
-// append adds the call as the file has it: its fields, 8 bytes each. Numbers
-// below zero come back as they were.
+// append encodes the call: its fields, 8 bytes each. Negative numbers survive the
+// conversion.
 func (c call) append(b []byte) []byte {
 	signed := func(n int64) uint64 { return uint64(n) } //nolint:gosec // see above
 	for _, field := range []uint64{c.Token, signed(c.Caller.PID), c.Caller.Start, signed(c.At), signed(c.Healed)} {
@@ -61,21 +61,20 @@ func parseCalls(b []byte) []call {
 	return calls
 }
 
-// justHealed reports whether the call got a new token, less than a token's life
-// ago.
+// justHealed reports whether the process got a new token because of a refusal, less
+// than the life of a token ago.
 func (c call) justHealed(now time.Time) bool {
 	age := now.Unix() - c.At
 	return c.Healed == 1 && age >= 0 && age < int64(execcredential.TokenLife/time.Second)
 }
 
-// ErrRefused says that a token was given to the same process before.
-var ErrRefused = errors.New("the same process asks again, so the token was refused")
+// ErrRefused says that the same process was given the token before.
+var ErrRefused = errors.New("the same process asks again, which means that the server refused the token")
 
-// NoteCall records that a caller is given a token, and returns ErrRefused
-// instead when it had that token already. A process is believed once in a
-// token's life: one that asks for each of its requests shall have the cache too.
-// An error means that a refused token could not be told, so that it must not be
-// served from the cache.
+// NoteCall records that a caller is given a token. It returns ErrRefused instead if
+// the caller had that token already, but only once in the life of a token, so that
+// programs that ask before each request also benefit from the cache. After any
+// other error the token must not be served, because a refusal would go undetected.
 func (c *Cache) NoteCall(key Key, token execcredential.Token, who caller.Caller, now time.Time) error {
 	f, err := files.OpenPrivate(c.path(key, ".calls"), os.O_CREATE|os.O_RDWR|os.O_APPEND)
 	if err != nil {
@@ -110,9 +109,9 @@ func (c *Cache) NoteCall(key Key, token execcredential.Token, who caller.Caller,
 	return err
 }
 
-// NoteNewToken records who was given a new token, and forgets the callers of
-// earlier ones but for those that must not be believed again. The caller holds
-// the key's lock.
+// NoteNewToken records which process was given a new token. It removes the records
+// of earlier tokens, except those of processes whose refusals are ignored for now.
+// The key's lock is held.
 func (c *Cache) NoteNewToken(key Key, token execcredential.Token, who caller.Caller, healed bool, now time.Time) error {
 	content, err := files.ReadPrivate(c.path(key, ".calls"), maxCallsRead)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -18,30 +18,30 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// maxEntry is more than an entry with the longest credential has, in bytes.
+// maxEntry is more than the size of the largest entry, in bytes.
 const maxEntry = 2 * execcredential.MaxSize
 
-// An Entry is a token as the cache keeps it.
+// An Entry is a cached token.
 type Entry struct {
 	Written time.Time
 	Expires time.Time
-	Command string // for people, without its arguments
+	Command string // without its arguments, for display
 	Cluster string
 	Status  json.RawMessage // of the ExecCredential
 
 	Token execcredential.Token
 }
 
-// encode is the entry as its file has it: a line of numbers, the lengths of the
-// three texts after it among them, and the status. It is no JSON, which would
-// take a hit longer to decode than all else that it does.
+// encode encodes the entry: a line of numbers, which include the lengths of the three
+// texts that follow, and the status. It is not JSON, because decoding JSON would
+// take longer than the rest of a hit.
 func (e *Entry) encode() []byte {
 	header := fmt.Sprintf("%d %d %d %d %d\n",
 		e.Written.Unix(), e.Expires.Unix(), len(e.Command), len(e.Cluster), len(e.Token))
 	return slices.Concat([]byte(header+e.Command+e.Cluster+string(e.Token)), e.Status)
 }
 
-// parseEntry is the reverse of encode.
+// parseEntry decodes an entry.
 func parseEntry(content string) (*Entry, error) {
 	header, rest, _ := strings.Cut(content, "\n")
 	fields := strings.Fields(header)
@@ -70,31 +70,31 @@ func parseEntry(content string) (*Entry, error) {
 	return e, nil
 }
 
-// Why there is no token to serve.
+// Reasons why an entry cannot be served.
 var (
-	ErrNoEntry = errors.New("there is no entry")
-	ErrDamaged = errors.New("the entry is damaged")
-	ErrExpired = errors.New("the entry has expired")
-	ErrFuture  = errors.New("the entry was written in the future: the clock went back")
+	ErrNoEntry = errors.New("there is no cached token")
+	ErrDamaged = errors.New("the cached token is damaged")
+	ErrExpired = errors.New("the cached token has expired")
+	ErrFuture  = errors.New("the cached token was stored in the future: the clock was set back")
 )
 
 func (c *Cache) path(key Key, suffix string) string {
 	return filepath.Join(c.dir, key.String()+suffix)
 }
 
-// Get returns the entry of a key, whether or not it can still be served.
+// Get returns the entry of a key, even if it has expired.
 func (c *Cache) Get(key Key) (*Entry, error) {
 	return c.Read(key.String())
 }
 
-// Read is Get for a key's text.
+// Read is Get for a key as text.
 func (c *Cache) Read(name string) (*Entry, error) {
 	content, err := files.ReadPrivate(filepath.Join(c.dir, name+".entry"), maxEntry)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, ErrNoEntry
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading the entry: %w", err)
+		return nil, fmt.Errorf("reading the cached token: %w", err)
 	}
 	const hashed = 2*sha256.Size + 1 // the first line
 	if len(content) < hashed || string(content[:hashed]) != c.hash(name, content[hashed:]) {
@@ -103,7 +103,8 @@ func (c *Cache) Read(name string) (*Entry, error) {
 	return parseEntry(string(content[hashed:]))
 }
 
-// hash is an entry's first line: it ties the contents to the key and the secret.
+// hash is the first line of an entry. It binds the contents to the key and the
+// secret.
 func (c *Cache) hash(name string, content []byte) string {
 	mac := hmac.New(sha256.New, c.secret)
 	mac.Write([]byte("entry" + name))
@@ -111,7 +112,7 @@ func (c *Cache) hash(name string, content []byte) string {
 	return hex.EncodeToString(mac.Sum(nil)) + "\n"
 }
 
-// Check says why an entry cannot be served now.
+// Check returns an error if an entry cannot be served now.
 func (e *Entry) Check(now time.Time) error {
 	switch {
 	case e.Written.After(now):
@@ -122,16 +123,16 @@ func (e *Entry) Check(now time.Time) error {
 	return nil
 }
 
-// LeastLife is what must be left of a token that is served.
+// LeastLife is how long a token must be valid to be served.
 const LeastLife = time.Minute
 
 // NearEnd reports whether a token should be renewed: when a third of its life is
-// left, and no sooner than five minutes before its end.
+// left, and not earlier than five minutes before it expires.
 func (e *Entry) NearEnd(now time.Time) bool {
 	return e.Expires.Sub(now) < min(e.Expires.Sub(e.Written)/3, 5*time.Minute)
 }
 
-// Put stores a token under a key, in place of what was there.
+// Put stores a token under a key and replaces an earlier one.
 func (c *Cache) Put(key Key, entry *Entry, digests []Digest) error {
 	inputs, err := json.Marshal(digests)
 	if err != nil {
@@ -140,19 +141,18 @@ func (c *Cache) Put(key Key, entry *Entry, digests []Digest) error {
 	if err := files.Write(c.path(key, ".inputs"), inputs, 0o600); err != nil {
 		return err
 	}
-	_ = os.Remove(c.path(key, ".uncached")) // most often it is not there
+	_ = os.Remove(c.path(key, ".uncached")) // usually it does not exist
 	content := entry.encode()
 	return files.Write(c.path(key, ".entry"), append([]byte(c.hash(key.String(), content)), content...), 0o600)
 }
 
-// A Digest says which value an input had without telling it: it is a hash under
-// the cache's secret.
+// A Digest is a hash of an input with the cache's secret.
 type Digest struct {
 	Name string `json:"name"`
 	Hash string `json:"hash"`
 }
 
-// readDigests returns the hashes of the inputs that an entry was stored for.
+// readDigests returns the digests of the inputs of an entry.
 func (c *Cache) readDigests(name string) ([]Digest, error) {
 	content, err := files.ReadPrivate(filepath.Join(c.dir, name+".inputs"), 1<<20)
 	if err != nil {
@@ -163,8 +163,8 @@ func (c *Cache) readDigests(name string) ([]Digest, error) {
 	return digests, err
 }
 
-// MostAlike finds the entry with the fewest inputs that differ, the newest of
-// those, and names the differences.
+// MostAlike finds the entry with the fewest different inputs, or the newest of
+// these, and returns the names of these inputs.
 func (c *Cache) MostAlike(digests []Digest) (found *Entry, changed []string) {
 	names, err := c.Entries()
 	if err != nil {
@@ -187,7 +187,7 @@ func (c *Cache) MostAlike(digests []Digest) (found *Entry, changed []string) {
 	return found, changed
 }
 
-// Differences returns the names of digests that are in one list only, or differ.
+// Differences returns the names of the digests that are not in both lists.
 func Differences(now, stored []Digest) []string {
 	var names []string
 	add := func(a, b []Digest) {

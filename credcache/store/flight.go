@@ -13,52 +13,50 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// A Flight is a run of a key's command that stands for all who ask meanwhile: the
-// one who leads it holds the lock of the key's file, and in the end leaves the
-// [Outcome] in it and takes its name away. Whoever waited has the file open and
-// reads it; whoever comes later finds another file or none. So what is shared is
-// left nowhere.
+// A Flight is one run of a key's command for all processes that ask meanwhile. The
+// leader locks the key's lock file, and at the end writes the [Outcome] to it and
+// removes it. Processes that waited have the file open and read the outcome; later
+// ones find no file or a new one. So a shared output is not left on disk.
 type Flight struct {
 	file *os.File
 	path string
 }
 
-// An Outcome is what a flight left to those who waited for it.
+// An Outcome is the result of a flight, for the processes that waited.
 type Outcome struct {
 	Kind   OutcomeKind
 	Code   int    // of a failure
-	Stdout []byte // of an answer
+	Stdout []byte // for Answer
 }
 
-// An OutcomeKind says what to make of an [Outcome].
+// An OutcomeKind is the kind of an [Outcome].
 type OutcomeKind string
 
 // The kinds of outcome.
 const (
-	Stored  OutcomeKind = "stored"  // there is an entry
-	Failed  OutcomeKind = "failed"  // the command failed, and said why
-	Answer  OutcomeKind = "answer"  // what cannot be kept is here for those who waited
-	Nothing OutcomeKind = "nothing" // everyone has to run it
+	Stored  OutcomeKind = "stored"  // the entry is in the cache
+	Failed  OutcomeKind = "failed"  // the command failed
+	Answer  OutcomeKind = "answer"  // the output cannot be cached, but those who waited can use it
+	Nothing OutcomeKind = "nothing" // each process has to run the command
 )
 
-// ErrBusy says that another process runs the command and is not to be waited for
-// any longer.
+// ErrBusy says that another process runs the command, and the wait for it is over.
 var ErrBusy = errors.New("another process runs the same command")
 
-// A Wait says how to wait for another process.
+// A Wait says how long to wait for another process.
 type Wait struct {
-	Most   time.Duration // not at all for zero
-	Notice func()        // is called once when it takes a second
-	// Own is how long others may wait for this process if it leads.
+	Most   time.Duration // zero: do not wait
+	Notice func()        // called once if the wait takes longer than a second
+	// Own is how long others may wait for this process if it is the leader.
 	Own time.Duration
 }
 
-// noticeAfter is how long a wait may be silent.
+// noticeAfter is when Notice is called.
 const noticeAfter = time.Second
 
-// Lead makes the caller lead the key's flight, or waits for the one that does. It
-// returns a flight, which the caller must end with [Flight.Land], or the outcome
-// of another's, or [ErrBusy]. A lock ends with the process that holds it.
+// Lead makes the caller the leader of the key's flight, or waits for the leader. It
+// returns a flight, which the caller must end with [Flight.Land], or the outcome of
+// another process's flight, or [ErrBusy]. If a leader dies, its lock is released.
 func (c *Cache) Lead(key Key, wait Wait) (*Flight, *Outcome, error) {
 	f := &Flight{path: c.path(key, ".lock")}
 	began := time.Now()
@@ -84,7 +82,7 @@ func (c *Cache) Lead(key Key, wait Wait) (*Flight, *Outcome, error) {
 			if f.current() {
 				return f, nil, f.begin(wait.Own)
 			}
-			f.file.Close() // its name was taken away before it was locked
+			f.file.Close() // it was removed before it was locked
 			f.file, waited = nil, false
 			continue
 		}
@@ -105,14 +103,14 @@ func (c *Cache) Lead(key Key, wait Wait) (*Flight, *Outcome, error) {
 	}
 }
 
-// current reports whether the open file is still the one with the name.
+// current reports whether the path still refers to the open file.
 func (f *Flight) current() bool {
 	mine, err := f.file.Stat()
 	now, err2 := os.Lstat(f.path)
 	return err == nil && err2 == nil && os.SameFile(mine, now)
 }
 
-// begin writes how long this flight may be waited for.
+// begin writes how long others may wait for this flight.
 func (f *Flight) begin(own time.Duration) error {
 	if err := f.write([]byte("wait " + own.String() + "\n")); err != nil {
 		f.file.Close()
@@ -129,7 +127,7 @@ func (f *Flight) write(content []byte) error {
 	return err
 }
 
-// maxOutcome bounds what is read of a flight's file, in bytes.
+// maxOutcome limits what is read from a lock file, in bytes.
 const maxOutcome = maxEntry
 
 func (f *Flight) read() []byte {
@@ -140,15 +138,15 @@ func (f *Flight) read() []byte {
 	return content
 }
 
-// patience is how long the one that leads may be waited for, as far as it has
-// said so already.
+// patience is how long others may wait for the leader, if it has written that
+// already.
 func (f *Flight) patience() (time.Duration, bool) {
 	text, ok := strings.CutPrefix(string(f.read()), "wait ")
 	own, err := time.ParseDuration(strings.TrimSuffix(text, "\n"))
 	return own, ok && err == nil
 }
 
-// outcome is what the one who led left, or nil if it ended without.
+// outcome is the outcome that the leader wrote, or nil if there is none.
 func (f *Flight) outcome() *Outcome {
 	header, stdout, _ := bytes.Cut(f.read(), []byte("\n"))
 	fields := strings.Fields(string(header))
@@ -162,13 +160,13 @@ func (f *Flight) outcome() *Outcome {
 	return &Outcome{Kind: OutcomeKind(fields[1]), Code: code, Stdout: stdout}
 }
 
-// Land ends the flight. Where a file that others have open keeps its name, as on
-// Windows, an answer is not shared.
+// Land ends the flight. On Windows, where an open file cannot be removed, an answer
+// is not shared.
 func (f *Flight) Land(o Outcome) {
 	if o.Kind == Answer && !canUnlink {
 		o = Outcome{Kind: Nothing}
 	}
-	_ = f.write(append(fmt.Appendf(nil, "landed %s %d\n", o.Kind, o.Code), o.Stdout...)) // else those who wait run it
-	_ = os.Remove(f.path)                                                                // else the next one locks it again
+	_ = f.write(append(fmt.Appendf(nil, "landed %s %d\n", o.Kind, o.Code), o.Stdout...)) // on an error those who wait run the command
+	_ = os.Remove(f.path)                                                                // on an error the next leader uses the file again
 	f.file.Close()
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// A failure is how a command ended, told to the process that asked: a client asks
+// A failure is the exit code of a command and the process that asked. A client asks
 // up to five times in a row, and one message is enough.
 type failure struct {
 	Code   int           `json:"code"`
@@ -24,15 +24,15 @@ type failure struct {
 // failureMemory is how long a failure is remembered.
 const failureMemory = 5 * time.Second
 
-// PutFailure remembers that a command failed with a code, and who was told.
+// PutFailure records that a command failed, and which process asked.
 func (c *Cache) PutFailure(key Key, code int, who caller.Caller, now time.Time) {
 	if content, err := json.Marshal(failure{Code: code, At: now, Caller: who}); err == nil {
-		_ = files.Write(c.path(key, ".failure"), content, 0o600) // or it is not remembered
+		_ = files.Write(c.path(key, ".failure"), content, 0o600) // on an error it is not remembered
 	}
 }
 
-// RecentFailure returns the code of a failure that the caller was told a moment
-// ago.
+// RecentFailure returns the exit code if the command failed for the same caller a
+// moment ago.
 func (c *Cache) RecentFailure(key Key, who caller.Caller, now time.Time) (code int, ok bool) {
 	content, err := files.ReadPrivate(c.path(key, ".failure"), 4096)
 	var f failure
@@ -43,23 +43,23 @@ func (c *Cache) RecentFailure(key Key, who caller.Caller, now time.Time) (code i
 	return f.Code, age >= 0 && age < failureMemory
 }
 
-// uncachedMemory is how long it is remembered that a command's answer could not
-// be kept, so that nobody waits for the next one.
+// uncachedMemory is how long it is remembered that the output of a command could not
+// be cached. Meanwhile, processes do not wait for each other.
 const uncachedMemory = 10 * time.Minute
 
-// MarkUncached remembers that a command's answer could not be kept.
+// MarkUncached records that the output of a command could not be cached.
 func (c *Cache) MarkUncached(key Key) {
-	_ = files.Write(c.path(key, ".uncached"), nil, 0o600) // or it is not remembered
+	_ = files.Write(c.path(key, ".uncached"), nil, 0o600) // on an error it is not remembered
 }
 
-// Uncached reports whether the last answer could not be kept.
+// Uncached reports whether the last output could not be cached.
 func (c *Cache) Uncached(key Key, now time.Time) bool {
 	info, err := os.Lstat(c.path(key, ".uncached"))
 	return err == nil && now.Sub(info.ModTime()) < uncachedMemory
 }
 
-// ClaimRenewal reports whether the caller is to renew the token: nobody else
-// does, nor tried a moment ago.
+// ClaimRenewal reports whether the caller should renew the token. It returns false
+// if another process started a renewal a moment ago.
 func (c *Cache) ClaimRenewal(key Key, now time.Time) bool {
 	path := c.path(key, ".renewal")
 	if info, err := os.Lstat(path); err == nil {
@@ -77,17 +77,17 @@ func (c *Cache) ClaimRenewal(key Key, now time.Time) bool {
 
 const renewalPause = 30 * time.Second
 
-// An OpaqueNote is why a command's tokens are not kept, for people.
+// An OpaqueNote says why the tokens of a command are not cached.
 type OpaqueNote struct {
 	Command string   `json:"command"`
 	Cluster string   `json:"cluster"`
 	Reasons []string `json:"reasons"`
 }
 
-// opaqueAgain is how often a note is written.
+// opaqueAgain is the interval at which a note is written again.
 const opaqueAgain = time.Hour
 
-// NoteOpaque writes a note, unless it did so a while ago.
+// NoteOpaque writes a note, unless it was written recently.
 func (c *Cache) NoteOpaque(note OpaqueNote, now time.Time) {
 	content, err := json.Marshal(note)
 	if err != nil {
@@ -100,7 +100,7 @@ func (c *Cache) NoteOpaque(note OpaqueNote, now time.Time) {
 	if info, err := os.Lstat(path); err == nil && now.Sub(info.ModTime()) < opaqueAgain {
 		return
 	}
-	_ = files.Write(path, content, 0o600) // or nobody is told
+	_ = files.Write(path, content, 0o600) // on an error credcache status does not show it
 }
 
 // OpaqueNotes returns the notes of the last day.

@@ -1,6 +1,6 @@
-// Package store keeps tokens in a folder that only the effective user can look
-// into, one run of a command at a time, and remembers for a moment how a command
-// failed and which process was given which token.
+// Package store keeps tokens in a folder that only the effective user can access. It
+// also locks a key while its command runs, and remembers for a short time failures
+// and which process was given which token.
 package store
 
 import (
@@ -20,17 +20,17 @@ import (
 
 // A Cache is a folder of tokens that only the effective user can read:
 //
-//	secret         what the keys are hashed under
-//	<key>.entry     a token, with a hash of it all in the first line
+//	secret          the secret with which keys are hashed
+//	<key>.entry     a token; the first line is an HMAC of the rest
 //	<key>.inputs    hashes of the inputs, for credcache explain
-//	<key>.calls     which processes were given the token
-//	<key>.failure   how the command failed a moment ago
-//	<key>.uncached  that the command's answer could not be kept
+//	<key>.calls     the processes that were given the token
+//	<key>.failure   the last failure of the command
+//	<key>.uncached  marks that the last output could not be cached
 //	<key>.lock      held while the command runs; see [Flight]
-//	<key>.renewal   when a renewal was started
-//	<hash>.opaque   why a command's tokens are not kept at all
+//	<key>.renewal   marks when a renewal was started
+//	<hash>.opaque   why tokens of a command are not cached
 //
-// Every file but the lock and the calls is written beside its name and renamed.
+// All files but the lock and the calls are replaced atomically.
 type Cache struct {
 	dir    string
 	secret []byte
@@ -41,31 +41,31 @@ const (
 	secretSize = 32
 )
 
-// A Key is the name under which the cache keeps a command's token. It is a hash
-// under the cache's own secret, so that it tells nothing about the inputs.
+// A Key is the key of a token in the cache. It is a hash with the cache's secret, so
+// that it reveals nothing about the inputs.
 type Key [sha256.Size]byte
 
 func (k Key) String() string { return hex.EncodeToString(k[:]) }
 
-// Secret is what keys are hashed under.
+// Secret is the secret with which keys are hashed.
 func (c *Cache) Secret() []byte { return c.secret }
 
-// Dir is the cache's folder: $KUBECACHEDIR/credcache, or else
+// Dir is the cache folder: $KUBECACHEDIR/credcache, or else
 // ~/.kube/cache/credcache.
 func Dir(env environ.List) (string, error) {
 	parent := env.Get("KUBECACHEDIR")
 	if parent == "" {
 		home := env.Home()
 		if home == "" {
-			return "", errors.New("finding the cache's folder: neither a home folder nor KUBECACHEDIR is in the environment")
+			return "", errors.New("finding the cache folder: neither HOME nor KUBECACHEDIR is set")
 		}
 		parent = filepath.Join(home, ".kube", "cache")
 	}
 	return filepath.Join(parent, "credcache"), nil
 }
 
-// Open opens the cache. It fails for a folder that is not there, or that
-// others can look into.
+// Open opens the cache. It fails if the folder does not exist or if other users can
+// access it.
 func Open(env environ.List) (*Cache, error) {
 	dir, err := Dir(env)
 	if err != nil {
@@ -91,7 +91,7 @@ func Open(env environ.List) (*Cache, error) {
 	return &Cache{dir: dir, secret: secret}, nil
 }
 
-// OpenOrMake is Open for whoever is about to store something.
+// OpenOrMake opens the cache and creates it if necessary.
 func OpenOrMake(env environ.List) (*Cache, error) {
 	if c, err := Open(env); err == nil {
 		return c, nil
@@ -109,9 +109,8 @@ func OpenOrMake(env environ.List) (*Cache, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	// With a secret that is missing or unusable nothing that is stored can be
-	// found, so a new one loses nothing. Of several that are made at once the
-	// first stays.
+	// If the secret is missing or damaged, no entry can be found, so a new secret
+	// loses nothing.
 	path := filepath.Join(dir, secretFile)
 	if secret, err := files.ReadPrivate(path, secretSize); err != nil || len(secret) != secretSize {
 		info, err := os.Lstat(dir)
@@ -119,18 +118,18 @@ func OpenOrMake(env environ.List) (*Cache, error) {
 			err = files.CheckPrivate(dir, info)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("making the cache: %w", err)
+			return nil, fmt.Errorf("creating the cache: %w", err)
 		}
 		if err := makeSecret(path); err != nil {
-			return nil, fmt.Errorf("making the cache's secret: %w", err)
+			return nil, fmt.Errorf("creating the cache's secret: %w", err)
 		}
 	}
 	return Open(env)
 }
 
-// CheckOwner refuses to make folders in somebody else's: root with a user's HOME
-// would lock the user out of them. The folder of KUBECACHEDIR may also be made
-// where everybody may, as in /tmp.
+// CheckOwner returns an error if the cache would be created in a folder of another
+// user: root with the HOME of a user would lock that user out. The folder may also
+// be in one that everybody can write to, such as /tmp.
 func CheckOwner(env environ.List) error {
 	at := env.Home()
 	if env.Get("KUBECACHEDIR") != "" {
@@ -144,15 +143,15 @@ func CheckOwner(env environ.List) error {
 	}
 	info, err := os.Stat(at)
 	if err != nil {
-		return fmt.Errorf("making the cache: %w", err)
+		return fmt.Errorf("creating the cache: %w", err)
 	}
 	if !files.OwnedByUser(info) && info.Mode()&os.ModeSticky == 0 {
-		return fmt.Errorf("making the cache: %s is not this user's, who would be locked out; set HOME, or run as its owner", at)
+		return fmt.Errorf("creating the cache: %s belongs to another user, who would be locked out; set HOME, or run as that user", at)
 	}
 	return nil
 }
 
-// makeSecret puts a new secret where there is none that can be used.
+// makeSecret creates the secret unless another process has done so.
 func makeSecret(path string) error {
 	lock, err := files.OpenPrivate(path+".lock", os.O_CREATE|os.O_RDWR)
 	if err != nil {
@@ -165,7 +164,7 @@ func makeSecret(path string) error {
 			break
 		}
 		if err != nil || time.Now().After(deadline) {
-			return errors.Join(errors.New("waiting for another to make it"), err)
+			return errors.Join(errors.New("timed out waiting for another process"), err)
 		}
 	}
 	if secret, err := files.ReadPrivate(path, secretSize); err == nil && len(secret) == secretSize {
@@ -176,11 +175,11 @@ func makeSecret(path string) error {
 	return files.Write(path, secret, 0o600)
 }
 
-// collectAfter is how long what has expired is kept, for credcache explain.
+// collectAfter is how long expired entries are kept for credcache explain.
 const collectAfter = 24 * time.Hour
 
-// Collect removes what nobody needs any more. It runs after a command did, which
-// took far longer, and once an hour at most.
+// Collect removes old files, at most once an hour. It is called after a command ran,
+// which took much longer.
 func (c *Cache) Collect(now time.Time) {
 	marker := filepath.Join(c.dir, "collected")
 	if info, err := os.Lstat(marker); err == nil && now.Sub(info.ModTime()) < time.Hour && !info.ModTime().After(now) {
@@ -210,7 +209,7 @@ func (c *Cache) Collect(now time.Time) {
 	}
 }
 
-// remove removes a file of the cache, but not a lock that is held.
+// remove removes a file, except a lock that is held.
 func (c *Cache) remove(name string) {
 	path := filepath.Join(c.dir, name)
 	if filepath.Ext(name) == ".lock" {
@@ -223,11 +222,11 @@ func (c *Cache) remove(name string) {
 			return
 		}
 	}
-	_ = os.Remove(path) // it stays till the next time
+	_ = os.Remove(path) // on an error it stays until the next time
 }
 
-// Clear removes what is kept, and returns how many tokens that were. Commands that
-// run meanwhile store theirs again.
+// Clear removes everything but locks and the secret, and returns the number of
+// tokens removed. Commands that are running store theirs afterwards.
 func Clear(dir string) (removed int, err error) {
 	names, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -248,7 +247,7 @@ func Clear(dir string) (removed int, err error) {
 	return removed, nil
 }
 
-// Entries returns the texts of the keys that have an entry.
+// Entries returns the keys that have an entry, as text.
 func (c *Cache) Entries() ([]string, error) {
 	names, err := os.ReadDir(c.dir)
 	var keys []string

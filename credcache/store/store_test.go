@@ -92,7 +92,7 @@ func TestStore(t *testing.T) {
 	}
 	put(path, append(bytes.Clone(content), bytes.Repeat([]byte("x"), maxEntry)...))
 	_, err = cache.Get(key)
-	checkReason(t, "with very many more", err, fmt.Sprintf("reading the entry: %s: it is longer than %d bytes", path, maxEntry))
+	checkReason(t, "with very many more", err, fmt.Sprintf("reading the cached token: %s: it is larger than %d bytes", path, maxEntry))
 	put(path, content)
 	put(cache.path(other, ".entry"), content)
 	if _, err := cache.Get(other); !errors.Is(err, ErrDamaged) {
@@ -213,17 +213,17 @@ func TestFoldersAndFilesOfOthers(t *testing.T) {
 	}{
 		"as it was made": {spoil: func(string) error { return nil }},
 		"an open folder": {spoil: func(dir string) error { return os.Chmod(dir, 0o750) },
-			reason: "opening the cache: DIR is open to others (drwxr-x---): chmod go= it"},
+			reason: "opening the cache: DIR is accessible to other users (drwxr-x---); run chmod go= on it"},
 		"a folder that others can write": {spoil: func(dir string) error { return os.Chmod(dir, 0o702) },
-			reason: "opening the cache: DIR is open to others (drwx----w-): chmod go= it"},
+			reason: "opening the cache: DIR is accessible to other users (drwx----w-); run chmod go= on it"},
 		"a symlink to a folder": {spoil: func(dir string) error { return errors.Join(os.Rename(dir, dir+"2"), os.Symlink(dir+"2", dir)) },
 			reason: "opening the cache: DIR is not a folder"},
 		"an open secret": {spoil: func(dir string) error { return os.Chmod(filepath.Join(dir, secretFile), 0o604) },
-			reason: "reading the cache's secret: DIR/secret is open to others (-rw----r--): chmod go= it"},
+			reason: "reading the cache's secret: DIR/secret is accessible to other users (-rw----r--); run chmod go= on it"},
 		"a short secret": {spoil: func(dir string) error { return os.Truncate(filepath.Join(dir, secretFile), 31) },
 			reason: "reading the cache's secret: secret has 31 bytes, not 32"},
 		"a long secret": {spoil: func(dir string) error { return os.WriteFile(filepath.Join(dir, secretFile), make([]byte, 33), 0o600) },
-			reason: "reading the cache's secret: DIR/secret: it is longer than 32 bytes"},
+			reason: "reading the cache's secret: DIR/secret: it is larger than 32 bytes"},
 	} {
 		env := environ.List{"KUBECACHEDIR=" + t.TempDir()}
 		cache, err := OpenOrMake(env)
@@ -418,7 +418,7 @@ func TestForeignFolders(t *testing.T) {
 	if err := os.Chown(alices, 12345, 12345); err != nil {
 		t.Fatal(err)
 	}
-	want := "making the cache: " + alices + " is not this user's, who would be locked out; set HOME, or run as its owner"
+	want := "creating the cache: " + alices + " belongs to another user, who would be locked out; set HOME, or run as that user"
 	for _, env := range []environ.List{{"HOME=" + alices}, {"HOME=/", "KUBECACHEDIR=" + alices}, {"KUBECACHEDIR=" + alices + "/a/b"}} {
 		_, err := OpenOrMake(env)
 		checkReason(t, fmt.Sprint(env), err, want)

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// passwd is the password file. It is a variable of the linker's for the tests,
-// which have a user of their own.
+// passwd is the password file. It is a variable so that tests can set it with the
+// linker.
 var passwd = "/etc/passwd"
 
-// homeFolder is the effective user's, by the password database. The os/user
-// package would ask the environment where it finds nobody.
+// homeFolder is the home folder of the effective user in the password database. The
+// os/user package is not used because it falls back to the environment.
 func homeFolder() (string, error) {
 	uid := strconv.Itoa(os.Geteuid())
 	if content, err := os.ReadFile(passwd); err == nil {
@@ -21,17 +21,17 @@ func homeFolder() (string, error) {
 			return home, nil
 		}
 	}
-	// Users of a directory service are not in the file.
+	// Users in a directory service are not in the file.
 	cmd := &exec.Cmd{Path: "/usr/bin/getent", Args: []string{"getent", "passwd", uid}, Env: []string{}}
 	if out, err := cmd.Output(); err == nil {
 		if home := homeOf(string(out), uid); home != "" {
 			return home, nil
 		}
 	}
-	return "", fmt.Errorf("the password database has no home folder for the user %s", uid)
+	return "", fmt.Errorf("the password database has no home folder for user %s", uid)
 }
 
-// homeOf is a user's home folder, of lines as in passwd(5).
+// homeOf is the home folder of a user in the lines of a passwd(5) file.
 func homeOf(lines, uid string) string {
 	for line := range strings.Lines(lines) {
 		if f := strings.Split(strings.TrimRight(line, "\n"), ":"); len(f) == 7 && f[2] == uid && strings.HasPrefix(f[5], "/") {

@@ -11,10 +11,10 @@ import (
 	"strconv"
 )
 
-// homeFolder is the effective user's, by what the system knows of users and not
-// by the environment.
+// homeFolder is the home folder of the effective user according to the system, not
+// to the environment.
 func homeFolder() (string, error) {
-	find := user.Current // the process's own token on Windows
+	find := user.Current // on Windows it asks the process token
 	if runtime.GOOS != "windows" {
 		find = func() (*user.User, error) { return user.LookupId(strconv.Itoa(os.Geteuid())) }
 	}
@@ -23,7 +23,7 @@ func homeFolder() (string, error) {
 		return "", err
 	}
 	if !filepath.IsAbs(u.HomeDir) {
-		return "", errors.New("the system knows no home folder for this user")
+		return "", errors.New("the system has no home folder for this user")
 	}
 	return u.HomeDir, nil
 }

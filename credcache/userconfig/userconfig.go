@@ -1,15 +1,14 @@
-// Package userconfig is what the user's own configuration allows credcache: the
-// file config in the folder credcache of the user's configuration folder, with
-// lines
+// Package userconfig reads the user's own configuration: the file credcache/config
+// in the user's configuration folder, with lines
 //
-//	allow COMMAND          COMMAND may run, and its tokens be cached
-//	allow-profile NAME     tokens of the AWS profile NAME may be cached, although
-//	                       a credential_process decides whose they are
-//	ignore VARIABLE        VARIABLE does not tell tokens of allowed commands apart
+//	allow COMMAND          COMMAND may run, and its tokens may be cached
+//	allow-profile NAME     tokens of the AWS profile NAME may be cached although it
+//	                       uses a credential_process
+//	ignore VARIABLE        VARIABLE does not affect the tokens of allowed commands
 //
-// A kubeconfig can set any variable for the command that it runs. So the file is
-// found through the home folder that the password database names, and no
-// variable leads elsewhere.
+// A kubeconfig can set any variable for the command that it runs. Therefore the
+// file is found through the home folder in the password database, not through a
+// variable.
 package userconfig
 
 import (
@@ -25,18 +24,18 @@ import (
 	"github.com/pullpass/pullpass/credcache/files"
 )
 
-// Config is what the configuration says.
+// Config is the configuration.
 type Config struct {
-	Where    string   // the file, whether or not it is there
-	Commands []string // that are allowed, as the kubeconfig names them
-	Profiles []string // whose credential_process is allowed
-	Ignored  []string // variables that do not matter to allowed commands
+	Where    string   // path of the file, which may not exist
+	Commands []string // allowed commands, as kubeconfigs name them
+	Profiles []string // AWS profiles whose credential_process is allowed
+	Ignored  []string // variables that do not affect allowed commands
 }
 
-// maxSize bounds the file, in bytes.
+// maxSize limits the size of the file, in bytes.
 const maxSize = 1 << 20
 
-// path is the configuration's.
+// path is the path of the configuration.
 func path() (string, error) {
 	home, err := homeFolder()
 	if err != nil {
@@ -53,11 +52,11 @@ func path() (string, error) {
 	return filepath.Join(home, "credcache", "config"), nil
 }
 
-// Load reads the configuration. A file that is not there allows nothing.
+// Load reads the configuration. A missing file is an empty one.
 func Load() (Config, error) {
 	where, err := path()
 	if err != nil {
-		return Config{Where: "your configuration, whose folder was not found"}, err
+		return Config{Where: "your credcache configuration, whose folder is unknown"}, err
 	}
 	c := Config{Where: where}
 	content, err := files.Read(where, maxSize)
@@ -80,22 +79,22 @@ func Load() (Config, error) {
 		lists := map[string]*[]string{"allow": &c.Commands, "allow-profile": &c.Profiles, "ignore": &c.Ignored}
 		list, value := lists[word], strings.TrimSpace(value)
 		if list == nil || value == "" {
-			return Config{Where: where}, fmt.Errorf("reading the configuration: line %d of %s is none of `allow COMMAND`, `allow-profile NAME` and `ignore VARIABLE`", number, where)
+			return Config{Where: where}, fmt.Errorf("reading the configuration: line %d of %s is not `allow COMMAND`, `allow-profile NAME` or `ignore VARIABLE`", number, where)
 		}
 		*list = append(*list, value)
 	}
 	return c, nil
 }
 
-// Allow adds a command to the configuration. It returns the file's name, or
-// nothing when the command is allowed already.
+// Allow adds a command to the configuration. It returns the path of the file, or
+// nothing if the command is allowed already.
 func Allow(command string) (where string, err error) {
 	c, err := Load()
 	if err != nil || slices.Contains(c.Commands, command) {
 		return "", err
 	}
 	if strings.ContainsAny(command, "\r\n") || strings.TrimSpace(command) != command {
-		return "", fmt.Errorf("allowing %q: a name like this cannot be written to the configuration", command)
+		return "", fmt.Errorf("allowing %q: the configuration cannot hold such a name", command)
 	}
 	if err := os.MkdirAll(filepath.Dir(c.Where), 0o700); err != nil {
 		return "", err

@@ -57,11 +57,11 @@ func TestLoad(t *testing.T) {
 	}{
 		"every line": {content: "# mine\n\n allow  my tool \nallow other\nallow-profile dev\nignore EDITOR\n",
 			want: Config{Commands: []string{"my tool", "other"}, Profiles: []string{"dev"}, Ignored: []string{"EDITOR"}}},
-		"the group's":      {content: "allow x", mode: 0o620, reason: "reading the configuration CONFIG: CONFIG is writable by others (-rw--w----): chmod go-w it"},
-		"everybody's":      {content: "allow x", mode: 0o602, reason: "reading the configuration CONFIG: CONFIG is writable by others (-rw-----w-): chmod go-w it"},
-		"something else":   {content: "allow x\npermit y", reason: "reading the configuration: line 2 of CONFIG is none of `allow COMMAND`, `allow-profile NAME` and `ignore VARIABLE`"},
-		"half of a line":   {content: "allow", reason: "reading the configuration: line 1 of CONFIG is none of `allow COMMAND`, `allow-profile NAME` and `ignore VARIABLE`"},
-		"a very long file": {content: strings.Repeat("#", maxSize+1), reason: "reading the configuration CONFIG: it is longer than 1048576 bytes"},
+		"the group's":      {content: "allow x", mode: 0o620, reason: "reading the configuration CONFIG: CONFIG is writable by other users (-rw--w----); run chmod go-w on it"},
+		"everybody's":      {content: "allow x", mode: 0o602, reason: "reading the configuration CONFIG: CONFIG is writable by other users (-rw-----w-); run chmod go-w on it"},
+		"something else":   {content: "allow x\npermit y", reason: "reading the configuration: line 2 of CONFIG is not `allow COMMAND`, `allow-profile NAME` or `ignore VARIABLE`"},
+		"half of a line":   {content: "allow", reason: "reading the configuration: line 1 of CONFIG is not `allow COMMAND`, `allow-profile NAME` or `ignore VARIABLE`"},
+		"a very long file": {content: strings.Repeat("#", maxSize+1), reason: "reading the configuration CONFIG: it is larger than 1048576 bytes"},
 	} {
 		where := asUser(t)
 		if err := os.MkdirAll(filepath.Dir(where), 0o700); err != nil {

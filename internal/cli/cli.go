@@ -56,8 +56,8 @@ type Server struct {
 func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	s.Flags.SortFlags = false
 	s.Flags.Usage = func() {}
-	level := s.Flags.String("log-level", "info", "least `LEVEL` that is logged: debug, info, warn or error")
-	format := s.Flags.String("log-format", "json", "`FORMAT` of the log on stderr: json or text")
+	level := s.Flags.String("log-level", "info", "minimum `LEVEL` to log: debug, info, warn or error")
+	format := s.Flags.String("log-format", "json", "log `FORMAT`: json or text")
 	showVersion := s.Flags.Bool("version", false, "print the version and exit")
 	checked := s.Flags.String("check", "", "ask `URL` until it answers 200, for a minute at most, and exit")
 	_ = s.Flags.MarkHidden("check") // for the chart's test; the flag is there

@@ -6,7 +6,6 @@
 package pullsecret
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
@@ -118,5 +117,8 @@ func (m Marks) Entries() (entries map[string]Entry, intact bool) {
 // Digest returns the SHA-256, in hex, of a pull secret's content and of the
 // annotation that describes it.
 func Digest(content []byte, registries string) string {
-	return fmt.Sprintf("%x", sha256.Sum256(append(bytes.Clone(content), registries...)))
+	h := sha256.New()
+	h.Write(content)
+	h.Write([]byte(registries))
+	return fmt.Sprintf("%x", h.Sum(nil))
 }

@@ -126,9 +126,9 @@ affinity:
 {{ end -}}
 topologySpreadConstraints:
 {{- if .values.topologySpreadConstraints }}
-  {{- $selector := dict "labelSelector" (dict "matchLabels" (include "pullpass.selectorLabels" . | fromYaml)) }}
+  {{- $selector := dict "matchLabels" (include "pullpass.selectorLabels" . | fromYaml) }}
   {{- range .values.topologySpreadConstraints }}
-  - {{- merge (dict) . $selector | toYaml | nindent 4 }}
+  - {{- merge (dict "labelSelector" (.labelSelector | default $selector)) . | toYaml | nindent 4 }}
   {{- end }}
 {{- else }}
   - topologyKey: kubernetes.io/hostname

@@ -304,6 +304,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"probes.startup.successThreshold=2":                           {"/probes/startup/successThreshold"},
 		"probes.readiness.terminationGracePeriodSeconds=2":            {"/probes/readiness/terminationGracePeriodSeconds", "no such value"},
 		"renewer.serviceAccount.name=a,webhook.serviceAccount.name=a": {"renewer.serviceAccount.name", "webhook.serviceAccount.name"},
+		"webhook.serviceAccount.name=pullpass-renewer":                {"renewer.serviceAccount.name", "webhook.serviceAccount.name"},
+		"renewer.serviceAccount.name=pullpass-webhook":                {"renewer.serviceAccount.name", "webhook.serviceAccount.name"},
 		"probes.liveness.httpGet=x":                                   {"/probes/liveness", "httpGet"},
 		"secretName=pullpass-webhook-tls":                             {"secretName"},
 		"secretName=pullpass-aws-credentials-x":                       {"secretName", "credentials.secretPrefix"},

@@ -1,14 +1,23 @@
 package chart
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pullpass/pullpass/test/harness/install"
 	"github.com/pullpass/pullpass/test/harness/repo"
 )
+
+// helmIn runs helm on the cluster, in a namespace.
+func helmIn(t *testing.T, namespace string, ok bool, args ...string) string {
+	t.Helper()
+	return runHelm(t, ok, append(args, "--namespace", namespace, "--kubeconfig", control.Kubeconfig())...)
+}
 
 // TestUpgradeRestoresRoles takes roles away from an installed release, and changes
 // one. An upgrade restores them, as docs/operations.md has it.
@@ -17,7 +26,7 @@ func TestUpgradeRestoresRoles(t *testing.T) {
 	createNamespace(t, namespace, "restricted")
 	run := func(ok bool, args ...string) string {
 		t.Helper()
-		return runHelm(t, ok, append(args, "--namespace", namespace, "--kubeconfig", control.Kubeconfig())...)
+		return helmIn(t, namespace, ok, args...)
 	}
 	run(true, "install", "restored", repo.ChartDir())
 	defer run(true, "uninstall", "restored")
@@ -53,4 +62,57 @@ func TestUpgradeRestoresRoles(t *testing.T) {
 	}
 	run(true, "upgrade", "restored", repo.ChartDir(), "--force-conflicts")
 	restored("after it was changed")
+}
+
+// TestUpgradeToACertificateOfYours takes the CA bundle over from cert-manager, and
+// gives it back.
+func TestUpgradeToACertificateOfYours(t *testing.T) {
+	const namespace, name = "handed-over", "handed-over-pullpass.handed-over"
+	createNamespace(t, namespace, "restricted")
+	helmIn(t, namespace, true, "install", "handed-over", repo.ChartDir())
+	defer helmIn(t, namespace, true, "uninstall", "handed-over")
+	configurations := control.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	bundle := func() string {
+		t.Helper()
+		configuration, err := configurations.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(configuration.Webhooks[0].ClientConfig.CABundle)
+	}
+	authority := func() []byte {
+		t.Helper()
+		a, err := install.NewAuthority()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	injected, err := configurations.Get(t.Context(), name, metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	injected.Webhooks[0].ClientConfig.CABundle = authority()
+	if _, err := configurations.Update(t.Context(), injected, metav1.UpdateOptions{FieldManager: "cert-manager-cainjector"}); err != nil {
+		t.Fatal(err)
+	}
+
+	own := filepath.Join(t.TempDir(), "ca.crt")
+	if err := os.WriteFile(own, authority(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	values := []string{"--set", "certificates.source=existingSecret,certificates.existingSecret.name=tls", "--set-file", "certificates.existingSecret.caBundle=" + own}
+	args := append([]string{"upgrade", "handed-over", repo.ChartDir()}, values...)
+	if out := helmIn(t, namespace, false, args...); !strings.Contains(out, "cert-manager-cainjector") {
+		t.Errorf("the refusal does not say who else writes the bundle:\n%s", out)
+	}
+	helmIn(t, namespace, true, append(args, "--force-conflicts")...)
+	want, err := os.ReadFile(own)
+	if err != nil || strings.TrimSpace(bundle()) != strings.TrimSpace(string(want)) {
+		t.Errorf("the CA bundle is %q, want %q: %v", bundle(), want, err)
+	}
+	helmIn(t, namespace, true, "upgrade", "handed-over", repo.ChartDir(), "--reset-values")
+	if got := bundle(); got != "" {
+		t.Errorf("the CA bundle is %q, and cert-manager is to set it", got)
+	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -766,6 +767,31 @@ func TestPodsOfBoth(t *testing.T) {
 			}
 			if args := pod.Containers[0].Args; args[len(args)-1] != "--x" {
 				t.Errorf("arguments %q", args)
+			}
+		}
+	}
+}
+
+// TestSpread reads the constraints of the user's. They are as they were given, but
+// for a selector where they have none.
+func TestSpread(t *testing.T) {
+	for _, component := range []string{"renewer", "webhook"} {
+		out := template(t, "pullpass", "pullpass", "--set-json", component+`.topologySpreadConstraints=[
+			{"topologyKey":"zone","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule"},
+			{"topologyKey":"rack","maxSkew":1,"whenUnsatisfiable":"DoNotSchedule","labelSelector":{"matchLabels":{"team":"a"}}}]`)
+		objects, err := cluster.ParseManifests([]byte(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.GetKind() != "Deployment" || !strings.HasSuffix(o.GetName(), component) {
+				continue
+			}
+			var d appsv1.Deployment
+			convert(t, o.Object, &d)
+			spread := d.Spec.Template.Spec.TopologySpreadConstraints
+			if len(spread) != 2 || !maps.Equal(spread[0].LabelSelector.MatchLabels, d.Spec.Selector.MatchLabels) || !maps.Equal(spread[1].LabelSelector.MatchLabels, map[string]string{"team": "a"}) {
+				t.Errorf("%s is spread by %v", o.GetName(), spread)
 			}
 		}
 	}

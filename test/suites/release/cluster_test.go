@@ -55,7 +55,7 @@ func TestCluster(t *testing.T) {
 	}
 	w.aws = fakeaws.New(fakeaws.Options{Address: registryAddress})
 	must(t, w.aws.Start(ctx))
-	t.Cleanup(func() { w.aws.Close() })
+	t.Cleanup(w.aws.Close)
 	user := fakeaws.User{Name: "puller", AccessKeyID: "AKIARELEASE", SecretAccessKey: "the-secret-key-of-the-tests"}
 	must(t, w.aws.AddUser(user))
 	pause, err := image.Pause(os.Getenv(buildVariable), "")
@@ -65,7 +65,11 @@ func TestCluster(t *testing.T) {
 		Log:  os.Stderr,
 	})
 	must(t, err)
-	t.Cleanup(func() { w.cluster.Stop() })
+	t.Cleanup(func() {
+		if err := w.cluster.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
 	must(t, w.cluster.ImportArchive(ctx, w.file("pullpass_"+w.version+"_image.tar")))
 	must(t, w.cluster.StartCertManager(ctx))
 

@@ -11,6 +11,7 @@ import (
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/harness/fixture"
@@ -83,8 +84,16 @@ func TestCredentialsComeRotateAndGo(t *testing.T) {
 		t.Error("the secret was made anew")
 	}
 
+	// Its deletion does not wait for somebody's finalizer.
+	finalizers := func(list string) {
+		_, err := w.Client.CoreV1().Secrets(w.Release.Namespace).Patch(t.Context(), "pullpass-aws-credentials-"+hostA, types.MergePatchType,
+			[]byte(`{"metadata":{"finalizers":`+list+`}}`), metav1.PatchOptions{})
+		w.Must(err)
+	}
+	finalizers(`["pullpass.dev/test"]`)
 	w.DeleteCredential(hostA)
 	w.WaitNoSecret(namespace)
+	finalizers(`null`)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
 	w.NoSecretsShown(renewer)
 }

@@ -272,6 +272,29 @@ func TestEndDuringAWrite(t *testing.T) {
 	}
 }
 
+// TestEndWithoutTheAPIServer tells the renewer to end while nothing of the API
+// server answers.
+func TestEndWithoutTheAPIServer(t *testing.T) {
+	w := world(t, nil)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	for name, fault := range map[string]func(*faults.Proxy) (heal func()){
+		"connections are refused": (*faults.Proxy).Refuse,
+		"nothing passes":          (*faults.Proxy).Stall,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := w.in(t)
+			proxy, flag := w.Way("renewer")
+			renewer := w.Renewer(flag, "--leader-elect=false")
+			w.WaitMetric(renewer, 1, "pullpass_leader")
+			defer fault(proxy)()
+			time.Sleep(time.Second) // for client-go to have begun to wait
+			w.ExpectEnd(renewer, 0)
+			w.Must(renewer.Signal(syscall.SIGTERM))
+			w.Eventually("its end", func() error { return ended(renewer) })
+		})
+	}
+}
+
 // TestForgedOwnership has a tenant put the renewer's label onto secrets of its own:
 // one of another name, which stays, and one of the pull secret's name that holds a
 // token of the tenant's, which is replaced and given to nobody else.

@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/cert"
 
+	"github.com/pullpass/pullpass/test/harness/faults"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 	"github.com/pullpass/pullpass/test/harness/install"
 )
@@ -233,10 +234,11 @@ func TestWebhookThatCannotAsk(t *testing.T) {
 	for name, fault := range map[string]func(*fixture.World) (flag string, begin func() (heal func())){
 		"connections are refused": func(w *fixture.World) (string, func() func()) { p, flag := w.Way("webhook"); return flag, p.Refuse },
 		"nothing passes":          func(w *fixture.World) (string, func() func()) { p, flag := w.Way("webhook"); return flag, p.Stall },
-		"429": func(w *fixture.World) (string, func() func()) {
+		"429, and watches stall": func(w *fixture.World) (string, func() func()) {
 			p, flag := w.Way("webhook")
 			return flag, func() func() {
-				return p.Answer(func(r *http.Request) bool { return true }, http.StatusTooManyRequests, time.Second)
+				flow, answer := p.StallWatches(), p.Answer(faults.All, http.StatusTooManyRequests, time.Second)
+				return func() { flow(); answer() }
 			}
 		},
 	} {
@@ -275,6 +277,36 @@ func TestEndWithoutTheAPIServer(t *testing.T) {
 			return errors.New("it runs")
 		}
 		return nil
+	})
+}
+
+// TestPolicyBesideTheWebhook installs the policy beside the webhook, as in a change
+// of modes. A pod that gets the secret from both has it once.
+func TestPolicyBesideTheWebhook(t *testing.T) {
+	if suite.Cluster.Minor() < 36 {
+		t.Skip("MutatingAdmissionPolicy came with Kubernetes 1.36")
+	}
+	w := suite.NewWorld(t, nil)
+	webhook := w.Webhook()
+	namespace := w.Namespace(host)
+	waitInjected(w, namespace, true)
+	policy, err := install.Install(t.Context(), w.Cluster, install.Options{
+		Name: "policy-" + w.Release.Name, Namespace: w.Release.Namespace, Dir: t.TempDir(),
+		Values: map[string]any{"secretName": w.SecretName, "injection": map[string]any{"mode": "policy"}},
+	})
+	w.Must(err)
+	t.Cleanup(func() { w.Must(policy.Uninstall(context.Background())) })
+	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
+	w.Eventually("the webhook finds the secret there", func() error {
+		created := create(t, w, namespace, pod)
+		if got := pullSecrets(created); !slices.Equal(got, []string{w.SecretName}) {
+			t.Fatalf("pull secrets %q", got)
+		}
+		present, err := webhook.Metric(t.Context(), "pullpass_admissions_total", "result", "present")
+		if err == nil && present == 0 {
+			err = errors.New("the policy is not in force")
+		}
+		return err
 	})
 }
 

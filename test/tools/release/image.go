@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"golang.org/x/crypto/x509roots/fallback/bundle"
 
 	"github.com/pullpass/pullpass/test/harness/image"
 )
@@ -25,7 +23,7 @@ var architectures = []string{"amd64", "arm64"}
 // engine.
 func (r *release) makeImage(ctx context.Context) error {
 	authorities := filepath.Join(r.work, "ca-certificates.crt")
-	if err := writeAuthorities(authorities); err != nil {
+	if err := r.writeAuthorities(ctx, authorities); err != nil {
 		return err
 	}
 	var images []v1.Image
@@ -89,15 +87,15 @@ func (r *release) writeImage(ctx context.Context) error {
 	return nil
 }
 
-// writeAuthorities writes Mozilla's certificate authorities, as a Go module pins
-// them: those of the machine would make another image on each.
-func writeAuthorities(path string) error {
-	var text []byte
-	for root := range bundle.Roots() {
-		if root.Constraint != nil {
-			continue // a file cannot say what an authority is trusted for
-		}
-		text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Certificate})...)
+// writeAuthorities writes the certificate authorities that pins/authorities has.
+func (r *release) writeAuthorities(ctx context.Context, path string) error {
+	cmd := exec.CommandContext(ctx, "go", "run", ".")
+	cmd.Dir = filepath.Join(r.root, "test", "pins", "authorities")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = r.log
+	text, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("listing the certificate authorities: %w", err)
 	}
 	return os.WriteFile(path, text, 0o644)
 }

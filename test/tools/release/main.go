@@ -243,6 +243,10 @@ func (r *release) goreleaser(ctx context.Context, publish bool) error {
 		"PATH="+tools+string(filepath.ListSeparator)+os.Getenv("PATH"),
 		"PULLPASS_VERSION="+r.version,
 		"SYFT_CHECK_FOR_APP_UPDATE=false",
+		// Without a tag goreleaser takes v0.0.0 for it, and without a remote
+		// repository it does not look at the commit.
+		"GORELEASER_CURRENT_TAG=v"+r.version,
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=remote.origin.url", "GIT_CONFIG_VALUE_0=https://github.com/pullpass/pullpass.git",
 	)
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	return cmd.Run()

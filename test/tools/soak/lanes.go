@@ -86,8 +86,11 @@ func awsTroubles() (all []trouble) {
 		case fakeaws.HugeToken, fakeaws.HugeBody, fakeaws.Expires1970, fakeaws.Expires2099:
 			continue // as the others that are malformed, and large
 		}
+		harmless := slices.Contains([]fakeaws.Mode{fakeaws.Slow, fakeaws.OtherAccount, fakeaws.EndpointPath, fakeaws.ExpiresSoon}, mode)
 		all = append(all, trouble{string(mode), func(ctx context.Context, s *soak, r *rand.Rand) error {
-			defer s.outages.begin(awsDown)()
+			if !harmless {
+				defer s.outages.begin(awsDown)()
+			}
 			defer s.aws.Fail(fakeaws.Filter{Operation: fakeaws.OperationToken}, fakeaws.Failure{
 				Mode: mode, Hold: seconds(r, 1, 4), RetryAfter: seconds(r, 1, 5),
 			})()

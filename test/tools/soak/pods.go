@@ -148,10 +148,15 @@ func (s *soak) excuse(sp *space, begin, end time.Time) (outage, bool) {
 	if s.outages.during(begin, end, webhookDown) {
 		return webhookDown, true
 	}
-	// A namespace that the webhook knows of needs no question.
-	const known = 5 * time.Second
+	// A namespace that the webhook knows of needs no question. It knows after a
+	// moment, unless an outage before this one has client-go wait to watch again.
+	const moment = 5 * time.Second
 	for _, what := range []outage{webhookBlind, storeDown} {
-		if from, ok := s.outages.first(begin, end, what); ok && sp.labelled.After(from.Add(-known)) {
+		from, ok := s.outages.first(begin, end, what)
+		if !ok {
+			continue
+		}
+		if sp.labelled.After(from.Add(-moment)) || s.outages.during(sp.labelled.Add(-recovery[renewerDown]), sp.labelled, webhookBlind, storeDown) {
 			return what, true
 		}
 	}

@@ -47,7 +47,8 @@ func (s *soak) report() report {
 	created := p.created["webhook"] + p.created["policy"]
 	whole := s.ended.Sub(s.began)
 	fmt.Fprintf(&out, "# Soak\n\nWritten by `make soak`: the whole product, installed by helm with the webhook and with the policy, on a cluster with a node, while faults are drawn at random.\n\n")
-	fmt.Fprintf(&out, "Seed %d, faults for %s, then %s of quiet; Kubernetes %s, %d processors.\n\n", s.seed, whole.Round(time.Second), quiet, s.c.Version(), runtime.NumCPU())
+	fmt.Fprintf(&out, "Seed %d, faults for %s, then %s of quiet; Kubernetes %s, %d processors, with a load average of %s when the faults ended. API servers wait for the webhook for %s here.\n\n",
+		s.seed, whole.Round(time.Second), quiet, s.c.Version(), runtime.NumCPU(), s.load, webhookTimeout)
 	fmt.Fprintf(&out, "## What must be zero\n\n| what | number |\n| --- | --- |\n")
 	zero("pods refused", p.refused)
 	zero("pods created without a secret that they needed, outside of an announced outage", p.without)
@@ -76,6 +77,9 @@ func (s *soak) report() report {
 	row("creation, median, p99 and longest", fmt.Sprintf("%s, %s, %s", seconds(percentile(p.latencies, 0.5)), seconds(percentile(p.latencies, 0.99)), seconds(percentile(p.latencies, 1))))
 	for _, what := range slices.Sorted(maps.Keys(p.excused)) {
 		row(fmt.Sprintf("created without the secret while %s", what), p.excused[what])
+	}
+	for _, reason := range slices.Sorted(maps.Keys(s.failedOpen)) {
+		row("times that the API server went on without the webhook: "+reason, s.failedOpen[reason])
 	}
 	row("that pulled their image and ran", p.pulled)
 	row("whose first pull failed since the kubelet could not read a secret that was there: its own race, or etcd was paused", p.races)

@@ -44,6 +44,11 @@ const (
 	// modeLabel says which release gives pods of a namespace their secret.
 	modeLabel = "soak.pullpass.dev/mode"
 
+	// webhookTimeout is longer than the chart's 2 seconds: a machine with far too
+	// much to do may not let the webhook answer in those, and then the API server
+	// fails open, which is no fault of the webhook's.
+	webhookTimeout = 10 * time.Second
+
 	// patience is how long something may take that nothing but faults hinders.
 	patience = 4 * time.Minute
 	// quiet is the time without faults at the end.
@@ -73,12 +78,15 @@ type soak struct {
 
 	began   time.Time
 	ended   time.Time // of the faults
+	load    string    // average of the machine when they ended
 	outages *outages
 	spaces  *spaces
 	pods    *podCount
 	tokens  *tokenWatch
 	usage   *usage
 	drawn   *drawn
+
+	failedOpen map[string]int // by the API server's reason, read at the end
 
 	mu       sync.Mutex // guards what follows
 	problems []string   // what must not happen, besides what is counted
@@ -195,6 +203,7 @@ func (s *soak) install(ctx context.Context, r release, user fakeaws.User) error 
 		"secretName": r.secretName,
 		"injection": map[string]any{
 			"mode":              r.mode,
+			"timeoutSeconds":    int(webhookTimeout.Seconds()),
 			"namespaceSelector": map[string]any{"matchLabels": map[string]any{modeLabel: r.mode}},
 		},
 		"renewer": component("renewer", map[string]any{"extraEnv": env}),
@@ -281,6 +290,9 @@ func (s *soak) run(ctx context.Context) error {
 	}
 	trouble.Wait()
 	s.ended = time.Now()
+	if text, err := os.ReadFile("/proc/loadavg"); err == nil {
+		s.load = strings.Join(strings.Fields(string(text))[:3], ", ")
+	}
 	s.logf("no more faults; %s of quiet", quiet)
 	select {
 	case <-time.After(quiet):

@@ -7,6 +7,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -167,9 +169,35 @@ func (u *usage) crashed() (all []string) {
 	return all
 }
 
+// readFailedOpen counts the API server's reasons for going on without a webhook.
+func (s *soak) readFailedOpen() error {
+	text, err := os.ReadFile(filepath.Join(s.c.Dir(), "kube-apiserver.log"))
+	if err != nil {
+		return fmt.Errorf("reading the API server's log: %w", err)
+	}
+	s.failedOpen = map[string]int{}
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "failing open") || !strings.Contains(line, "pods.pullpass.dev") {
+			continue
+		}
+		reason := "another"
+		for _, known := range []string{"context deadline exceeded", "connection refused", "connection reset", "EOF", "no endpoints available", "context canceled", "503"} {
+			if strings.Contains(line, known) {
+				reason = known
+				break
+			}
+		}
+		s.failedOpen[reason]++
+	}
+	return nil
+}
+
 // checkEnd looks at what is left after the quiet time.
 func (s *soak) checkEnd(ctx context.Context) {
 	s.usage.end = s.usage.look(ctx, s)
+	if err := s.readFailedOpen(); err != nil {
+		s.problem("%v", err)
+	}
 	// Every namespace that is there has its secret, with a token that is renewed.
 	for _, sp := range s.spaces.living() {
 		err := until.OK(ctx, recovery[renewerDown], "the secret of "+sp.name, func() error {

@@ -59,9 +59,9 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if python = findPython(); python == "" {
+	if python = findPython("import awscli.clidriver"); python == "" {
 		missing = debian.Install(map[string]string{"awscli": "/usr/bin/aws"})
-		python = findPython()
+		python = findPython("import awscli.clidriver")
 	}
 	return m.Run()
 }
@@ -85,8 +85,9 @@ func build(ctx context.Context) error {
 	return errors.Join(os.MkdirAll(data, 0o755), os.WriteFile(filepath.Join(data, "cli.json"), []byte("{}\n"), 0o644))
 }
 
-// findPython finds the Python of the installed AWS CLI. A shim is none.
-func findPython() string {
+// findPython finds the Python of an installed AWS CLI in which a statement works. A
+// shim is none.
+func findPython(statement string) string {
 	for _, dir := range append([]string{"/usr/bin"}, filepath.SplitList(os.Getenv("PATH"))...) {
 		f, err := os.Open(filepath.Join(dir, "aws"))
 		if err != nil {
@@ -95,7 +96,7 @@ func findPython() string {
 		first, _ := bufio.NewReader(f).ReadString('\n')
 		f.Close()
 		interpreter := strings.TrimSpace(strings.TrimPrefix(first, "#!"))
-		if strings.HasPrefix(filepath.Base(interpreter), "python") && exec.Command(interpreter, "-c", "import awscli.clidriver").Run() == nil {
+		if strings.HasPrefix(filepath.Base(interpreter), "python") && exec.Command(interpreter, "-c", statement).Run() == nil {
 			return interpreter
 		}
 	}
@@ -113,7 +114,7 @@ func needAWSCLI(t *testing.T) {
 type cli struct{ socket string }
 
 // startCLI starts it with the requests going to an address.
-func startCLI(t *testing.T, home, aws string) cli {
+func startCLI(t *testing.T, python, home, aws string) cli {
 	t.Helper()
 	c := cli{socket: filepath.Join(t.TempDir(), "s")}
 	cmd := exec.CommandContext(t.Context(), python, filepath.Join(repo.Root(), "test", "suites", "credcache", "awscli", "server.py"), c.socket, aws)
@@ -143,6 +144,7 @@ func session(parts ...string) string {
 type amazon struct {
 	server    *httptest.Server
 	container atomic.Value // the key that the container's server gives: a string
+	refreshed atomic.Int64 // how often a login was refreshed
 }
 
 func startAmazon(t *testing.T) *amazon {
@@ -163,6 +165,17 @@ func (a *amazon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		key := session("sso", r.Header.Get("X-Amz-Sso_bearer_token"), r.URL.Query().Get("account_id"), r.URL.Query().Get("role_name"))
 		_ = json.NewEncoder(w).Encode(map[string]any{"roleCredentials": map[string]any{
 			"accessKeyId": key, "secretAccessKey": "x", "sessionToken": "t", "expiration": expires.UnixMilli()}})
+		return
+	}
+	if strings.HasSuffix(r.URL.Path, "/token") { // of AWS SSO, or /v1/token of aws login
+		n := a.refreshed.Add(1)
+		answer := map[string]any{"accessToken": fmt.Sprint("bearer ", n), "expiresIn": 600, "refreshToken": fmt.Sprint("refresh ", n), "tokenType": "Bearer"}
+		if strings.Contains(r.URL.Path, "signin") {
+			answer["accessToken"] = map[string]string{"accessKeyId": session("login", fmt.Sprint(n)), "secretAccessKey": "x", "sessionToken": "t"}
+			answer["expiresIn"] = 900
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(answer)
 		return
 	}
 	_ = r.ParseForm()

@@ -149,7 +149,7 @@ var themes = []theme{
 
 func newWorld(t *testing.T, a *amazon) *world {
 	w := &world{t: t, home: t.TempDir(), amazon: a, state: map[string]string{}, fresh: map[string]string{}}
-	w.cli = startCLI(t, w.home, a.server.URL)
+	w.cli = startCLI(t, python, w.home, a.server.URL)
 	w.write("process", "#!/bin/sh\nprintf '{\"Version\":1,\"AccessKeyId\":\"%s\",\"SecretAccessKey\":\"x\"}' \"$(cat "+w.home+"/process-state)\"\n")
 	w.write("shims/aws", "#!/bin/sh\nAWS_PROFILE=$(cat "+w.home+"/shim-state) exec "+bin+"/aws \"$@\"\n")
 	w.write("own/aws", "#!/bin/sh\nAWS_PROFILE=$(cat "+w.home+"/shim-state) exec "+bin+"/aws \"$@\"\n")

@@ -1,4 +1,4 @@
-// Floor is the least that a Go program can do in a cache's place: it reads one
+// Readfile is the least that a Go program can do in a cache's place: it reads one
 // file and prints it.
 package main
 

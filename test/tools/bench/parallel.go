@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -7,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/pullpass/pullpass/test/harness/eks"
+	"github.com/pullpass/pullpass/test/tools/bench/report"
 )
 
 // clients is how many ask at once.
@@ -49,35 +53,65 @@ credential_process = unused
 aws_access_key_id = AKIAIOSFODNN7EXAMPLE
 `
 
-// parallel prints how long the slowest of ten clients took, as a table of Markdown.
-func parallel(ctx context.Context, rounds int) error {
-	dir, err := os.MkdirTemp("", "credcache-bench-")
+// parallel measures how long the slowest of ten clients takes, with and without
+// credcache, in turns.
+func (b *bench) parallel(ctx context.Context, r *report.Result) error {
+	dir, err := os.MkdirTemp(b.dir, "parallel-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	fmt.Fprintln(os.Stderr, "building the programs")
-	if err := errors.Join(build(ctx, dir), install(dir)); err != nil {
+	// Beside the product's programs, in whose folder the stand-in for the AWS CLI must
+	// not be: others of this run would find it.
+	if err := errors.Join(eks.Build(ctx, dir), copyPrograms(dir, b.programs, "credcache", "credcache-helper"), rewrite(dir)); err != nil {
 		return err
 	}
-	fmt.Printf("| ten clients at once, of a command that takes a second | without credcache | with | ratio |\n| --- | --- | --- | --- |\n")
+	const rounds = 3
+	table := report.Table{
+		Title: "Ten clients at once, of a command that takes a second",
+		Head:  []string{"", "without credcache", "with", "ratio"},
+	}
+	var worst report.Estimate
+	var errs []error
 	for _, s := range situations {
-		var took [2][]time.Duration
+		b.say("ten clients: %s", s.name)
+		var took [2][]float64
 		for range rounds {
 			for with := range took { // in turns
 				slowest, err := s.measure(ctx, dir, with == 1)
 				if err != nil {
-					return fmt.Errorf("%s: %w", s.name, err)
+					errs = append(errs, fmt.Errorf("%s: %w", s.name, err))
+					break
 				}
-				took[with] = append(took[with], slowest)
+				took[with] = append(took[with], slowest.Seconds())
 			}
 		}
-		var median [2]float64
-		for with := range took {
-			slices.Sort(took[with])
-			median[with] = took[with][rounds/2].Seconds()
+		if len(took[1]) == 0 {
+			continue
 		}
-		fmt.Printf("| %s | %.2f s | %.2f s | %.2f |\n", s.name, median[0], median[1], median[1]/median[0])
+		ratio := report.Summarize(report.Ratios(took[1], took[0]))
+		without, with := report.Summarize(took[0]).Median, report.Summarize(took[1]).Median
+		table.Rows = append(table.Rows, []string{s.name, report.Format(without, report.UnitS), report.Format(with, report.UnitS), fmt.Sprintf("%.2f", ratio.Median)})
+		if ratio.Median > worst.Median {
+			worst = ratio.With(s.name)
+		}
+	}
+	if len(table.Rows) > 0 {
+		r.Values["no-hit"] = worst
+	}
+	r.Tables = append(r.Tables, table)
+	return errors.Join(errs...)
+}
+
+// copyPrograms copies programs from one folder to another.
+func copyPrograms(to, from string, names ...string) error {
+	for _, name := range names {
+		content, err := os.ReadFile(filepath.Join(from, name))
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(to, name), content, 0o755); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -1,0 +1,76 @@
+// Applies is a bare loop of what the renewer writes: for each of many namespaces
+// one server-side apply of a pull secret that is given, by as many workers as the
+// renewer has. It starts when a line comes on stdin, and prints one when done.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+func main() {
+	if err := run(context.Background()); err != nil {
+		fmt.Fprintln(os.Stderr, "applies:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	kubeconfig := flag.String("kubeconfig", "", "`FILE`")
+	agent := flag.String("user-agent", "", "by which the audit log tells its requests")
+	file := flag.String("secret", "", "`FILE` with the secret to apply, JSON; its namespace is replaced")
+	format := flag.String("namespaces", "", "`FORMAT` of the namespaces' names, with one number")
+	from := flag.Int("from", 0, "first number")
+	to := flag.Int("to", 0, "number after the last")
+	workers := flag.Int("workers", 16, "`NUMBER` of applies at once")
+	flag.Parse()
+
+	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
+	if err != nil {
+		return err
+	}
+	// As the renewer's.
+	config.UserAgent, config.QPS = *agent, -1
+	config.AcceptContentTypes, config.ContentType = "application/vnd.kubernetes.protobuf,application/json", "application/vnd.kubernetes.protobuf"
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(*file)
+	if err != nil {
+		return err
+	}
+	var secret corev1.Secret
+	if err := json.Unmarshal(text, &secret); err != nil {
+		return fmt.Errorf("reading %s: %w", *file, err)
+	}
+	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for w := range *workers {
+		group.Go(func() error {
+			for i := *from + w; i < *to; i += *workers {
+				namespace := fmt.Sprintf(*format, i)
+				apply := applycorev1.Secret(secret.Name, namespace).WithType(secret.Type).
+					WithLabels(secret.Labels).WithAnnotations(secret.Annotations).WithData(secret.Data)
+				if _, err := client.CoreV1().Secrets(namespace).Apply(ctx, apply, metav1.ApplyOptions{FieldManager: "floor", Force: true}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
