@@ -133,6 +133,9 @@ func TestBundleWithMoreThanTheAuthority(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
+			// So that it is seen when the webhook has looked at the bundle.
+			edit(w, func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = stale })
+			w.WaitMetric(webhook, 1, "pullpass_certificate_problem")
 			edit(w, func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = bundle })
 			waitInjected(w, namespace, true)
 			w.Must(webhook.Ready(t.Context()))

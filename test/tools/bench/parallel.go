@@ -35,10 +35,10 @@ var situations = []situation{
 	{name: "cached", fake: "sleep=1s", filled: true},
 	{name: "nothing cached yet", fake: "sleep=1s"},
 	{name: "the command fails with exit code 255", fake: "sleep=1s exit=255"},
-	{name: "what it prints cannot be cached", fake: "sleep=1s noexpiry token=abc"},
-	{name: "the token ends in 55 seconds", fake: "sleep=1s expires=55s"},
-	{name: "somebody else is being asked for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
-	{name: "a `credential_process` decides", fake: "sleep=1s", profile: "process"},
+	{name: "its output cannot be cached", fake: "sleep=1s noexpiry token=abc"},
+	{name: "the token expires in 55 seconds", fake: "sleep=1s expires=55s"},
+	{name: "another user is being prompted for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
+	{name: "a `credential_process` is in effect", fake: "sleep=1s", profile: "process"},
 }
 
 const mfaConfig = `[profile mfa]

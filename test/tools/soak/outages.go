@@ -60,8 +60,7 @@ func (o *outages) begin(what outage) (end func()) {
 }
 
 // during reports whether an outage of one of the kinds, or the recovery from it,
-// was felt between two moments. With another moment only those count that had not
-// been felt for long by then.
+// was felt between two moments.
 func (o *outages) during(from, to time.Time, kinds ...outage) bool {
 	_, found := o.first(from, to, kinds...)
 	return found
