@@ -88,8 +88,8 @@ func (b *bench) parallel(ctx context.Context, r *report.Result) error {
 		if len(took[1]) == 0 {
 			continue
 		}
-		ratio := report.Summarize(report.Ratios(took[1], took[0]))
-		without, with := report.Summarize(took[0]).Median, report.Summarize(took[1]).Median
+		ratio := report.MedianOf(report.Ratios(took[1], took[0]))
+		without, with := report.MedianOf(took[0]).Median, report.MedianOf(took[1]).Median
 		table.Rows = append(table.Rows, []string{s.name, report.Format(without, report.UnitS), report.Format(with, report.UnitS), fmt.Sprintf("%.2f", ratio.Median)})
 		if ratio.Median > worst.Median {
 			worst = ratio.With(s.name)
