@@ -73,6 +73,7 @@ const (
 	BeforeInstallation Cause = "BeforeInstallation"
 	ImageChanged       Cause = "ImageChanged"
 	FailedOpen         Cause = "FailedOpen"
+	WithoutSecret      Cause = "WithoutSecret" // and why cannot be seen
 	PodRefused         Cause = "PodRefused"
 	AccountForbids     Cause = "AccountForbids"
 	NotScheduled       Cause = "NotScheduled"

@@ -1,5 +1,5 @@
 // Package kube is how both servers reach the API server: one client
-// configuration and one lean view of namespaces.
+// configuration, clients of the types in use, and one lean view of namespaces.
 package kube
 
 import (

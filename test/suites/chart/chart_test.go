@@ -347,8 +347,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		"renewer.podDisruptionBudget.maxUnavailable=":                         {"renewer.podDisruptionBudget", "minAvailable", "maxUnavailable"},
 		"credentials.webIdentity.roleARN=puller":                              {"/credentials/webIdentity/roleARN"},
 		"renewer.flowSchema.matchingPrecedence=1":                             {"/renewer/flowSchema/matchingPrecedence"},
-		"inject=labelled":                                                     {"inject is no value of this chart: set injection.pods to all"},
-		"inject=matching":                                                     {"inject is no value of this chart: set injection.pods to matching"},
+		"inject=labelled":                                                     {"inject is not a value of this chart: set injection.pods to all"},
+		"inject=matching":                                                     {"inject is not a value of this chart: set injection.pods to matching"},
 		"injection.mode=policy|v1.35.9":                                       {"injection.mode", "1.36", "v1.35.9"},
 		"secretName=s|v1.29.0":                                                {"1.30"},
 	} {
@@ -570,13 +570,13 @@ func TestImages(t *testing.T) {
 // TestNotes reads what helm says after an installation, in each mode.
 func TestNotes(t *testing.T) {
 	for set, texts := range map[string][]string{
-		"injection.mode=webhook":                                           {"get the secret from now on"},
-		"injection.mode=policy":                                            {"the API server itself", "get the secret from now on"},
+		"injection.mode=webhook":                                           {"New pods with an image of that registry get the secret"},
+		"injection.mode=policy":                                            {"The API server itself", "New pods with an image of that registry get the secret"},
 		"injection.mode=none":                                              {"serviceaccount default"},
 		"credentials.namespace=ci-cd":                                      {"--namespace ci-cd"},
 		"injection.failurePolicy=Fail":                                     {"delete mutatingwebhookconfiguration pullpass"},
 		"injection.mode=policy,injection.failurePolicy=Fail":               {"delete mutatingadmissionpolicybinding pullpass"},
-		"credentials.webIdentity.roleARN=arn:aws:iam::123456789012:role/p": {"take the role", "system:serviceaccount:pullpass:pullpass-renewer"},
+		"credentials.webIdentity.roleARN=arn:aws:iam::123456789012:role/p": {"to assume", "system:serviceaccount:pullpass:pullpass-renewer"},
 	} {
 		out := runHelm(t, true, "install", "pullpass", repo.ChartDir(), "--namespace", "pullpass", "--dry-run=client", "--set", set)
 		_, notes, _ := strings.Cut(out, "NOTES:")

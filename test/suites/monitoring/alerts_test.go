@@ -215,8 +215,8 @@ var stories = map[string]story{
 	"the leader gives up and nobody takes over": {
 		changes: map[string]string{"pullpass_leader{" + onRenewerA + "}": from(1, 60, 0)},
 		fires:   map[int][]string{60: nil, 64: nil, 65: {"PullpassNoLeader"}, 180: {"PullpassNoLeader"}},
-		says: map[string]text{"PullpassNoLeader": {65, "", "No renewer works.",
-			"No replica of the renewer of pullpass/pullpass leads: no pull secret is made or renewed."}},
+		says: map[string]text{"PullpassNoLeader": {65, "", "No renewer replica is the leader.",
+			"No replica of the renewer of pullpass/pullpass is the leader: no pull secret is created or renewed."}},
 	},
 	"both renewers vanish": {
 		changes: ending(60, onRenewerA, onRenewerB),
@@ -240,8 +240,8 @@ var stories = map[string]story{
 	"two replicas lead": {
 		changes: map[string]string{"pullpass_leader{" + onRenewerB + "}": from(0, 60, 1)},
 		fires:   map[int][]string{64: nil, 65: {"PullpassSeveralLeaders"}},
-		says: map[string]text{"PullpassSeveralLeaders": {65, "", "More than one renewer works.",
-			"2 replicas of the renewer of pullpass/pullpass do the work of one."}},
+		says: map[string]text{"PullpassSeveralLeaders": {65, "", "More than one renewer replica is the leader.",
+			"2 replicas of the renewer of pullpass/pullpass act as the leader at the same time."}},
 	},
 	"two replicas lead for a moment": {
 		changes: map[string]string{"pullpass_leader{" + onRenewerB + "}": fmt.Sprintf("0x59 1x3 0x%d", minutes-63)},
@@ -258,7 +258,7 @@ var stories = map[string]story{
 	"no replica of the webhook answers": {
 		changes: with(ending(60, onWebhookA, onWebhookB), map[string]string{"up{" + onWebhookA + "}": from(1, 60, 0), "up{" + onWebhookB + "}": from(1, 60, 0)}),
 		fires:   map[int][]string{64: nil, 65: {"PullpassWebhookDown"}, 70: {"PullpassTargetDown", "PullpassTargetDown", "PullpassWebhookDown"}},
-		says: map[string]text{"PullpassWebhookDown": {65, "", "No webhook answers.",
+		says: map[string]text{"PullpassWebhookDown": {65, "", "No webhook replica is ready.",
 			"No replica of the webhook of pullpass/pullpass is ready: pods are created without their pull secret."}},
 	},
 	"no replica of the webhook is ready": {
@@ -303,14 +303,14 @@ var stories = map[string]story{
 			800: {"PullpassAWSErrors", "PullpassRenewalsOverdue", "PullpassSecretsExpireSoon", "PullpassTokenExpiresSoon"},
 		},
 		says: map[string]text{
-			"PullpassAWSErrors": {330, `operation="GetAuthorizationToken",code="none"`, "AWS does not answer GetAuthorizationToken as it should.",
-				"30 requests of pullpass/pullpass in 15 minutes ended with none. Good tokens stay where they are meanwhile."},
-			"PullpassRenewalsOverdue": {440, "", "Pull secrets are not renewed in time.",
-				"The oldest entry of a pull secret ends in 4h 40m 0s; pullpass/pullpass should have renewed it at half of its life."},
-			"PullpassTokenExpiresSoon": {500, `registry="` + registry + `"`, "The token of registry " + registry + " is not renewed.",
-				"3h 40m 0s are left of it; pullpass/pullpass should have had another long ago."},
-			"PullpassSecretsExpireSoon": {607, "", "Pull secrets are about to be of no use.",
-				"The oldest entry of a pull secret of pullpass/pullpass ends in 1h 53m 0s. Pods of its namespace cannot pull after that."},
+			"PullpassAWSErrors": {330, `operation="GetAuthorizationToken",code="none"`, "AWS requests fail: GetAuthorizationToken.",
+				"30 requests of pullpass/pullpass failed in the last 15 minutes with code none. Valid tokens stay in place."},
+			"PullpassRenewalsOverdue": {440, "", "Pull secrets are not being renewed in time.",
+				"The oldest entry of a pull secret expires in 4h 40m 0s. pullpass/pullpass should have renewed it at half of its lifetime."},
+			"PullpassTokenExpiresSoon": {500, `registry="` + registry + `"`, "The token of registry " + registry + " is not being renewed.",
+				"It expires in 3h 40m 0s. pullpass/pullpass should have renewed it long ago."},
+			"PullpassSecretsExpireSoon": {607, "", "Pull secrets are about to expire.",
+				"The oldest entry of a pull secret of pullpass/pullpass expires in 1h 53m 0s. After that, pods in its namespace cannot pull."},
 		},
 	},
 	"AWS answers again in time": {
@@ -324,8 +324,8 @@ var stories = map[string]story{
 	"one registry of two is not renewed": {
 		changes: map[string]string{tokenOf(otherOne, onRenewerA): renewed()},
 		fires:   map[int][]string{484: nil, 487: {"PullpassTokenExpiresSoon"}},
-		says: map[string]text{"PullpassTokenExpiresSoon": {500, `registry="` + otherOne + `"`, "The token of registry " + otherOne + " is not renewed.",
-			"3h 40m 0s are left of it; pullpass/pullpass should have had another long ago."}},
+		says: map[string]text{"PullpassTokenExpiresSoon": {500, `registry="` + otherOne + `"`, "The token of registry " + otherOne + " is not being renewed.",
+			"It expires in 3h 40m 0s. pullpass/pullpass should have renewed it long ago."}},
 	},
 	"a registry is wanted no more": {
 		changes: map[string]string{tokenOf(otherOne, onRenewerA): until(400, 12*3600)},
@@ -360,8 +360,8 @@ var stories = map[string]story{
 	"a namespace fails": {
 		changes: map[string]string{metric("pullpass_namespaces", "state", "failed", onRenewerA): from(0, 60, 1)},
 		fires:   map[int][]string{74: nil, 75: {"PullpassNamespacesNotReady"}},
-		says: map[string]text{"PullpassNamespacesNotReady": {75, `state="failed"`, "Labelled namespaces are failed.",
-			"1 of the namespaces that pullpass/pullpass serves are failed, not ready. Events in them say why."}},
+		says: map[string]text{"PullpassNamespacesNotReady": {75, `state="failed"`, "Labelled namespaces are in state failed.",
+			"Labelled namespaces of pullpass/pullpass in state failed: 1. Events in these namespaces say why."}},
 	},
 	"a secret is somebody else's and a token does not come": {
 		changes: map[string]string{
@@ -391,8 +391,8 @@ var stories = map[string]story{
 	"the renewer may not write": {
 		changes: map[string]string{metric("pullpass_syncs_total", "result", "forbidden", onRenewerA): growing(60, 3)},
 		fires:   map[int][]string{74: nil, 80: {"PullpassSyncsFailing"}, 180: {"PullpassSyncsFailing"}},
-		says: map[string]text{"PullpassSyncsFailing": {180, `result="forbidden"`, "Writes of pull secrets end as forbidden.",
-			"93.75% of all looks of pullpass/pullpass at namespaces end as forbidden."}},
+		says: map[string]text{"PullpassSyncsFailing": {180, `result="forbidden"`, "Namespace reconciliations fail: forbidden.",
+			"93.75% of the namespace reconciliations of pullpass/pullpass have the result forbidden."}},
 	},
 	"another program writes the same secrets": {
 		changes: map[string]string{
@@ -420,8 +420,8 @@ var stories = map[string]story{
 			metric("pullpass_admissions_total", "result", "error", onWebhookB): growing(60, 0.5),
 		},
 		fires: map[int][]string{68: nil, 72: {"PullpassWebhookErrors"}},
-		says: map[string]text{"PullpassWebhookErrors": {90, `result="error"`, "The webhook cannot do its work.",
-			"10 requests to the webhook of pullpass/pullpass in 10 minutes ended as error."}},
+		says: map[string]text{"PullpassWebhookErrors": {90, `result="error"`, "Requests to the webhook fail.",
+			"10 requests to the webhook of pullpass/pullpass in the last 10 minutes have the result error."}},
 	},
 	"somebody sends the webhook nonsense": {
 		changes: map[string]string{metric("pullpass_admissions_total", "result", "invalid", onWebhookA): growing(60, 20)},
@@ -434,8 +434,8 @@ var stories = map[string]story{
 	"the webhook fails open for the first time": {
 		changes: map[string]string{failOpen: since(60, 3)},
 		fires:   map[int][]string{59: nil, 60: {"PullpassWebhookFailingOpen"}, 69: {"PullpassWebhookFailingOpen"}, 75: nil},
-		says: map[string]text{"PullpassWebhookFailingOpen": {60, `name="pods.pullpass.dev"`, "Pods are created without asking the webhook.",
-			"3 pods with ECR images were created in 10 minutes without an answer of the webhook of pullpass/pullpass, or of another release."}},
+		says: map[string]text{"PullpassWebhookFailingOpen": {60, `name="pods.pullpass.dev"`, "Pods are created without a call to the webhook.",
+			"3 pods with ECR images were created in the last 10 minutes without an answer from the webhook of pullpass/pullpass, or of another release."}},
 	},
 	"the webhook fails open once more": {
 		changes: map[string]string{failOpen: from(7, 60, 8)},
@@ -457,8 +457,8 @@ var stories = map[string]story{
 		values:  map[string]any{"injection": map[string]any{"failurePolicy": "Fail"}},
 		changes: map[string]string{rejections: since(60, 3), failOpen: since(60, 3)},
 		fires:   map[int][]string{59: nil, 60: {"PullpassWebhookRefusingPods"}, 75: nil},
-		says: map[string]text{"PullpassWebhookRefusingPods": {60, `name="pods.pullpass.dev"`, "Pods are refused because the webhook does not answer.",
-			"3 pods with ECR images were refused in 10 minutes: injection.failurePolicy of pullpass/pullpass, or of another release, is Fail."}},
+		says: map[string]text{"PullpassWebhookRefusingPods": {60, `name="pods.pullpass.dev"`, "Pods are rejected because the webhook does not answer.",
+			"3 pods with ECR images were rejected in the last 10 minutes: injection.failurePolicy of pullpass/pullpass, or of another release, is Fail."}},
 	},
 	"there is no webhook in policy mode": {
 		values:  map[string]any{"injection": map[string]any{"mode": "policy"}},
@@ -470,8 +470,8 @@ var stories = map[string]story{
 	"the certificate is not renewed": {
 		changes: certificate(onWebhookA, -76*24, 14*24),
 		fires:   map[int][]string{14: nil, 16: {"PullpassCertificateExpiresSoon"}},
-		says: map[string]text{"PullpassCertificateExpiresSoon": {60, "", "The webhook's certificate is not renewed.",
-			"It ends in 13d 23h 0m 0s. After that the API server does not trust the webhook of pullpass/pullpass."}},
+		says: map[string]text{"PullpassCertificateExpiresSoon": {60, "", "The webhook's certificate is not being renewed.",
+			"It expires in 13d 23h 0m 0s. After that, the API server does not trust the webhook of pullpass/pullpass."}},
 	},
 	"the certificate is renewed": {
 		changes: with(certificateRenewed(onWebhookA, 10, 90*24*60, 14*24*60-10), certificateRenewed(onWebhookB, 60, 90*24*60, 15*24*60)),
@@ -518,8 +518,8 @@ var stories = map[string]story{
 			"pullpass_certificate_problem{" + onWebhookA + "}":                      from(1, 70, 0),
 		},
 		fires: map[int][]string{9: nil, 10: {"PullpassCertificateUnusable"}, 60: {"PullpassCertificateUnusable"}, 75: nil},
-		says: map[string]text{"PullpassCertificateUnusable": {60, "", "The webhook's certificate cannot be used.",
-			"The files with the certificate of the webhook of pullpass/pullpass hold no usable pair, or one that is not valid now."}},
+		says: map[string]text{"PullpassCertificateUnusable": {60, "", "The webhook's certificate is unusable.",
+			"The certificate files of the webhook of pullpass/pullpass contain no usable certificate and key, or the certificate is not valid at this time."}},
 	},
 
 	// Several clusters in one Prometheus.
@@ -529,8 +529,8 @@ var stories = map[string]story{
 			"pullpass_leader{" + onRenewerA + "}": steady(0), failOpen: since(60, 3),
 		}))),
 		fires: map[int][]string{4: nil, 6: {"PullpassNoLeader"}, 60: {"PullpassNoLeader", "PullpassWebhookFailingOpen"}},
-		says: map[string]text{"PullpassNoLeader": {6, `cluster="west",team="x"`, "No renewer works.",
-			"No replica of the renewer of pullpass/pullpass leads: no pull secret is made or renewed."}},
+		says: map[string]text{"PullpassNoLeader": {6, `cluster="west",team="x"`, "No renewer replica is the leader.",
+			"No replica of the renewer of pullpass/pullpass is the leader: no pull secret is created or renewed."}},
 	},
 }
 

@@ -17,7 +17,7 @@ func valuesTable(values []byte) ([]byte, error) {
 	if err := yaml.Unmarshal(values, &document); err != nil {
 		return nil, fmt.Errorf("parsing values.yaml: %w", err)
 	}
-	out := bytes.NewBufferString("| value | default | what it is |\n| --- | --- | --- |\n")
+	out := bytes.NewBufferString("| value | default | description |\n| --- | --- | --- |\n")
 	if err := writeRows(out, "", document.Content[0]); err != nil {
 		return nil, err
 	}

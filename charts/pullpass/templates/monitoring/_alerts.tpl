@@ -1,7 +1,7 @@
 {{/*
-The alerts of a release, as a list. Each looks at this release's jobs only, and
-at all replicas together: what the leader exports moves with the leader. What is
-said of an alert, and what to do, is in docs/monitoring.md.
+The alerts of a release, as a list. Each selects the jobs of this release only,
+and aggregates over all replicas: when the leader changes, another replica exports
+the leader's metrics. docs/monitoring.md has a runbook for each.
 */}}
 {{- define "pullpass.alerts" -}}
 {{- $rule := .Values.monitoring.prometheusRule -}}
@@ -17,15 +17,15 @@ said of an alert, and what to do, is in docs/monitoring.md.
   severity: critical
   for: 5m
   expr: (sum by ({{ $by }}) (pullpass_leader{ {{- $renewer -}} }) or 0 * absent(pullpass_leader{ {{- $renewer -}} })) == 0
-  summary: 'No renewer works.'
-  description: 'No replica of the renewer of {{ $release }} leads: no pull secret is made or renewed.'
+  summary: 'No renewer replica is the leader.'
+  description: 'No replica of the renewer of {{ $release }} is the leader: no pull secret is created or renewed.'
 
 - alert: PullpassSeveralLeaders
   severity: warning
   for: 5m
   expr: sum by ({{ $by }}) (pullpass_leader{ {{- $renewer -}} }) > 1
-  summary: 'More than one renewer works.'
-  description: '{{`{{ $value }}`}} replicas of the renewer of {{ $release }} do the work of one.'
+  summary: 'More than one renewer replica is the leader.'
+  description: '{{`{{ $value }}`}} replicas of the renewer of {{ $release }} act as the leader at the same time.'
 
 - alert: PullpassTargetDown
   severity: warning
@@ -38,36 +38,36 @@ said of an alert, and what to do, is in docs/monitoring.md.
   severity: warning
   for: 5m
   expr: max by ({{ $by }}, registry) (pullpass_registry_token_expiry_timestamp_seconds{ {{- $renewer -}} }) - time() < {{ $max.tokenHours }} * 3600
-  summary: '{{`The token of registry {{ $labels.registry }} is not renewed.`}}'
-  description: '{{`{{ $value | humanizeDuration }} are left of it;`}} {{ $release }} should have had another long ago.'
+  summary: '{{`The token of registry {{ $labels.registry }} is not being renewed.`}}'
+  description: '{{`It expires in {{ $value | humanizeDuration }}.`}} {{ $release }} should have renewed it long ago.'
 
 - alert: PullpassRenewalsOverdue
   severity: warning
   for: 15m
   expr: min by ({{ $by }}) (pullpass_secrets_oldest_expiry_timestamp_seconds{ {{- $renewer -}} }) - time() < {{ $max.overdueHours }} * 3600
-  summary: 'Pull secrets are not renewed in time.'
-  description: '{{`The oldest entry of a pull secret ends in {{ $value | humanizeDuration }};`}} {{ $release }} should have renewed it at half of its life.'
+  summary: 'Pull secrets are not being renewed in time.'
+  description: '{{`The oldest entry of a pull secret expires in {{ $value | humanizeDuration }}.`}} {{ $release }} should have renewed it at half of its lifetime.'
 
 - alert: PullpassSecretsExpireSoon
   severity: critical
   for: 5m
   expr: min by ({{ $by }}) (pullpass_secrets_oldest_expiry_timestamp_seconds{ {{- $renewer -}} }) - time() < {{ $max.secretHours }} * 3600
-  summary: 'Pull secrets are about to be of no use.'
-  description: 'The oldest entry of a pull secret of {{ $release }} {{`ends in {{ $value | humanizeDuration }}.`}} Pods of its namespace cannot pull after that.'
+  summary: 'Pull secrets are about to expire.'
+  description: 'The oldest entry of a pull secret of {{ $release }} {{`expires in {{ $value | humanizeDuration }}.`}} After that, pods in its namespace cannot pull.'
 
 - alert: PullpassNamespacesNotReady
   severity: warning
   for: 15m
   expr: sum by ({{ $by }}, state) (pullpass_namespaces{ {{- $renewer -}} ,state!="ready"}) > {{ $max.namespaces }}
-  summary: '{{`Labelled namespaces are {{ $labels.state }}.`}}'
-  description: '{{`{{ $value }}`}} of the namespaces that {{ $release }} serves are {{`{{ $labels.state }}`}}, not ready. Events in them say why.'
+  summary: '{{`Labelled namespaces are in state {{ $labels.state }}.`}}'
+  description: 'Labelled namespaces of {{ $release }} in state {{`{{ $labels.state }}: {{ $value }}`}}. Events in these namespaces say why.'
 
 - alert: PullpassAWSErrors
   severity: warning
   for: 10m
   expr: sum by ({{ $by }}, operation, code) (increase(pullpass_aws_requests_total{ {{- $renewer -}} ,code!="200"}[15m])) > {{ $max.awsErrors }}
-  summary: '{{`AWS does not answer {{ $labels.operation }} as it should.`}}'
-  description: '{{`{{ $value | humanize }}`}} requests of {{ $release }} in 15 minutes ended with {{`{{ $labels.code }}`}}. Good tokens stay where they are meanwhile.'
+  summary: '{{`AWS requests fail: {{ $labels.operation }}.`}}'
+  description: '{{`{{ $value | humanize }}`}} requests of {{ $release }} failed in the last 15 minutes with code {{`{{ $labels.code }}`}}. Valid tokens stay in place.'
 
 - alert: PullpassSyncsFailing
   severity: warning
@@ -79,8 +79,8 @@ said of an alert, and what to do, is in docs/monitoring.md.
       > {{ $max.failedSyncShare }}
     and
     sum by ({{ $by }}, result) (increase(pullpass_syncs_total{ {{- $renewer -}} ,result=~"conflict|failed|forbidden"}[15m])) > {{ $max.failedSyncs }}
-  summary: '{{`Writes of pull secrets end as {{ $labels.result }}.`}}'
-  description: '{{`{{ $value | humanizePercentage }}`}} of all looks of {{ $release }} at namespaces {{`end as {{ $labels.result }}`}}.'
+  summary: '{{`Namespace reconciliations fail: {{ $labels.result }}.`}}'
+  description: '{{`{{ $value | humanizePercentage }}`}} of the namespace reconciliations of {{ $release }} have the result {{`{{ $labels.result }}`}}.'
 
 {{- if eq .Values.injection.mode "webhook" }}
 
@@ -95,31 +95,31 @@ said of an alert, and what to do, is in docs/monitoring.md.
       or
       0 * absent(up{ {{- $webhook -}} })
     ) == 0
-  summary: 'No webhook answers.'
-  description: 'No replica of the webhook of {{ $release }} is ready: {{ eq .Values.injection.failurePolicy "Fail" | ternary "pods with ECR images are refused" "pods are created without their pull secret" }}.'
+  summary: 'No webhook replica is ready.'
+  description: 'No replica of the webhook of {{ $release }} is ready: {{ eq .Values.injection.failurePolicy "Fail" | ternary "pods with ECR images are rejected" "pods are created without their pull secret" }}.'
 
 - alert: PullpassWebhookErrors
   severity: warning
   for: 5m
   expr: sum by ({{ $by }}, result) (increase(pullpass_admissions_total{ {{- $webhook -}} ,result=~"error|panic|shed"}[10m])) > {{ $max.webhookErrors }}
-  summary: 'The webhook cannot do its work.'
-  description: '{{`{{ $value | humanize }}`}} requests to the webhook of {{ $release }} in 10 minutes {{`ended as {{ $labels.result }}`}}.'
+  summary: 'Requests to the webhook fail.'
+  description: '{{`{{ $value | humanize }}`}} requests to the webhook of {{ $release }} in the last 10 minutes have the result {{`{{ $labels.result }}`}}.'
 
-{{- /* A counter that is new has grown as well, if its server was watched before. */}}
+{{- /* A new counter counts as an increase, if its API server was scraped before. */}}
 {{- $counter := `apiserver_admission_webhook_fail_open_count{name="pods.pullpass.dev",type="admit"}` }}
 {{- if eq .Values.injection.failurePolicy "Fail" }}
 {{- $counter = `apiserver_admission_webhook_rejection_count{name="pods.pullpass.dev",type="admit",error_type="calling_webhook_error"}` }}
 
 - alert: PullpassWebhookRefusingPods
   severity: critical
-  summary: 'Pods are refused because the webhook does not answer.'
-  description: '{{`{{ $value | humanize }} pods with ECR images were refused in 10 minutes:`}} injection.failurePolicy of {{ $release }}, or of another release, is Fail.'
+  summary: 'Pods are rejected because the webhook does not answer.'
+  description: '{{`{{ $value | humanize }} pods with ECR images were rejected in the last 10 minutes:`}} injection.failurePolicy of {{ $release }}, or of another release, is Fail.'
 {{- else }}
 
 - alert: PullpassWebhookFailingOpen
   severity: warning
-  summary: 'Pods are created without asking the webhook.'
-  description: '{{`{{ $value | humanize }} pods with ECR images were created in 10 minutes without an answer of the webhook`}} of {{ $release }}, or of another release.'
+  summary: 'Pods are created without a call to the webhook.'
+  description: '{{`{{ $value | humanize }} pods with ECR images were created in the last 10 minutes without an answer from the webhook`}} of {{ $release }}, or of another release.'
 {{- end }}
   expr: |
     sum by ({{ prepend $also "name" | join ", " }}) (
@@ -139,21 +139,22 @@ said of an alert, and what to do, is in docs/monitoring.md.
         pullpass_certificate_expiry_timestamp_seconds{ {{- $webhook -}} } - pullpass_certificate_not_before_timestamp_seconds{ {{- $webhook -}} }
       ), {{ include "pullpass.certificateSeconds" . }})
     )
-  summary: 'The webhook''s certificate is not renewed.'
-  description: '{{`It ends in {{ $value | humanizeDuration }}.`}} After that the API server does not trust the webhook of {{ $release }}.'
+  summary: 'The webhook''s certificate is not being renewed.'
+  description: '{{`It expires in {{ $value | humanizeDuration }}.`}} After that, the API server does not trust the webhook of {{ $release }}.'
 
 - alert: PullpassCertificateUnusable
   severity: critical
   for: 10m
   expr: max by ({{ $by }}) (pullpass_certificate_problem{ {{- $webhook -}} }) > 0
-  summary: 'The webhook''s certificate cannot be used.'
-  description: 'The files with the certificate of the webhook of {{ $release }} hold no usable pair, or one that is not valid now.'
+  summary: 'The webhook''s certificate is unusable.'
+  description: 'The certificate files of the webhook of {{ $release }} contain no usable certificate and key, or the certificate is not valid at this time.'
 {{- end }}
 {{- end }}
 
 {{/*
-Seconds that any certificate may be close to its end without an alert. Those that
-cert-manager renews later than that get half of what it leaves them.
+Seconds until expiry that are enough for any certificate, so that no alert fires. If
+cert-manager renews the certificate later than that, half of its renewBefore is
+enough.
 */}}
 {{- define "pullpass.certificateSeconds" -}}
 {{- $most := mulf .Values.monitoring.prometheusRule.thresholds.certificateHours 3600 -}}
