@@ -353,7 +353,7 @@ func TestTokenFlags(t *testing.T) {
 	for args, reason := range map[string]string{
 		"--cluster-name x --region=r":     "",
 		"--cluster-id x":                  "",
-		"":                                "credcache token needs --cluster-name",
+		"":                                "--cluster-name is required",
 		"--cluster-name":                  "--cluster-name needs a value",
 		"--cluster-name=":                 "--cluster-name is empty",
 		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id",

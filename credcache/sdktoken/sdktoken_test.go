@@ -154,10 +154,13 @@ func TestToken(t *testing.T) {
 // inEnvironment sets the variables for the SDK, which reads the process's own, and
 // unsets all others that begin with AWS_.
 func inEnvironment(t *testing.T, env environ.List) {
+	t.Helper()
 	for _, entry := range os.Environ() {
 		if name, value, ok := environ.Cut(entry); ok && strings.HasPrefix(name, "AWS_") {
 			t.Setenv(name, value) // to restore it
-			os.Unsetenv(name)
+			if err := os.Unsetenv(name); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	for _, entry := range env {

@@ -32,6 +32,7 @@ func newFile(t *testing.T, content string) *file {
 
 // setPath makes $PATH a folder with the programs that kubeconfigs run.
 func setPath(t *testing.T) {
+	t.Helper()
 	bin := t.TempDir()
 	for _, program := range []string{"aws", "aws-iam-authenticator", "aws-vault"} {
 		if err := os.WriteFile(filepath.Join(bin, program), nil, 0o700); err != nil {
