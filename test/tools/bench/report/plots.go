@@ -155,7 +155,9 @@ func (f figure) addBars(p *plot.Plot, names []string, all map[string][]Point) er
 		}
 		bar.Color, bar.Width = plotutil.DarkColors[2], vg.Points(14)
 		p.Add(bar)
-		labels = append(labels, strings.TrimPrefix(name, f.prefix))
+		// The spaces leave room for a font that is wider than the one reckoned with.
+		label := strings.TrimPrefix(name, f.prefix)
+		labels = append(labels, label+strings.Repeat(" ", len(label)/4))
 		ends.XYs = append(ends.XYs, plotter.XY{X: value, Y: y})
 		ends.Labels = append(ends.Labels, fmt.Sprintf(" %.1f ms", value))
 	}
