@@ -10,9 +10,9 @@ import (
 	"github.com/pullpass/pullpass/internal/ecr"
 )
 
-// Ask asks AWS for a token that opens a registry, as the renewer does, and returns
-// until when that is good. The token itself is thrown away. The error can be shown
-// to users: it holds nothing secret.
+// Ask requests a token for a registry from AWS, as the renewer does, and returns when it
+// expires. The token itself is discarded. The error contains no secrets and can be
+// shown to users.
 func Ask(ctx context.Context, c credential.Credential, r ecr.Registry) (expires time.Time, err error) {
 	source := awsTokens{metrics: newMetrics(prometheus.NewRegistry()), now: time.Now}
 	token, err := source.Token(ctx, requestOf(c, r), Token{})

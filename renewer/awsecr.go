@@ -35,21 +35,21 @@ import (
 
 const (
 	attemptTimeout = 10 * time.Second // of one HTTP request to AWS
-	requestTimeout = 30 * time.Second // of all attempts, and of assuming a role first
-	maxResponse    = 1 << 20          // bytes; a real answer has a few thousand
+	requestTimeout = 30 * time.Second // of all attempts together, including AssumeRole
+	maxResponse    = 1 << 20          // bytes; a real response has a few thousand
 	roleSession    = time.Hour        // what every role allows
 
-	// minSkew is the least difference of clocks that is one: answers are dated
-	// in whole seconds and take a moment to come.
+	// minSkew is the smallest difference that counts as clock skew: responses are
+	// dated in whole seconds, and take a moment to arrive.
 	minSkew = 3 * time.Second
 )
 
-// awsTokens asks AWS for tokens. The configuration is read anew for each, so
-// that rotated files take effect without a restart. Endpoints follow the SDK's
-// standard variables. The metadata service of EC2 is never asked: off EC2 it
-// turns a missing credential into a slow timeout.
+// awsTokens requests tokens from AWS. It reads the configuration again for each token,
+// so that rotated files take effect without a restart. Endpoints follow the SDK's
+// standard environment variables. The EC2 metadata service is never called: outside
+// EC2, it turns a missing credential into a slow timeout.
 type awsTokens struct {
-	interval time.Duration // renew at least this often; 0: at half of a token's life
+	interval time.Duration // maximum time between renewals; 0: renew at half of a token's lifetime
 	metrics  *metrics
 	now      func() time.Time
 }
@@ -69,7 +69,7 @@ func (a awsTokens) Token(ctx context.Context, request TokenRequest, last Token) 
 		return Token{}, describe(fmt.Errorf("getting AWS credentials: %w", err), secrets)
 	}
 	if who.CanExpire && who.Expires.Equal(last.session) {
-		return last, nil // programs may hand out one session until it ends
+		return last, nil // programs may return the same session until it expires
 	}
 	token, err := a.token(ctx, cfg, who, request)
 	if err != nil {
@@ -82,11 +82,11 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 	asked := a.now().Truncate(time.Second)
 	answer, err := getAuthorization(ctx, cfg, request)
 	if err != nil {
-		return Token{}, fmt.Errorf("asking for a token: %w", err)
+		return Token{}, fmt.Errorf("requesting a token: %w", err)
 	}
 	token, err := answer.token(asked, a.now())
 	if err != nil {
-		return Token{}, fmt.Errorf("reading AWS's answer: %w", err)
+		return Token{}, fmt.Errorf("reading AWS's response: %w", err)
 	}
 	var credentialExpires time.Time
 	if who.CanExpire {
@@ -100,14 +100,14 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 	return token, nil
 }
 
-// config returns the SDK's configuration for a request, with the credentials
-// that it is to be made with.
+// config returns the SDK's configuration for a request, including the credentials to
+// use.
 func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config, error) {
 	c := request.Credential
 	options := []func(*config.LoadOptions) error{
 		config.WithRegion(request.Region),
 		config.WithHTTPClient(awshttp.NewBuildableClient().WithTimeout(attemptTimeout).WithTransportOptions(func(t *http.Transport) {
-			t.DisableKeepAlives = true // the next call is hours away, and by another transport
+			t.DisableKeepAlives = true // the next call is hours away, and uses another transport
 		})),
 		config.WithEC2IMDSClientEnableState(imds.ClientDisabled),
 		config.WithAppID("pullpass-" + version.String()),
@@ -143,8 +143,8 @@ func (a awsTokens) config(ctx context.Context, request TokenRequest) (aws.Config
 	return cfg, nil
 }
 
-// leaveAlone keeps the SDK from trying again where AWS says when to: that is
-// longer than anybody should wait here, and the SDK does not read it.
+// leaveAlone keeps the SDK from retrying if the response has a Retry-After header. The
+// SDK ignores the header, and the wait is too long for this call: see [retryAfter].
 func leaveAlone(err error) aws.Ternary {
 	if retryAfterOf(err) > 0 {
 		return aws.FalseTernary
@@ -152,11 +152,11 @@ func leaveAlone(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// maxRetryAfter is the longest that AWS is left alone when it asks for it.
+// maxRetryAfter is the longest Retry-After that is honored.
 const maxRetryAfter = 5 * time.Minute
 
-// retryAfterOf returns what the Retry-After header of an answer says, in seconds
-// or as a date (RFC 9110, section 10.2.3), and 0 without any.
+// retryAfterOf returns the Retry-After header of a response, in seconds or as a date
+// (RFC 9110, section 10.2.3), and 0 if there is none.
 func retryAfterOf(err error) time.Duration {
 	var answer *smithyhttp.ResponseError
 	if !errors.As(err, &answer) || answer.Response == nil || answer.Response.Response == nil {
@@ -172,9 +172,9 @@ func retryAfterOf(err error) time.Duration {
 	return min(max(wait, 0), maxRetryAfter)
 }
 
-// principal returns a fingerprint of who asks. Session keys differ every time, so
-// for those of the default chain it is of what the chain is configured to
-// use.
+// principal returns a fingerprint of the identity that requests a token. Session keys
+// differ every time, so for the default chain the fingerprint covers what the chain
+// is configured to use.
 func principal(c credential.Credential, who aws.Credentials, chain []string) string {
 	switch {
 	case c.AccessKeyID == "" && c.RoleARN == "" && who.CanExpire:
@@ -185,8 +185,8 @@ func principal(c credential.Credential, who aws.Credentials, chain []string) str
 	return fingerprint(c.AccessKeyID, c.RoleARN, string(c.ExternalID))
 }
 
-// chainOf returns what the SDK's default chain is configured to make sessions of:
-// a role or program, from the environment and the shared configuration.
+// chainOf returns the roles and programs from which the SDK's default chain is
+// configured to get sessions, by the environment and the shared configuration.
 func chainOf(cfg aws.Config) (chain []string) {
 	for _, source := range cfg.ConfigSources {
 		switch c := source.(type) {
@@ -201,7 +201,7 @@ func chainOf(cfg aws.Config) (chain []string) {
 	return chain
 }
 
-// authorization is what both APIs answer.
+// authorization is the response of both APIs.
 type authorization struct {
 	text      *string // base64 of AWS:<password>
 	expiresAt *time.Time
@@ -226,7 +226,7 @@ func getAuthorization(ctx context.Context, cfg aws.Config, request TokenRequest)
 		metadata = out.ResultMetadata
 	} else {
 		out, err := ecr.NewFromConfig(cfg, func(o *ecr.Options) {
-			// The SDK refuses these along with an endpoint of the user's own.
+			// The SDK rejects these options in combination with a custom endpoint.
 			if o.BaseEndpoint != nil {
 				return
 			}
@@ -256,14 +256,14 @@ func getAuthorization(ctx context.Context, cfg aws.Config, request TokenRequest)
 	return a, nil
 }
 
-// token checks an answer, because a malformed entry in a pull secret breaks
-// every pull of the pods that name it, and moves its expiry to this clock.
+// token validates a response and converts its expiry to this machine's clock. A
+// malformed entry in a pull secret would break every pull of the pods that use it.
 func (a authorization) token(asked, now time.Time) (Token, error) {
 	if a.text == nil || *a.text == "" {
-		return Token{}, errors.New("it holds no token")
+		return Token{}, errors.New("it contains no token")
 	}
 	if a.expiresAt == nil {
-		return Token{}, errors.New("it states no expiry")
+		return Token{}, errors.New("it has no expiry")
 	}
 	decoded, err := base64.StdEncoding.DecodeString(*a.text)
 	if err != nil {
@@ -283,14 +283,14 @@ func (a authorization) token(asked, now time.Time) (Token, error) {
 	return Token{Auth: credential.Text(base64.StdEncoding.EncodeToString(decoded)), Issued: asked, Expires: expires.Truncate(time.Second)}, nil
 }
 
-// instrument counts and times every request to AWS, retries included, and cuts off
-// answers that are far too long to be AWS's.
+// instrument counts and times every request to AWS, including retries, and truncates
+// responses that are far too long to be AWS's.
 func (a awsTokens) instrument(stack *middleware.Stack) error {
 	return stack.Deserialize.Add(middleware.DeserializeMiddlewareFunc("Instrument", func(ctx context.Context, in middleware.DeserializeInput, next middleware.DeserializeHandler) (middleware.DeserializeOutput, middleware.Metadata, error) {
 		operation, start := awsmiddleware.GetOperationName(ctx), time.Now()
 		out, metadata, err := next.HandleDeserialize(ctx, in)
-		code := "none" // no answer came
-		// The SDK makes up an empty response where none came.
+		code := "none" // no response
+		// Without a response, the SDK creates an empty one.
 		if response, ok := out.RawResponse.(*smithyhttp.Response); ok && response != nil && response.Response != nil && response.StatusCode != 0 {
 			code = strconv.Itoa(response.StatusCode)
 			response.Body = struct {
@@ -304,26 +304,26 @@ func (a awsTokens) instrument(stack *middleware.Stack) error {
 	}), middleware.After)
 }
 
-// maxReason is the most bytes of an error that users are shown.
+// maxReason is the maximum length in bytes of an error that is shown to users.
 const maxReason = 300
 
-// An awsError is what AWS said, in words that users may see.
+// An awsError is an error from AWS whose text can be shown to users.
 type awsError struct {
 	text       string
-	refused    bool          // AWS turned the request down, and will the next
-	retryAfter time.Duration // when it wants to be asked again, 0 when it does not say
+	refused    bool          // AWS rejected the request, and will reject the next one
+	retryAfter time.Duration // from the Retry-After header; 0 if there is none
 }
 
 func (e awsError) Error() string { return e.text }
 
-// isRefused reports whether an error is AWS's word on the credentials or their
-// rights, and no trouble that passes.
+// isRefused reports whether AWS rejected the credentials or denied access, as opposed
+// to a temporary failure.
 func isRefused(err error) bool {
 	var e awsError
 	return errors.As(err, &e) && e.refused
 }
 
-// retryAfter returns how long AWS asks to be left alone after an error.
+// retryAfter returns how long AWS asked to wait after an error.
 func retryAfter(err error) time.Duration {
 	var e awsError
 	if errors.As(err, &e) {
@@ -332,13 +332,12 @@ func retryAfter(err error) time.Duration {
 	return 0
 }
 
-// unknownError is what the SDK has for the code and the message of an answer
-// without one, such as a proxy's.
+// unknownError is the SDK's code and message for an error response without either, such
+// as a proxy's.
 const unknownError = "UnknownError"
 
-// describe returns an error that says in one line, for users to see, what went
-// wrong. AWS quotes parts of requests back in some errors, so secrets are taken
-// out.
+// describe returns an error with a one-line text that can be shown to users. AWS quotes
+// parts of requests in some errors, so secrets are redacted.
 func describe(err error, secrets []string) error {
 	text, refused := err.Error(), false
 	var api smithy.APIError
@@ -359,7 +358,7 @@ func describe(err error, secrets []string) error {
 			text = operation.Operation() + ": " + text
 		}
 	}
-	// The SDK quotes what a credential_process printed when that cannot be read.
+	// If the output of a credential_process is invalid, the SDK quotes it.
 	var program *processcreds.ProviderError
 	if errors.As(err, &program) {
 		if cause := errors.Unwrap(program.Err); cause != nil {

@@ -58,9 +58,9 @@ func TestAuthorizationToken(t *testing.T) {
 		"AWS's clock is ten minutes behind":       {answer: authorization{text: good.text, expiresAt: in(12*h - 10*time.Minute), skew: -10 * time.Minute}, expires: 12 * h, auth: "AWS:password"},
 		"a short life, by a clock that is ahead":  {answer: authorization{text: good.text, expiresAt: in(11 * time.Minute), skew: 10 * time.Minute}, expires: time.Minute, auth: "AWS:password"},
 		"a short life, by a clock that is behind": {answer: authorization{text: good.text, expiresAt: in(-9 * time.Minute), skew: -10 * time.Minute}, expires: time.Minute, auth: "AWS:password"},
-		"no token":                                 {answer: text(nil), err: "it holds no token"},
-		"an empty token":                           {answer: text(new("")), err: "it holds no token"},
-		"an empty answer":                          {err: "it holds no token"},
+		"no token":                                 {answer: text(nil), err: "it contains no token"},
+		"an empty token":                           {answer: text(new("")), err: "it contains no token"},
+		"an empty answer":                          {err: "it contains no token"},
 		"no base64":                                {answer: text(new("AWS:password")), err: "the token is not base64"},
 		"base64 for URLs":                          {answer: text(new(base64.URLEncoding.EncodeToString([]byte("AWS:\xfb\xff")))), err: "the token is not base64"},
 		"base64 cut short":                         {answer: text(new("QVdTOnBhc3N3b3J")), err: "the token is not base64"},
@@ -73,7 +73,7 @@ func TestAuthorizationToken(t *testing.T) {
 		"a password with a DEL":                    {answer: text(encode("AWS:pass\x7f")), err: "the token is not AWS:<password>"},
 		"a password beyond ASCII":                  {answer: text(encode("AWS:pässword")), err: "the token is not AWS:<password>"},
 		"a password that is not UTF-8":             {answer: text(encode("AWS:\xff\xfe")), err: "the token is not AWS:<password>"},
-		"no expiry":                                {answer: expiring(nil), err: "it states no expiry"},
+		"no expiry":                                {answer: expiring(nil), err: "it has no expiry"},
 		"an expiry in 1970":                        {answer: expiring(new(time.Unix(0, 0))), err: "the token expired at 1970-01-01T00:00:00Z"},
 		"an expiry of a moment ago":                {answer: expiring(in(-time.Second)), err: "the token expired at 2026-02-28T23:59:59Z"},
 		"an expiry while it was under way":         {answer: expiring(in(2 * time.Second)), err: "the token expired at 2026-03-01T00:00:02Z"},
@@ -208,13 +208,13 @@ func TestTokenFromAWS(t *testing.T) {
 		"a token":                             {answer: answer(0, 12*time.Hour), life: 12 * time.Hour, code: "200"},
 		"a token from a clock that is ahead":  {answer: answer(10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
 		"a token from a clock that is behind": {answer: answer(-10*time.Minute, 6*time.Hour), life: 6 * time.Hour, code: "200"},
-		"an expired token":                    {answer: answer(0, -time.Hour), code: "200", err: "reading AWS's answer: the token expired at "},
-		"no token":                            {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[]}`) }, code: "200", err: "reading AWS's answer: it holds no token"},
-		"an answer cut short":                 {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[{"auth`) }, code: "200", err: "asking for a token: "},
+		"an expired token":                    {answer: answer(0, -time.Hour), code: "200", err: "reading AWS's response: the token expired at "},
+		"no token":                            {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[]}`) }, code: "200", err: "reading AWS's response: it contains no token"},
+		"an answer cut short":                 {answer: func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"authorizationData":[{"auth`) }, code: "200", err: "requesting a token: "},
 		"an answer that is far too long to end": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"x":"`+strings.Repeat("x", 2*maxResponse)+`"}`)
-		}, code: "200", err: "asking for a token: "},
-		"a connection that ends without an answer": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, tries: 3, code: "none", err: "asking for a token: "},
+		}, code: "200", err: "requesting a token: "},
+		"a connection that ends without an answer": {answer: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, tries: 3, code: "none", err: "requesting a token: "},
 		"a refusal": {answer: func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("X-Amzn-ErrorType", "AccessDeniedException")
 			w.WriteHeader(http.StatusBadRequest)

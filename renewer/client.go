@@ -15,7 +15,7 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// newCoreClient returns a client of secrets and events.
+// newCoreClient returns a client for secrets and events.
 func newCoreClient(cfg *rest.Config) (rest.Interface, error) {
 	return kube.NewClient(cfg, corev1.SchemeGroupVersion, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{})
 }
@@ -32,8 +32,8 @@ func (c secretClient) get(ctx context.Context, namespace string) (*corev1.Secret
 	return secret, err
 }
 
-// apply applies a secret server-side, as our field manager. It takes fields from
-// others only by force. It returns the secret as it is stored.
+// apply applies a secret server-side with our field manager. It takes over fields of
+// other managers only with force. It returns the secret as it was stored.
 func (c secretClient) apply(ctx context.Context, secret *corev1.Secret, force bool) (*corev1.Secret, error) {
 	body, err := json.Marshal(secret)
 	if err != nil {
@@ -46,15 +46,14 @@ func (c secretClient) apply(ctx context.Context, secret *corev1.Secret, force bo
 	return stored, err
 }
 
-// delete deletes a namespace's secret if it is still the one that is meant, at the
-// version that is meant.
+// delete deletes a namespace's secret if it still has this UID and version.
 func (c secretClient) delete(ctx context.Context, namespace string, uid types.UID, version string) error {
 	return c.core.Delete().Namespace(namespace).Resource("secrets").Name(c.name).
 		Body(&metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}).Do(ctx).Error()
 }
 
-// accessReviewer returns a function that asks the API server whether the
-// renewer's own account may do something.
+// accessReviewer returns a function that asks the API server whether the renewer's own
+// ServiceAccount is allowed an operation.
 func accessReviewer(cfg *rest.Config) (func(context.Context, authorizationv1.ResourceAttributes) (allowed bool, err error), error) {
 	client, err := kube.NewClient(cfg, authorizationv1.SchemeGroupVersion, &authorizationv1.SelfSubjectAccessReview{})
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/pullpass/pullpass/internal/ecr"
 )
 
-// fingerprint tells identities apart without naming them, so that a secret can
-// say whose token it holds and a later process knows whether that is still the
-// right one. A rotated key is another identity.
+// fingerprint identifies an identity without revealing it. A pull secret stores it, so
+// that a later process knows whether the token is still from the right identity. A
+// rotated key is another identity.
 func fingerprint(parts ...string) string {
 	h := sha256.New()
 	for _, p := range parts {
@@ -23,24 +23,24 @@ func fingerprint(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil)[:8])
 }
 
-// tellAtOnce reports whether an error will not go away by itself, so that those
-// who can do something should know while their entries are still good.
+// tellAtOnce reports whether an error does not go away by itself, so that users have to
+// be told while their entries are still valid.
 func tellAtOnce(err error) bool { return credential.IsMalformed(err) || isRefused(err) }
 
 // credentialStore finds the credential of each registry.
 type credentialStore struct {
-	secrets    cache.Store // the secrets of the credentials' namespace
+	secrets    cache.Store // all secrets of the credentials' namespace
 	namespace  string
 	prefix     string
 	useDefault bool
 }
 
-// of returns the credential of a registry: that of the secret <prefix>-<host>, or
-// the default chain's. It returns a [credential.MissingError] when there is
-// neither, and a [credential.MalformedError] when the secret is there but unusable.
+// of returns the credential of a registry: from the secret <prefix>-<host>, or else
+// from the default chain. It returns a [credential.MissingError] if there is neither,
+// and a [credential.MalformedError] if the secret exists but cannot be used.
 func (c credentialStore) of(r ecr.Registry) (credential.Credential, error) {
 	if object, ok, err := c.secrets.GetByKey(c.key(r)); ok && err == nil {
-		// One that was deleted does not wait for others' finalizers.
+		// A secret that is being deleted no longer counts, even if finalizers keep it.
 		if s := object.(*corev1.Secret); s.DeletionTimestamp == nil {
 			return credential.Parse(s)
 		}
@@ -56,7 +56,7 @@ func (c credentialStore) key(r ecr.Registry) string {
 	return c.namespace + "/" + credential.SecretName(c.prefix, r)
 }
 
-// registry returns the registry that a secret's name says it opens.
+// registry returns the registry in the name of a credential secret.
 func (c credentialStore) registry(secretName string) (ecr.Registry, bool) {
 	return credential.RegistryOf(c.prefix, secretName)
 }

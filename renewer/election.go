@@ -19,22 +19,22 @@ import (
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// The times of the election: a leader that dies is replaced within 20 s, and
-// one that is cut off gives up before another begins.
+// The timing of leader election. A leader that dies is replaced within 20 s. A leader
+// that is cut off stops before another one starts.
 const (
 	leaseDuration = 15 * time.Second
 	renewDeadline = 10 * time.Second
 	retryPeriod   = 2 * time.Second
 )
 
-// errLeaseLost ends the program: another leads, and starting anew is the one
-// safe way to be sure that nothing of the old leadership goes on.
+// errLeaseLost ends the program. Another replica may be the leader, and a restart is
+// the safe way to make sure that no work of this replica continues.
 var errLeaseLost = errors.New("the lease was lost to another replica or could not be renewed")
 
-// lead runs work while this replica holds the lease of the name, in the renewer's
-// own namespace, and releases it when work has ended. It returns when the context
-// ends or the lease is lost. Refused is called when the API server refuses a request
-// about the lease.
+// lead runs work while this replica holds the named lease in the renewer's namespace,
+// and releases the lease after work has ended. It returns when the context ends or
+// the lease is lost. It calls refused when the API server forbids a request for the
+// lease.
 func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity string, log *slog.Logger, refused func(), work func(context.Context) error) error {
 	client, err := leaseClient(cfg)
 	if err != nil {
@@ -44,21 +44,21 @@ func lead(ctx context.Context, cfg *rest.Config, namespace, name, identity strin
 	return e.lead(ctx, work)
 }
 
-// An election is one replica's part in choosing a leader. It does what client-go's
-// leaderelection does and keeps the Lease in the same form, so that replicas of
-// versions that used that take part. That package imports client-go/kubernetes,
-// whatever lock it is given: see [kube.NewClient] for what that costs.
+// An election is one replica's part in leader election. It works as client-go's
+// leaderelection package does and writes the Lease in the same form, so that replicas
+// of versions that used that package can take part. That package imports
+// client-go/kubernetes for any lock: see [kube.NewClient] for the cost.
 type election struct {
 	client          rest.Interface
 	namespace, name string
-	identity        string // of this replica, and of no other ever
+	identity        string // of this replica, never reused
 	log             *slog.Logger
-	refused         func() // a request about the lease was (403)
+	refused         func() // called when a request for the lease is forbidden (403)
 
 	lease   *coordinationv1.Lease // as last read or written
-	changed time.Time             // when it was first read as it is; clocks of other machines are not trusted
-	ours    bool                  // the last write succeeded, and nothing else was seen since
-	renewed time.Time             // when the last write that succeeded began
+	changed time.Time             // when its current content was first read; other machines' clocks are not trusted
+	ours    bool                  // the last write succeeded, and no other content was read since
+	renewed time.Time             // start of the last successful write
 }
 
 // lead runs work while the lease is held.
@@ -66,8 +66,8 @@ func (e *election) lead(ctx context.Context, work func(context.Context) error) e
 	if !e.acquire(ctx) {
 		return nil
 	}
-	// The election outlives the work, so that no other replica begins before
-	// the last write here is done.
+	// The election outlives the work, so that no other replica starts before the
+	// last write of this one has completed.
 	election, endElection := context.WithCancel(context.WithoutCancel(ctx))
 	defer endElection()
 	held, lost := context.WithCancel(ctx)
@@ -105,8 +105,9 @@ func (e *election) acquire(ctx context.Context) bool {
 	return false
 }
 
-// hold renews the lease until the context ends. It returns early when another holds
-// the lease, or when it could not be renewed for so long that another may soon do so.
+// hold renews the lease until the context ends. It returns early if another replica
+// holds the lease, or if renewal has failed for so long that another may soon take
+// it.
 func (e *election) hold(ctx context.Context) {
 	for {
 		select {
@@ -127,7 +128,8 @@ func (e *election) hold(ctx context.Context) {
 	}
 }
 
-// report logs why the lease is not held. That another holds it is as it should be.
+// report logs why this replica does not hold the lease. It is normal that another
+// one does.
 func (e *election) report(ctx context.Context, what string, err error) {
 	level := slog.LevelWarn
 	switch {
@@ -143,14 +145,14 @@ func (e *election) report(ctx context.Context, what string, err error) {
 
 var errLeaseHeld = errors.New("another replica holds the lease")
 
-// try takes or renews the lease once. One that is held is written over as it is
-// known, without a look; the API server refuses that if it is not as it was.
+// try takes or renews the lease once. If this replica holds the lease, it writes
+// without reading first; the API server rejects the write if the lease has changed.
 func (e *election) try(ctx context.Context) error {
 	if e.ours {
 		if e.write(ctx, e.identity, leaseDuration) == nil {
 			return nil
 		}
-		e.ours = false // the reason shows in what is read now, or is there again
+		e.ours = false // the read or the next write below shows the reason
 	}
 	if err := e.read(ctx); err != nil {
 		return err
@@ -165,8 +167,8 @@ func (e *election) try(ctx context.Context) error {
 	return nil
 }
 
-// read takes note of the lease as the API server has it. Without one, the next
-// write creates it.
+// read gets the lease from the API server. If it does not exist, the next write creates
+// it.
 func (e *election) read(ctx context.Context) error {
 	lease := &coordinationv1.Lease{}
 	err := e.client.Get().Namespace(e.namespace).Resource("leases").Name(e.name).Do(ctx).Into(lease)
@@ -183,7 +185,7 @@ func (e *election) read(ctx context.Context) error {
 	return nil
 }
 
-// write stores the lease with a holder, if it is as it was read.
+// write stores the lease with a holder, unless it has changed since it was read.
 func (e *election) write(ctx context.Context, holder string, duration time.Duration) error {
 	began := time.Now()
 	lease, now := e.lease.DeepCopy(), metav1.NewMicroTime(began)
@@ -207,8 +209,8 @@ func (e *election) write(ctx context.Context, holder string, duration time.Durat
 	return nil
 }
 
-// release gives the lease to whoever comes next, if this replica has it. A write
-// that was cut off may have been stored, so the lease is read first.
+// release gives up the lease if this replica holds it. An interrupted write may have
+// been stored, so the lease is read first.
 func (e *election) release() {
 	ctx, cancel := context.WithTimeout(context.Background(), renewDeadline)
 	defer cancel()
@@ -221,7 +223,7 @@ func (e *election) release() {
 			err = e.write(ctx, "", time.Second)
 		}
 		if err != nil && !apierrors.IsConflict(err) {
-			e.report(ctx, "cannot release the lease; the next leader waits until it has run out", err)
+			e.report(ctx, "cannot release the lease; the next leader waits until it expires", err)
 		}
 		if !apierrors.IsConflict(err) {
 			return
@@ -235,7 +237,7 @@ func (e *election) duration() time.Duration {
 	return time.Duration(value(e.lease.Spec.LeaseDurationSeconds)) * time.Second
 }
 
-// value returns what a pointer leads to, or else the zero value.
+// value dereferences a pointer. It returns the zero value for nil.
 func value[T any](p *T) (v T) {
 	if p != nil {
 		v = *p
@@ -243,8 +245,8 @@ func value[T any](p *T) (v T) {
 	return v
 }
 
-// leaseClient returns a client with a connection of its own: the lease is
-// renewed however busy the other one is.
+// leaseClient returns a client with its own connection, so that the lease is renewed
+// however busy the other connection is.
 func leaseClient(cfg *rest.Config) (rest.Interface, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.Timeout = renewDeadline / 2

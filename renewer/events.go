@@ -20,44 +20,44 @@ import (
 )
 
 const (
-	// maxEvents is how many events wait to be sent. What comes on top is dropped:
-	// ten thousand namespaces that become ready at once may lose some.
+	// maxEvents is the length of the queue of events. When it is full, further events
+	// are dropped: if ten thousand namespaces become ready at once, some may be lost.
 	maxEvents = 1000
-	// eventsPerSecond bounds them, with twice as many at once after a pause, so that
-	// they cost no write of a secret its turn.
+	// eventsPerSecond is the rate limit, with a burst of twice as many, so that events
+	// do not delay writes of secrets.
 	eventsPerSecond = 50
-	// maxCounted is how many events are remembered to be counted when they repeat.
+	// maxCounted is how many events are remembered, so that repetitions are counted.
 	maxCounted = 256
-	// eventRetry is between two attempts to reach the API server, and eventTimeout
-	// bounds them all.
+	// eventRetry is the time between two attempts to reach the API server, and
+	// eventTimeout bounds all attempts together.
 	eventRetry   = 5 * time.Second
 	eventTimeout = 2 * time.Minute
 )
 
-// eventRecorder is client-go's record.EventRecorder, as far as it is needed. Its
-// implementation there links the OpenAPI libraries, 3 MB, and remembers the last
-// 4096 events, with all that they are about.
+// eventRecorder is the part of client-go's record.EventRecorder that is needed.
+// client-go's implementation links the OpenAPI libraries, 3 MB, and remembers the
+// last 4096 events with the objects that they are about.
 type eventRecorder interface {
-	// Event tells of something about an object. It does not wait.
+	// Event queues an event about an object. It does not block.
 	Event(about runtime.Object, eventType, reason, message string)
 }
 
-// events sends events to the API server one after another. One that repeats is
-// counted, as kubectl shows it, while it is among the last ones.
+// events sends events to the API server one after another. Repetitions of a recent
+// event increment its count, which kubectl shows.
 type events struct {
 	core    rest.Interface
 	waiting chan event
-	sent    map[event]sentEvent // the last ones; of run alone
+	sent    map[event]sentEvent // recent events; used by run only
 	log     *slog.Logger
 }
 
-// event is what is told about an object.
+// event is the content of an event about an object.
 type event struct {
 	about                      corev1.ObjectReference
 	eventType, reason, message string
 }
 
-// sentEvent is what became of an event.
+// sentEvent is an event as it is stored.
 type sentEvent struct {
 	name  string
 	count int32
@@ -78,13 +78,13 @@ func (e *events) Event(about runtime.Object, eventType, reason, message string) 
 	select {
 	case e.waiting <- event{*about.(*corev1.ObjectReference), eventType, reason, message}:
 	default:
-		e.log.Debug("dropped an event, because too many wait", "reason", reason, "message", message)
+		e.log.Debug("dropped an event because too many are queued", "reason", reason, "message", message)
 	}
 }
 
-// run sends events until the context ends. One that the API server refuses is
-// lost: whatever lasts is told again after a while. Forbidden is called with the
-// namespace in which the account may not write events.
+// run sends events until the context ends. An event that the API server rejects is
+// lost: if its cause lasts, it is repeated later. run calls forbidden with the
+// namespace in which the ServiceAccount may not write events.
 func (e *events) run(ctx context.Context, forbidden func(namespace string)) {
 	for {
 		select {
@@ -106,7 +106,7 @@ func (e *events) run(ctx context.Context, forbidden func(namespace string)) {
 	}
 }
 
-// send counts an event that is known, or else creates it.
+// send increments the count of a known event, or creates a new one.
 func (e *events) send(ctx context.Context, event event) error {
 	now := metav1.Now()
 	if sent, known := e.sent[event]; known {
@@ -124,8 +124,8 @@ func (e *events) send(ctx context.Context, event event) error {
 		}
 	}
 	object := &corev1.Event{
-		// As client-go names them, but for the object's own name, which may be as long
-		// as a name can be.
+		// client-go's names begin with the object's name. That could be as long as a
+		// name can be, so it is left out here.
 		ObjectMeta:          metav1.ObjectMeta{Namespace: event.about.Namespace, Name: fmt.Sprintf("%s.%x", pullsecret.FieldManager, now.UnixNano())},
 		InvolvedObject:      event.about,
 		Type:                event.eventType,

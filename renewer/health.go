@@ -15,29 +15,29 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// stuckAfter is how long work may wait without any being done before the
-// program counts as stuck. It is longer than any one piece of work can take.
+// stuckAfter is how long work may be queued without any being completed before the
+// program counts as stuck. It is longer than any single piece of work can take.
 const stuckAfter = 3 * time.Minute
 
-// progress is whether work is done while there is some. Trouble at AWS or at the
-// API server is no lack of progress: a restart would lose the tokens in memory
-// and mend nothing.
+// progress tracks whether queued work is being completed. Failures of AWS or of the
+// API server do not count as a lack of progress: a restart would lose the tokens in
+// memory and fix nothing.
 type progress struct {
-	waiting func() int // how much work there is
+	waiting func() int // length of the queue
 	now     func() time.Time
 
 	mu   sync.Mutex
-	last time.Time // guarded by mu: when work was last done, or there was none
+	last time.Time // guarded by mu: when work was last completed, or the queue was empty
 }
 
-// made takes note of a piece of work that has ended, however it did.
+// made records that a piece of work has completed, successfully or not.
 func (p *progress) made() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.last = p.now()
 }
 
-// live fails when there is work and none is done.
+// live returns an error if work is queued and none is being completed.
 func (p *progress) live(work string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -46,32 +46,32 @@ func (p *progress) live(work string) error {
 		p.last = now
 	}
 	if idle := now.Sub(p.last); idle > stuckAfter {
-		return fmt.Errorf("%s wait, and none has ended for %s", work, idle.Round(time.Second))
+		return fmt.Errorf("%s are waiting, and none has completed for %s", work, idle.Round(time.Second))
 	}
 	return nil
 }
 
-// reviewInterval is how often the API server is asked for permissions that are
-// missing, until they are back.
+// reviewInterval is how often missing permissions are checked again, until they have
+// been restored.
 const reviewInterval = 5 * time.Second
 
-// permissions is whether the renewer may do what the chart's roles allow. A write
-// that is refused (403) may be so by a role, a quota or a policy, and which it was
-// is not to be read from its text. So the API server is asked whether the
-// account may write there, which is about roles alone. A watch that is refused
-// leaves a cache as it was, and nobody else would notice.
+// permissions checks whether the renewer has the permissions of the chart's roles. A
+// write can be rejected with 403 because of a role, a quota or a policy, and the
+// error's text does not tell which. So the API server is asked whether the
+// ServiceAccount may write there, which depends on roles only. If a watch is
+// rejected, the cache stays as it was, and nothing else would notice.
 type permissions struct {
 	allowed    func(context.Context, authorizationv1.ResourceAttributes) (bool, error) // asks the API server
 	secretName string
 	reads      []right // that the caches need
 	log        *slog.Logger
-	suspects   chan []right // at most one of those that a request was refused for
+	suspects   chan []right // at most one; rights whose lack may have caused a 403
 
 	mu      sync.Mutex
-	missing string // guarded by mu: what the account may not do and should
+	missing string // guarded by mu: the permissions that the ServiceAccount lacks
 }
 
-// right is what an account may do to some resource.
+// right is a set of verbs on a resource.
 type right struct {
 	to         string // in words
 	attributes authorizationv1.ResourceAttributes
@@ -90,7 +90,7 @@ func newPermissions(allowed func(context.Context, authorizationv1.ResourceAttrib
 	}
 }
 
-// writes returns what a namespace's pull secret and the events about it need.
+// writes returns the permissions for a namespace's pull secret and its events.
 func (p *permissions) writes(namespace string) []right {
 	return []right{
 		{
@@ -106,7 +106,7 @@ func (p *permissions) writes(namespace string) []right {
 	}
 }
 
-// leaseRights returns what the election needs.
+// leaseRights returns the permissions that leader election needs.
 func leaseRights(namespace, name string) []right {
 	return []right{{
 		fmt.Sprintf("lease %s in namespace %s", name, namespace),
@@ -115,7 +115,7 @@ func leaseRights(namespace, name string) []right {
 	}}
 }
 
-// suspect has rights looked at, unless others are.
+// suspect queues rights to be checked, unless others are queued already.
 func (p *permissions) suspect(rights []right) {
 	select {
 	case p.suspects <- rights:
@@ -123,8 +123,8 @@ func (p *permissions) suspect(rights []right) {
 	}
 }
 
-// watchFailed is for informers whose watch has failed. It has the permissions to
-// read looked at if that was refused.
+// watchFailed is the informers' watch error handler. If a watch was forbidden, it
+// queues the permissions to read to be checked.
 func (p *permissions) watchFailed(ctx context.Context, r *cache.Reflector, err error) {
 	cache.DefaultWatchErrorHandler(ctx, r, err)
 	if apierrors.IsForbidden(err) {
@@ -132,8 +132,8 @@ func (p *permissions) watchFailed(ctx context.Context, r *cache.Reflector, err e
 	}
 }
 
-// run looks at the permissions that are suspected to be missing, until the context
-// ends. Those that are missing are looked at until they are back.
+// run checks the permissions that are suspected to be missing, until the context
+// ends. Missing permissions are checked again until they have been restored.
 func (p *permissions) run(ctx context.Context) {
 	for {
 		select {
@@ -150,8 +150,8 @@ func (p *permissions) run(ctx context.Context) {
 	}
 }
 
-// granted asks for permissions, and takes note of what is missing. What cannot be
-// asked counts as granted: events and the log tell of what is refused.
+// granted checks permissions and records the missing ones. If a check itself fails,
+// the permission counts as granted: events and the log report rejected requests.
 func (p *permissions) granted(ctx context.Context, rights []right) bool {
 	ctx, cancel := context.WithTimeout(ctx, syncTimeout)
 	defer cancel()
@@ -165,19 +165,19 @@ func (p *permissions) granted(ctx context.Context, rights []right) bool {
 	defer p.mu.Unlock()
 	p.missing = ""
 	if len(missing) > 0 {
-		p.missing = "restore the renewer's roles: its account may not " + strings.Join(missing, "; ")
+		p.missing = "restore the renewer's RBAC roles: its ServiceAccount may not " + strings.Join(missing, "; ")
 	}
 	return p.missing == ""
 }
 
-// refused returns the verbs of a right that the account does not have.
+// refused returns the verbs of a right that the ServiceAccount lacks.
 func (p *permissions) refused(ctx context.Context, r right) (verbs []string) {
 	for _, verb := range r.verbs {
 		attributes := r.attributes
 		attributes.Verb = verb
 		allowed, err := p.allowed(ctx, attributes)
 		if err != nil {
-			p.log.Warn("cannot ask for permissions", "of", r.to, "error", err)
+			p.log.Warn("cannot check permissions", "of", r.to, "error", err)
 			break
 		}
 		if !allowed {
@@ -187,7 +187,7 @@ func (p *permissions) refused(ctx context.Context, r right) (verbs []string) {
 	return verbs
 }
 
-// check fails while permissions are missing.
+// check returns an error while permissions are missing.
 func (p *permissions) check() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

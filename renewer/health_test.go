@@ -39,7 +39,7 @@ func TestProgress(t *testing.T) {
 	p.made()
 	live("a piece was done", true)
 	clock.advance(3*time.Minute + time.Second)
-	if err := p.live("looks"); err == nil || err.Error() != "looks wait, and none has ended for 3m1s" {
+	if err := p.live("looks"); err == nil || err.Error() != "looks are waiting, and none has completed for 3m1s" {
 		t.Errorf("error %v", err)
 	}
 	waiting = 0
@@ -106,9 +106,9 @@ func TestPermissions(t *testing.T) {
 		for range 100 { // no worker waits for this
 			p.suspect(p.writes("bank"))
 		}
-		check("the role is gone", "restore the renewer's roles: its account may not create, patch secret pullpass in namespace shop; create, patch events in namespace shop")
+		check("the role is gone", "restore the renewer's RBAC roles: its ServiceAccount may not create, patch secret pullpass in namespace shop; create, patch events in namespace shop")
 		time.Sleep(time.Hour)
-		check("it is still gone", "restore the renewer's roles")
+		check("it is still gone", "restore the renewer's RBAC roles")
 		r.answer(nil)
 		time.Sleep(5 * time.Second)
 		check("it is back", "")

@@ -4,20 +4,20 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// The results of looking at a namespace.
+// The results of reconciling a namespace.
 const (
 	resultUnchanged = "unchanged"
 	resultCreated   = "created"
 	resultUpdated   = "updated"
 	resultDeleted   = "deleted"
-	resultForeign   = "foreign"  // the secret is somebody else's
-	resultConflict  = "conflict" // somebody else writes it
+	resultForeign   = "foreign"  // pullpass did not create the secret
+	resultConflict  = "conflict" // another client writes it too, or the cache was stale
 	resultForbidden = "forbidden"
 	resultFailed    = "failed"
 )
 
-// metrics is what the renewer exposes, besides where namespaces stand: see
-// [status]. The first is eatr's.
+// metrics are the renewer's metrics, except those about the state of namespaces: see
+// [status]. The first one is eatr's.
 type metrics struct {
 	renewals prometheus.Counter
 
@@ -33,33 +33,33 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		renewals: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "secret_renewals_total",
-			Help: "Pull secrets rewritten: with newer tokens, with other registries, or because somebody had changed them.",
+			Help: "Pull secrets updated, because of newer tokens, other registries, or a change by another client.",
 		}),
 		tokenExpiry: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "pullpass_registry_token_expiry_timestamp_seconds",
-			Help: "When the newest token of a registry expires.",
+			Help: "Unix time at which the newest token of a registry expires.",
 		}, []string{"registry"}),
 		syncs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pullpass_syncs_total",
-			Help: "Looks at a namespace and its pull secret, by result.",
+			Help: "Namespace reconciliations, by result.",
 		}, []string{"result"}),
 		syncDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "pullpass_sync_duration_seconds",
-			Help:    "Time that a look at a namespace took, writes included.",
+			Help:    "Duration of namespace reconciliations, including writes.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 4, 9),
 		}),
 		awsRequests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "pullpass_aws_requests_total",
-			Help: "HTTP requests to AWS, retries included, by operation and status code; the code is none when no answer came.",
+			Help: "HTTP requests to AWS, including retries, by operation and status code. The code is none if AWS did not answer.",
 		}, []string{"operation", "code"}),
 		awsDuration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "pullpass_aws_request_duration_seconds",
-			Help:    "Time that a request to AWS took.",
+			Help:    "Duration of HTTP requests to AWS.",
 			Buckets: prometheus.ExponentialBuckets(0.01, 2, 11),
 		}),
 		leader: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_leader",
-			Help: "1 while this replica does the work.",
+			Help: "1 while this replica is the leader, otherwise 0.",
 		}),
 	}
 	for _, result := range []string{resultUnchanged, resultCreated, resultUpdated, resultDeleted, resultForeign, resultConflict, resultForbidden, resultFailed} {

@@ -7,15 +7,15 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// Failed work is tried again after a moment, then ever less often.
+// Failed work is retried with exponential back-off.
 const (
 	firstRetry = 200 * time.Millisecond
 	lastRetry  = 2 * time.Minute
 )
 
-// queue holds the names of namespaces to look at. Each is in it at most once,
-// and no two workers have the same one. Urgent names overtake others, but do not
-// keep them out: see [lanes].
+// queue holds the names of namespaces to reconcile. Each name is in it at most once,
+// and no two workers process the same one. Urgent names overtake others, but cannot
+// starve them: see [lanes].
 type queue struct {
 	workqueue.TypedRateLimitingInterface[string]
 	lanes *lanes
@@ -41,7 +41,7 @@ func (q *queue) addUrgent(name string) {
 	q.Add(name)
 }
 
-// retry adds a name again after a while, in the lane that it belongs to.
+// retry adds a name again after its back-off, to the lane that it belongs to.
 func (q *queue) retry(name string, urgent bool) {
 	if urgent {
 		q.lanes.mark(name)
@@ -49,20 +49,21 @@ func (q *queue) retry(name string, urgent bool) {
 	q.AddRateLimited(name)
 }
 
-// bulkShare is one of how many names comes from the bulk lane while both lanes
-// have some, so that much urgent work does not starve scheduled renewal.
+// bulkShare means that one in bulkShare names is taken from the bulk lane while both
+// lanes have names, so that urgent work does not starve scheduled renewals.
 const bulkShare = 4
 
-// lanes is the order of a queue: urgent names first, but for every fourth, and
-// otherwise first come, first served. It implements [workqueue.Queue], whose methods the workqueue
-// calls under a lock of its own and with nothing but the name; hence the marks.
+// lanes is the order of a queue: urgent names first, except for every fourth name, and
+// otherwise first come, first served. It implements [workqueue.Queue]. The workqueue
+// calls its methods under its own lock and passes only the name, so urgency is
+// passed by marks.
 type lanes struct {
 	mu     sync.Mutex
-	marked map[string]bool // guarded by mu: names that are to be urgent
+	marked map[string]bool // guarded by mu: names to treat as urgent
 
 	in           map[string]*[]string // the lane that each name waits in
-	urgent, bulk []string             // a promoted name stays in bulk too, and is skipped there
-	overtaken    int                  // how many urgent names were taken since the last one of bulk
+	urgent, bulk []string             // a promoted name also stays in bulk, where it is skipped
+	overtaken    int                  // urgent names taken since the last bulk name
 }
 
 func newLanes() *lanes {
@@ -108,7 +109,7 @@ func (l *lanes) append(lane *[]string, name string) {
 // Len returns how many names wait.
 func (l *lanes) Len() int { return len(l.in) }
 
-// Pop removes the first name. It is called only while there is one.
+// Pop removes the first name. It is called only if there is one.
 func (l *lanes) Pop() string {
 	l.bulk = l.drop(&l.bulk)
 	lane := &l.urgent

@@ -7,11 +7,12 @@
 //	its labels' registries → tokens.token → judge each → decide → pullSecret → apply
 //	→ enqueue again at the renewal time
 //
-// Beside it, tokens are fetched from AWS ahead of need, one call for each
-// identity and region, and namespaces are enqueued when a new one comes.
+// In parallel, tokens are fetched from AWS before they are needed, with one call
+// per identity and region. A new token enqueues the namespaces that need it.
 //
-// It writes and reads secrets of one name only, takes no field of them from
-// anybody else, and takes no good entry away because AWS is in trouble.
+// The renewer reads and writes pull secrets of one name only. It does not overwrite
+// secrets that it did not create, and it does not remove a valid entry because AWS
+// fails.
 package renewer
 
 import (
@@ -37,19 +38,19 @@ import (
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// Config is what the command line sets.
+// Config is the configuration from the command line.
 type Config struct {
 	AdminAddress            string        // host:port of /metrics, /livez and /readyz
-	Kubeconfig              string        // path; empty: the pod's own account
-	Namespace               string        // the renewer's own, with the lease
-	CredentialsNamespace    string        // the one with the secrets of AWS credentials; empty: Namespace
+	Kubeconfig              string        // path; empty: in-cluster configuration, then client-go's defaults
+	Namespace               string        // the renewer's own, which contains the lease
+	CredentialsNamespace    string        // namespace of the credential secrets; empty: Namespace
 	SecretName              string        // of the pull secret in every namespace
-	CredentialsSecretPrefix string        // credentials are in <prefix>-<host>
-	DefaultCredentials      bool          // use the SDK's default chain where there is no secret
-	RenewalInterval         time.Duration // renew at least this often; 0: at half of a token's life
+	CredentialsSecretPrefix string        // credential secrets are named <prefix>-<host>
+	DefaultCredentials      bool          // use the SDK's default chain for registries without a secret
+	RenewalInterval         time.Duration // maximum time between renewals; 0: renew at half of a token's lifetime
 	LeaderElect             bool          // work only while holding the lease
 	LeaseName               string        // of the lease, in the renewer's namespace
-	Workers                 int           // namespaces written at once
+	Workers                 int           // namespaces that are reconciled in parallel
 	Identity                string        // of this replica in the election
 }
 
@@ -60,7 +61,7 @@ const (
 	maxPrefix          = 128
 )
 
-// Validate names the flag and the value that cannot be.
+// Validate returns an error that names the first invalid flag and its value.
 func (c Config) Validate() error {
 	if c.Namespace == "" {
 		return fmt.Errorf(`--namespace="": give the renewer's own namespace, or set POD_NAMESPACE`)
@@ -89,14 +90,14 @@ func (c Config) Validate() error {
 	if c.Workers < 1 || c.Workers > maxWorkers {
 		return fmt.Errorf("--workers=%d: want from 1 to %d", c.Workers, maxWorkers)
 	}
-	if c.AdminAddress == "" { // which would listen on some port
+	if c.AdminAddress == "" { // it would listen on a random port
 		return fmt.Errorf(`--admin-address="": want HOST:PORT or :PORT`)
 	}
 	return nil
 }
 
-// Prepare opens what the configuration names and returns the function that
-// works until its context ends.
+// Prepare validates the configuration and opens the listener. It returns a function
+// that runs the renewer until its context ends.
 func Prepare(c Config, log *slog.Logger) (func(context.Context) error, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 		return err
 	}
 
-	// What serves and watches goes on until the work has ended.
+	// The servers and informers run until the controller has stopped.
 	background, stopBackground := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackground()
 	group, background := errgroup.WithContext(background)
@@ -161,7 +162,7 @@ func run(ctx context.Context, c Config, cfg *rest.Config, listener net.Listener,
 	return group.Wait()
 }
 
-// newController puts the parts of the work together. Nothing runs yet.
+// newController builds the controller. It starts nothing.
 func newController(c Config, cfg *rest.Config, events eventRecorder, reg prometheus.Registerer, log *slog.Logger) (*controller, error) {
 	core, err := newCoreClient(cfg)
 	if err != nil {
@@ -216,10 +217,10 @@ func (c *controller) informers() []cache.SharedIndexInformer {
 	return []cache.SharedIndexInformer{c.namespaces.Informer, c.pullSecrets, c.credentials}
 }
 
-// liveChecks are those that a restart would help.
+// liveChecks are the checks whose failures a restart can fix.
 func (c *controller) liveChecks() []admin.Check {
 	return []admin.Check{
-		{Name: "work", Func: func() error { return c.progress.live("looks at namespaces") }},
+		{Name: "work", Func: func() error { return c.progress.live("namespace reconciliations") }},
 		{Name: "tokens", Func: c.tokens.live},
 	}
 }
@@ -228,7 +229,7 @@ func (c *controller) readyChecks() []admin.Check {
 	synced := func() error {
 		for _, i := range c.informers() {
 			if !i.HasSynced() {
-				return errors.New("the caches of namespaces and secrets are still filling")
+				return errors.New("the caches of namespaces and secrets have not synced yet")
 			}
 		}
 		return nil
@@ -236,18 +237,18 @@ func (c *controller) readyChecks() []admin.Check {
 	return []admin.Check{{Name: "caches", Func: synced}, {Name: "permissions", Func: c.permissions.check}}
 }
 
-// runWhenSynced runs f once the caches are full.
+// runWhenSynced runs f after the caches have synced.
 func (c *controller) runWhenSynced(ctx context.Context, f func(context.Context) error) error {
 	for _, i := range c.informers() {
 		if !cache.WaitForCacheSync(ctx.Done(), i.HasSynced) {
 			return nil
 		}
 	}
-	c.log.Info("caches are full", "namespaces", len(c.namespaces.Informer.GetStore().ListKeys()))
+	c.log.Info("caches synced", "namespaces", len(c.namespaces.Informer.GetStore().ListKeys()))
 	return f(ctx)
 }
 
-// runLeading is run, and says that it runs.
+// runLeading calls run, and reports in the log and the metric that this replica leads.
 func (c *controller) runLeading(ctx context.Context) error {
 	c.log.Info("leading")
 	c.metrics.leader.Set(1)

@@ -17,7 +17,7 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// entry is what a pull secret says of one registry's token.
+// entry describes one registry's token in a pull secret.
 type entry = pullsecret.Entry
 
 func (t Token) entry() entry {
@@ -25,48 +25,48 @@ func (t Token) entry() entry {
 	return entry{Principal: t.Principal, Issued: whole(t.Issued), Expires: whole(t.Expires), RenewBy: whole(t.RenewBy)}
 }
 
-// newerThan reports whether an entry is of a later token of the same identity,
-// such as another leader's.
+// newerThan reports whether an entry is from a later token of the same identity, for
+// example one that another leader fetched.
 func newerThan(e entry, t Token) bool {
 	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
 }
 
-// turn is when a namespace gives its entries successors.
+// turn determines when a namespace's entries are renewed.
 type turn struct {
-	spread   float64       // from 0 to 1, the namespace's own
-	interval time.Duration // renew at least this often; 0: at half of a token's life
+	spread   float64       // from 0 to 1, fixed for each namespace
+	interval time.Duration // maximum time between renewals; 0: renew at half of a token's lifetime
 }
 
-// turnOf returns a namespace's turn, which is always the same.
+// turnOf returns a namespace's turn, which is derived from its name.
 func turnOf(namespace string, interval time.Duration) turn {
 	h := fnv.New32a()
 	h.Write([]byte(namespace))
 	return turn{spread: float64(h.Sum32()) / (1 << 32), interval: interval}
 }
 
-// due returns when an entry should give way to a newer token. It has a time of its
-// own by which that has to be done, and namespaces are spread over the tenth of
-// its period that ends then.
+// due returns when an entry should be replaced by a newer token. The entry has a
+// deadline for that. Namespaces are spread over the last tenth of the period that
+// ends at the deadline.
 func (t turn) due(e entry) time.Time {
 	by := renewBy(e.Issued, e.Expires, t.interval, e.RenewBy)
 	return e.Issued.Add(time.Duration(float64(by.Sub(e.Issued)) * (0.9 + 0.1*t.spread)))
 }
 
-// secretState is what is out there under the pull secret's name.
+// secretState is the cached state of the secret with the pull secret's name.
 type secretState struct {
 	exists    bool
-	ours      bool // made by us, and of the type that we make
+	ours      bool // created by pullpass, and of the right type
 	immutable bool
-	leaving   bool             // deleted, and kept for a while by finalizers
-	intact    bool             // as we wrote it, marks included
-	entries   map[string]entry // none when the content or the annotation was edited
+	leaving   bool             // being deleted, and waiting for finalizers
+	intact    bool             // as pullpass wrote it, including label and annotations
+	entries   map[string]entry // none if the content or the annotation was edited
 
-	// uid and resourceVersion hold a write to exactly what was looked at.
+	// uid and resourceVersion make a write conditional on this very state.
 	uid             string
 	resourceVersion string
 }
 
-// expires returns the earliest end of an entry, zero without any.
+// expires returns the earliest expiry of an entry, or zero if there are none.
 func (s secretState) expires(now time.Time) (t time.Time) {
 	for _, e := range s.entries {
 		t = earliest(t, e.Ends(now))
@@ -74,18 +74,18 @@ func (s secretState) expires(now time.Time) (t time.Time) {
 	return t
 }
 
-// observedSecret is a pull secret as the cache keeps it: ten thousand of them fit
-// in a few megabytes, and no token stays in memory.
+// observedSecret is a pull secret in the cache. Ten thousand of them fit into a few
+// megabytes, and no token is kept in memory.
 type observedSecret struct {
 	namespace, name, uid, resourceVersion string
 
 	ours, immutable, leaving, labelled bool
 
-	registries unique.Handle[string] // [pullsecret.AnnotationRegistries], which many secrets share; empty when edited
+	registries unique.Handle[string] // [pullsecret.AnnotationRegistries], shared by many secrets; empty if edited
 }
 
 // GetObjectMeta implements [metav1.ObjectMetaAccessor] for client-go's cache, which
-// asks for the names and the version.
+// needs the names and the version.
 func (s *observedSecret) GetObjectMeta() metav1.Object {
 	return &metav1.ObjectMeta{Namespace: s.namespace, Name: s.name, UID: types.UID(s.uid), ResourceVersion: s.resourceVersion}
 }
@@ -94,7 +94,7 @@ func (s *observedSecret) GetObjectMeta() metav1.Object {
 func observe(object any) (any, error) {
 	s, ok := object.(*corev1.Secret)
 	if !ok {
-		return object, nil // observed before, or the tombstone of one that was
+		return object, nil // already transformed, or a tombstone
 	}
 	marks := pullsecret.Read(s)
 	return &observedSecret{
@@ -107,7 +107,7 @@ func observe(object any) (any, error) {
 	}, nil
 }
 
-// stateOf returns what an observed secret says.
+// stateOf returns the state of an observed secret.
 func stateOf(s *observedSecret) secretState {
 	state := secretState{
 		exists:          true,
@@ -121,15 +121,15 @@ func stateOf(s *observedSecret) secretState {
 	return state
 }
 
-// need is a registry that a namespace is labelled with, and its token or why
-// there is none.
+// need is a registry that a namespace is labelled with, and its token or the reason
+// why there is none.
 type need struct {
 	registry ecr.Registry
 	token    Token
 	err      error
 }
 
-// action is what is to be done about a pull secret.
+// action is what to do with a pull secret.
 type action int
 
 const (
@@ -138,20 +138,19 @@ const (
 	remove
 )
 
-// verdict is what should become of one registry's entry.
+// verdict is the decision about one registry's entry.
 type verdict struct {
 	need
-	old   entry // in the secret, zero without any
-	has   bool  // there is an old one that is to stay until it has a successor
+	old   entry // in the secret; zero if there is none
+	has   bool  // there is an old entry, which stays until it is replaced
 	good  bool  // ... and pods can pull with it
-	offer bool  // the token may take its place
-	due   bool  // ... and should, as soon as can be
+	offer bool  // the token may replace it
+	due   bool  // ... and should do so now
 }
 
-// judge compares a registry's entry with its token. An entry that was good is
-// never taken away because AWS is in trouble, not even when it has expired: what
-// the secret holds is what metrics and alerts tell of. It is taken away when the
-// credentials are gone.
+// judge compares a registry's entry with its token. An entry is never removed because
+// AWS fails, not even after it has expired, because metrics and alerts report what
+// the secret contains. It is removed if the credentials were deleted.
 func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	if n.err == nil && !n.token.usable(now) {
 		n.err = errPending
@@ -166,24 +165,24 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	return v
 }
 
-// fades returns when the trouble of getting a successor for an entry is told to
-// the namespace's users: with a quarter of its life left.
+// fades returns when the namespace's users are told that an entry cannot be renewed:
+// with a quarter of its lifetime left.
 func fades(e entry) time.Time { return e.Expires.Add(-e.Expires.Sub(e.Issued) / 4) }
 
-// decision is what a namespace's pull secret should become.
+// decision is what to do with a namespace's pull secret.
 type decision struct {
 	action  action
 	tokens  map[string]Token // by host: the entries to write
-	kept    []string         // hosts whose entries are carried over as they are
-	added   []string         // hosts that the secret had no good entry for
-	missing []need           // registries that are left without a good entry
-	fading  []need           // registries whose entry will have no successor, or nears its end without one
-	expires time.Time        // earliest end of an entry, which may have passed; zero without any
-	again   time.Time        // when to decide anew, zero when nothing is due
+	kept    []string         // hosts whose entries are kept unchanged
+	added   []string         // hosts for which the secret had no valid entry
+	missing []need           // registries without a valid entry
+	fading  []need           // registries whose entry cannot be renewed, or expires soon and has not been renewed
+	expires time.Time        // earliest expiry of an entry, possibly in the past; zero if there are none
+	again   time.Time        // when to reconcile again; zero if nothing is due
 }
 
-// decide compares what is out there with what is needed: a verdict for each
-// registry, and what they come to.
+// decide compares the current secret with what is needed. It makes a verdict for each
+// registry, and combines them.
 func decide(have secretState, needs []need, now time.Time, t turn) decision {
 	d := decision{tokens: map[string]Token{}}
 	rewrite := have.exists && !have.intact
@@ -231,8 +230,8 @@ func decide(have secretState, needs []need, now time.Time, t turn) decision {
 		if now.Before(e.Expires) && v.err != nil && (tellAtOnce(v.err) || !now.Before(fades(e))) {
 			d.fading = append(d.fading, v.need)
 		}
-		// What is overdue waits for the next token, whose coming leads here
-		// again.
+		// Times in the past are left out: an overdue entry waits for the next
+		// token, which enqueues the namespace.
 		for _, at := range []time.Time{t.due(e), fades(e), e.Expires} {
 			if now.Before(at) {
 				d.again = earliest(d.again, at)
@@ -259,14 +258,14 @@ type dockerAuth struct {
 	Auth string `json:"auth"`
 }
 
-// keptEntry is an entry to be carried over with its content.
+// keptEntry is an entry that is kept, with its content.
 type keptEntry struct {
 	entry
 	auth credential.Text
 }
 
-// keptEntries takes hosts' entries out of a pull secret as the API server
-// returns it. It leaves out what somebody edited meanwhile.
+// keptEntries returns the entries of hosts in a pull secret that was read from the
+// API server. It returns none if the secret was edited in the meantime.
 func keptEntries(s *corev1.Secret, hosts []string) map[string]keptEntry {
 	content := s.Data[corev1.DockerConfigJsonKey]
 	var config dockerConfig
@@ -315,8 +314,8 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 	}, nil
 }
 
-// withoutContent takes a pull secret's content out of the text of an error: a
-// policy of the cluster may quote what it refuses.
+// withoutContent removes a pull secret's content from the text of an error, because a
+// policy of the cluster may quote what it rejects.
 func withoutContent(err error, content []byte) error {
 	hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
 	var config dockerConfig

@@ -10,16 +10,16 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// eventInterval is how often an event is repeated while its cause lasts: before
-// the API server forgets it, an hour after it was last seen.
+// eventInterval is how often an event is repeated while its cause lasts. The API
+// server deletes an event an hour after it was last updated.
 const eventInterval = 30 * time.Minute
 
-// problem is trouble that the users of a namespace should know of.
+// problem is what the users of a namespace are told by a warning event.
 type problem struct{ reason, message string }
 
-// status is where every labelled namespace stands. It turns that into metrics,
-// and into events when it changes. Namespaces that are not labelled and have no
-// secret of ours are not in it.
+// status holds the state of every labelled namespace. It exposes the states as
+// metrics, and sends events when they change. It does not contain namespaces that
+// have neither a label nor a pull secret of ours.
 type status struct {
 	events     eventRecorder
 	secretName string
@@ -42,7 +42,7 @@ func newStatus(events eventRecorder, secretName string, reg prometheus.Registere
 	return s
 }
 
-// set records where a namespace stands and tells its users of new problems.
+// set records the state of a namespace and sends events about new problems.
 func (s *status) set(namespace, state string, expires time.Time, problems []problem) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -71,20 +71,20 @@ func (s *status) written(namespace string) {
 	s.namespaces[namespace] = n
 }
 
-// ready tells a namespace's users of a secret that can be used from now on.
+// ready sends the event that pods can use the secret from now on.
 func (s *status) ready(namespace, message string) {
 	s.event(namespace, corev1.EventTypeNormal, pullsecret.ReasonReady, message)
 }
 
-// event is about the pull secret, whether it exists or not, so that it shows in
-// the namespace itself.
+// event sends an event about the pull secret, whether it exists or not, so that the
+// event is in the namespace.
 func (s *status) event(namespace, eventType, reason, message string) {
 	s.events.Event(&corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Secret", Namespace: namespace, Name: s.secretName,
 	}, eventType, reason, message)
 }
 
-// forget drops a namespace that is gone or has no more labels.
+// forget removes a namespace that was deleted or is no longer labelled.
 func (s *status) forget(namespace string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,11 +92,11 @@ func (s *status) forget(namespace string) {
 }
 
 var (
-	// createdDesc is eatr's, who counted updates too. A namespace's counter goes
-	// with the namespace.
-	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets written, created or updated, by namespace; name is the secret's.", []string{"namespace", "name"}, nil)
+	// createdDesc is eatr's metric, which also counted updates. A namespace's counter
+	// is removed with the namespace.
+	createdDesc    = prometheus.NewDesc("secrets_created_total", "Pull secrets created or updated, by namespace. The label name is the name of the secret.", []string{"namespace", "name"}, nil)
 	namespacesDesc = prometheus.NewDesc("pullpass_namespaces", "Labelled namespaces by state: ready, pending, failed or foreign.", []string{"state"}, nil)
-	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "When the first of all tokens in pull secrets expires, or did. Absent while there are none.", nil, nil)
+	oldestDesc     = prometheus.NewDesc("pullpass_secrets_oldest_expiry_timestamp_seconds", "Unix time at which the first entry of any pull secret expires or expired. Absent if there are no entries.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].

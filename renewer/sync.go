@@ -21,18 +21,18 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// controller holds every labelled namespace's pull secret to what the
-// namespace's labels ask for. Events only put a namespace's name in the queue;
-// syncNamespace alone decides, from the name.
+// controller keeps the pull secret of every labelled namespace in line with the
+// namespace's labels. Event handlers only put the namespace's name into the queue.
+// syncNamespace makes all decisions, from that name.
 type controller struct {
 	namespaces  *kube.Namespaces
-	pullSecrets cache.SharedIndexInformer // the one name, in all namespaces
-	credentials cache.SharedIndexInformer // the secrets of their namespace
+	pullSecrets cache.SharedIndexInformer // secrets of the one name, in all namespaces
+	credentials cache.SharedIndexInformer // all secrets of the credentials' namespace
 	store       credentialStore
 	tokens      *tokens
 	client      secretClient
 	secretName  string
-	interval    time.Duration // renew at least this often; 0: at half of a token's life
+	interval    time.Duration // maximum time between renewals; 0: renew at half of a token's lifetime
 	workers     int
 
 	queue       *queue
@@ -46,27 +46,28 @@ type controller struct {
 }
 
 const (
-	// writeGrace is how long writes under way may take once the program is to
-	// end.
+	// writeGrace is how long pending writes may take after the program was told to
+	// stop.
 	writeGrace = 3 * time.Second
 
-	// syncTimeout bounds one look at a namespace, with all that client-go tries
-	// again when the API server asks for patience. Then it is another's turn.
+	// syncTimeout bounds the reconciliation of one namespace, including client-go's
+	// retries when the API server is overloaded (Retry-After). After that, the worker
+	// continues with another namespace.
 	syncTimeout = 30 * time.Second
 )
 
-// run works until the context ends, and then finishes the writes under way.
-// The informers' caches are full when it is called.
+// run reconciles until the context ends, and then completes pending writes. The
+// informers' caches have to be synced when it is called.
 func (c *controller) run(ctx context.Context) error {
 	stopListening, err := c.listen()
 	defer stopListening()
 	if err != nil {
 		return err
 	}
-	// What is known already is fetched in one go, before namespaces ask.
+	// Tokens of known registries are fetched together, before namespaces need them.
 	c.tokens.prefetch(c.knownRegistries())
 
-	// Writes outlive the context for a moment.
+	// Writes may outlive the context by writeGrace.
 	writes, stopWrites := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWrites()
 	var running sync.WaitGroup
@@ -85,8 +86,8 @@ func (c *controller) run(ctx context.Context) error {
 	return nil
 }
 
-// listen has changes lead to work, those first that happened before. The
-// function that it returns ends that.
+// listen adds the event handlers, which first receive all existing objects. The
+// returned function removes them.
 func (c *controller) listen() (stop func(), err error) {
 	var stops []func()
 	stop = func() {
@@ -106,13 +107,13 @@ func (c *controller) listen() (stop func(), err error) {
 		if err != nil {
 			return stop, fmt.Errorf("listening to an informer: %w", err)
 		}
-		stops = append(stops, func() { _ = l.informer.RemoveEventHandler(registration) }) // an error means that it is gone
+		stops = append(stops, func() { _ = l.informer.RemoveEventHandler(registration) }) // an error means that it was removed already
 	}
 	return stop, nil
 }
 
-// knownRegistries returns those that there are credentials for and those that
-// namespaces are labelled with.
+// knownRegistries returns the registries that have a credential secret or a labelled
+// namespace.
 func (c *controller) knownRegistries() []ecr.Registry {
 	known := map[ecr.Registry]bool{}
 	for _, s := range c.credentials.GetStore().List() {
@@ -140,13 +141,13 @@ func (c *controller) wanted(r ecr.Registry) bool {
 func (c *controller) labelled(r ecr.Registry) []string {
 	names, err := c.namespaces.Informer.GetIndexer().IndexKeys(byRegistry, r.String())
 	if err != nil {
-		panic(err) // the index is not there
+		panic(err) // the index does not exist
 	}
 	return names
 }
 
-// credentialChanged has the token of the registry that a secret is for fetched
-// anew. Entries of credentials that are gone go before other work is done.
+// credentialChanged fetches a new token for the registry of a credential secret. If
+// the credential was deleted, its entries are removed before other work is done.
 func (c *controller) credentialChanged(secretName string) {
 	r, ok := c.store.registry(secretName)
 	if !ok || !c.tokens.credentialChanged(r) {
@@ -162,13 +163,13 @@ func (c *controller) credentialChanged(secretName string) {
 	}
 }
 
-// pullSecretChanged has a namespace looked at whose pull secret changed.
+// pullSecretChanged enqueues a namespace whose pull secret changed.
 func (c *controller) pullSecretChanged(namespace string) {
 	c.writes.seen(namespace)
 	c.queue.addUrgent(namespace)
 }
 
-// tokensChanged has the namespaces of registries looked at.
+// tokensChanged enqueues the namespaces that are labelled with the registries.
 func (c *controller) tokensChanged(registries []ecr.Registry) {
 	for _, r := range registries {
 		for _, name := range c.labelled(r) {
@@ -177,8 +178,8 @@ func (c *controller) tokensChanged(registries []ecr.Registry) {
 	}
 }
 
-// lookAgain puts a namespace in the queue. Those that lack a good entry for the
-// registry overtake those that only have an older one.
+// lookAgain puts a namespace into the queue. Namespaces without a valid entry for
+// the registry overtake those that only have an older one.
 func (c *controller) lookAgain(name string, r ecr.Registry) {
 	if e, has := c.secretState(name).entries[r.String()]; has && c.now().Before(e.Expires) {
 		c.queue.Add(name)
@@ -204,14 +205,14 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	c.metrics.syncs.WithLabelValues(result).Inc()
 	c.metrics.syncDuration.Observe(c.now().Sub(start).Seconds())
 	if err != nil && ctx.Err() != nil {
-		return true // cut off at the end of the program
+		return true // interrupted by the shutdown
 	}
 	if err != nil {
 		level := slog.LevelWarn
 		if isConflict(err) {
-			level = slog.LevelDebug // the cache is a moment behind
+			level = slog.LevelDebug // the cache is stale for a moment
 		}
-		c.log.Log(ctx, level, "cannot sync", "namespace", name, "error", err)
+		c.log.Log(ctx, level, "cannot reconcile the namespace", "namespace", name, "error", err)
 		c.queue.retry(name, !c.secretState(name).exists)
 		return true
 	}
@@ -222,9 +223,9 @@ func (c *controller) processNextWorkItem(ctx context.Context) bool {
 	return true
 }
 
-// syncNamespace makes the pull secret of a namespace what its labels ask for. It
-// returns what it did, for the metric, and when to look again, if not only when
-// something changes.
+// syncNamespace reconciles the pull secret of a namespace with its labels. It returns
+// the result, for the metric, and when to reconcile again. A zero time means: only
+// when something changes.
 func (c *controller) syncNamespace(ctx context.Context, name string) (result string, again time.Time, err error) {
 	labels, lives := c.labelsOf(name)
 	if !lives {
@@ -234,7 +235,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	have := c.secretState(name)
 	if wait := c.writes.behind(name, have); wait > 0 {
-		return resultUnchanged, c.now().Add(wait), nil // or when the news comes
+		return resultUnchanged, c.now().Add(wait), nil // or earlier, when the event comes
 	}
 	registries, invalid := ecr.ParseLabels(labels)
 	if len(registries) == 0 && len(invalid) == 0 && !have.ours {
@@ -243,10 +244,10 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	var problems []problem
 	for _, err := range invalid {
-		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the label of the namespace"})
+		problems = append(problems, problem{pullsecret.ReasonInvalidLabel, err.Error() + "; correct the namespace's label"})
 	}
 	if have.exists && !have.ours && len(registries) > 0 {
-		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret", c.secretName)})
+		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s was not created by pullpass, so pullpass does not change it: delete it, or recreate it under another name, to get a pull secret", c.secretName)})
 		c.status.set(name, pullsecret.StateForeign, time.Time{}, problems)
 		return resultForeign, c.now().Add(eventInterval), nil
 	}
@@ -259,7 +260,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	problems = append(problems, more...)
 
 	if d.action == remove && have.leaving {
-		d.action = leave // somebody's finalizers keep it until they are done
+		d.action = leave // it stays until its finalizers have been removed
 	}
 	if d.action != leave {
 		if wait, contested := c.writes.held(name, have); wait > 0 {
@@ -278,7 +279,8 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 			return result, time.Time{}, err
 		}
 		if edited {
-			// No news need come of the next write, if it is edited to the same.
+			// If a policy edits the next write in the same way, the stored secret does
+			// not change, and no event comes.
 			problems = append(problems, c.contest())
 			d.again, d.added = earliest(d.again, c.now().Add(firstContest)), nil
 		}
@@ -296,7 +298,7 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	return d.result(have), again, nil
 }
 
-// needs returns what registries need: a token, or why there is none.
+// needs returns the token of each registry, or why there is none.
 func (c *controller) needs(registries []ecr.Registry) []need {
 	needs := make([]need, len(registries))
 	for i, r := range registries {
@@ -306,8 +308,8 @@ func (c *controller) needs(registries []ecr.Registry) []need {
 	return needs
 }
 
-// tell counts the write that a decision came to, and tells a namespace's users of
-// registries that pods can pull from now.
+// tell counts the write of a decision, and reports by an event the registries that
+// pods can pull from now on.
 func (c *controller) tell(name string, d decision) {
 	if d.action == write {
 		c.status.written(name)
@@ -318,13 +320,14 @@ func (c *controller) tell(name string, d decision) {
 	}
 }
 
-// contest is what users should know of a secret that others change.
+// contest returns the problem that is reported when another client keeps changing
+// the secret.
 func (c *controller) contest() problem {
-	return problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("somebody else changes secret %s whenever it is written, such as a policy of the cluster or another release with this secretName, so it is put back ever less often: exempt it there, or give one of two releases another secretName", c.secretName)}
+	return problem{pullsecret.ReasonApplyFailed, fmt.Sprintf("another client changes secret %s after every write, such as a policy of the cluster or another release with the same secretName, so pullpass restores it less and less often: exempt the secret there, or give one of the releases another secretName", c.secretName)}
 }
 
-// failed takes note of a write that did not succeed. It returns the error if the
-// write is to be tried again.
+// failed records a write that failed. It returns the error if the write has to be
+// retried.
 func (c *controller) failed(ctx context.Context, name string, have secretState, problems []problem, err error) (result string, _ error) {
 	switch _, lives := c.labelsOf(name); {
 	case isGone(err) && !lives:
@@ -332,10 +335,10 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 		return resultUnchanged, nil
 	case isConflict(err):
 		return resultConflict, err
-	case errors.Is(ctx.Err(), context.Canceled): // the end of the program
+	case errors.Is(ctx.Err(), context.Canceled): // shutdown
 		return resultFailed, err
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
-		err = fmt.Errorf("the API server did not take it within %s: %w", syncTimeout, err)
+		err = fmt.Errorf("the API server did not accept the write within %s: %w", syncTimeout, err)
 	}
 	problems = append(problems, problem{pullsecret.ReasonApplyFailed, err.Error() + pullsecret.TriedAgain})
 	c.status.set(name, pullsecret.StateFailed, have.expires(c.now()), problems)
@@ -345,7 +348,7 @@ func (c *controller) failed(ctx context.Context, name string, have secretState, 
 	return resultFailed, err
 }
 
-// labelsOf returns the labels of a namespace, if it is there to stay.
+// labelsOf returns the labels of a namespace that exists and is not being deleted.
 func (c *controller) labelsOf(name string) (labels map[string]string, lives bool) {
 	namespace, ok := c.namespaces.Get(name)
 	if !ok || namespace.Leaving {
@@ -354,7 +357,7 @@ func (c *controller) labelsOf(name string) (labels map[string]string, lives bool
 	return namespace.Labels, true
 }
 
-// result returns what a decision that was carried out comes to.
+// result returns the result of a decision that was carried out.
 func (d decision) result(have secretState) string {
 	switch {
 	case d.action == remove:
@@ -367,8 +370,8 @@ func (d decision) result(have secretState) string {
 	return resultUnchanged
 }
 
-// troubleOf returns where a namespace stands once a decision was carried out, and
-// what its users should know of the registries that are not served.
+// troubleOf returns the state of a namespace after a decision was carried out, and
+// the problems of the registries that are not served.
 func troubleOf(d decision) (state string, problems []problem) {
 	state = pullsecret.StateReady
 	for _, n := range append(d.missing, d.fading...) {
@@ -379,9 +382,9 @@ func troubleOf(d decision) (state string, problems []problem) {
 				state = pullsecret.StatePending
 			}
 			continue
-		case credential.IsMissing(n.err): // its text says what to do
+		case credential.IsMissing(n.err): // its text says how to fix it
 			reason, advice = pullsecret.ReasonNoCredentials, ""
-		case credential.IsMalformed(n.err): // so does this one
+		case credential.IsMalformed(n.err): // as does this one
 			advice = ""
 		}
 		state = pullsecret.StateFailed
@@ -390,11 +393,12 @@ func troubleOf(d decision) (state string, problems []problem) {
 	return state, problems
 }
 
-// errChanged says that a secret is no longer what the cache has.
-var errChanged = errors.New("the secret changed meanwhile")
+// errChanged means that a secret differs from the cached one.
+var errChanged = errors.New("the secret was changed in the meantime")
 
-// carryOut makes a decision true. It reports whether a policy or a webhook of the
-// cluster edited the secret on its way. Its errors are the API server's.
+// carryOut writes or deletes the secret as decided. It reports whether a policy or a
+// webhook of the cluster changed the secret while it was written. Its errors are
+// those of the API server.
 func (c *controller) carryOut(ctx context.Context, namespace string, have secretState, d decision) (edited bool, _ error) {
 	if d.action == remove {
 		err := c.client.delete(ctx, namespace, types.UID(have.uid), have.resourceVersion)
@@ -407,7 +411,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	}
 
 	if have.immutable {
-		return false, fmt.Errorf("secret %s is immutable and cannot be renewed: delete it, and it is made anew", c.secretName)
+		return false, fmt.Errorf("secret %s is immutable and cannot be updated: delete it, and pullpass recreates it", c.secretName)
 	}
 	var kept map[string]keptEntry
 	if len(d.kept) > 0 {
@@ -426,10 +430,11 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	if err != nil {
 		return false, fmt.Errorf("encoding secret %s: %w", c.secretName, err)
 	}
-	// A secret that is not known must not be there: without force, the API
-	// server refuses to take fields from whoever made one meanwhile. One that is
-	// known must not have changed since, nor have gone: a leader that was paused
-	// can bring neither an old token nor an old secret back.
+	// If the cache has no secret, there must be none: without force, the API server
+	// rejects the write if another client has created one in the meantime. If the
+	// cache has one, it must neither have changed nor have been deleted since:
+	// a leader that was paused can bring back neither an old token nor a deleted
+	// secret.
 	if have.exists {
 		secret.UID, secret.ResourceVersion = types.UID(have.uid), have.resourceVersion
 	}
@@ -451,7 +456,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	return edited, nil
 }
 
-// secretState returns what the cache has of a namespace's pull secret.
+// secretState returns the cached state of a namespace's pull secret.
 func (c *controller) secretState(namespace string) secretState {
 	object, ok, err := c.pullSecrets.GetStore().GetByKey(namespace + "/" + c.secretName)
 	if err != nil || !ok {
@@ -460,14 +465,15 @@ func (c *controller) secretState(namespace string) secretState {
 	return stateOf(object.(*observedSecret))
 }
 
-// isGone reports whether the API server has no living namespace for a write.
+// isGone reports whether a write failed because the namespace does not exist or is
+// being deleted.
 func isGone(err error) bool {
 	return apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) || apierrors.IsNotFound(err)
 }
 
-// isConflict reports whether a write failed because the cache, ours or the API
-// server's own, is a moment behind. The latter may still have a namespace that
-// was deleted when it has been made again.
+// isConflict reports whether a write failed because a cache is stale: ours or the API
+// server's. When a namespace was deleted and recreated, the API server's may still
+// contain the old one.
 func isConflict(err error) bool {
 	return apierrors.IsConflict(err) || errors.Is(err, errChanged) || isGone(err)
 }

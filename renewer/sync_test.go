@@ -167,12 +167,12 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		"a foreign secret": {
 			namespace: namespaceOf("shop", labels), secret: foreign, tokens: good, at: h,
 			result: resultForeign, again: h + 30*time.Minute, state: pullsecret.StateForeign,
-			event: "Warning ForeignSecret secret pullpass is not pullpass's and stays as it is: delete it, or give it another name, to get a pull secret",
+			event: "Warning ForeignSecret secret pullpass was not created by pullpass, so pullpass does not change it: delete it, or recreate it under another name, to get a pull secret",
 		},
 		"a malformed label": {
 			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}),
 			result:    resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
-			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the label of the namespace`,
+			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the namespace's label`,
 		},
 		"no credentials": {
 			namespace: namespaceOf("shop", labels), noKeys: true,
@@ -183,7 +183,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		"AWS fails from the start": {
 			namespace: namespaceOf("shop", labels), tokens: func(c *controller) { c.give(Token{}, errAWS) },
 			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
-			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
+			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; pullpass keeps retrying",
 		},
 		"AWS fails while the entry is good": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: h,
@@ -192,7 +192,7 @@ func TestSyncWithoutAWrite(t *testing.T) {
 		"AWS fails and the entry fades": {
 			namespace: namespaceOf("shop", labels), secret: holdingAlice, tokens: func(c *controller) { c.give(Token{}, errAWS) }, at: 9 * h,
 			result: resultUnchanged, again: 9*h + 30*time.Minute, state: pullsecret.StateFailed,
-			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; it is tried again",
+			event: "Warning TokenFailed registry " + hostA + ": " + errAWS.Error() + "; pullpass keeps retrying",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -302,7 +302,7 @@ func TestAnImmutableSecretIsReported(t *testing.T) {
 	if result != resultFailed || err == nil {
 		t.Errorf("result %s, %v", result, err)
 	}
-	if got := sent(events); len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed secret pullpass is immutable and cannot be renewed: delete it") {
+	if got := sent(events); len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed secret pullpass is immutable and cannot be updated: delete it") {
 		t.Errorf("events %q", got)
 	}
 }
@@ -516,7 +516,7 @@ func TestAWriteHasADeadline(t *testing.T) {
 		if n := work.queue.NumRequeues("shop"); n != 1 {
 			t.Errorf("requeued %d times, want 1", n)
 		}
-		if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed the API server did not take it within 30s") {
+		if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed the API server did not accept the write within 30s") {
 			t.Errorf("events %q", got)
 		}
 	})
@@ -613,7 +613,7 @@ func TestTwoWritersComeToRest(t *testing.T) {
 		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)
 	}
 	if got := sent(events); !slices.ContainsFunc(got, func(e string) bool {
-		return strings.Contains(e, "Warning ApplyFailed somebody else changes secret pullpass")
+		return strings.Contains(e, "Warning ApplyFailed another client changes secret pullpass")
 	}) {
 		t.Errorf("events %q", got)
 	}
@@ -713,7 +713,7 @@ func TestAPolicyThatEditsWritesIsTold(t *testing.T) {
 	for range 10 {
 		look()
 	}
-	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed somebody else changes secret pullpass") {
+	if got := sent(events); len(got) != 1 || !strings.Contains(got[0], "Warning ApplyFailed another client changes secret pullpass") {
 		t.Errorf("events %q", got)
 	}
 	edits = false

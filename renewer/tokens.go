@@ -17,50 +17,50 @@ import (
 )
 
 const (
-	// AWS is asked again after a second, then ever less often, but so often
-	// that tokens flow within a minute of its return.
+	// Failed requests to AWS are retried after a second, then with back-off. The
+	// maximum is short enough for tokens to arrive within a minute of AWS's recovery.
 	firstAWSRetry = time.Second
 	lastAWSRetry  = 40 * time.Second
 
-	// tokenWorkers bounds the calls to AWS under way at once. It is far above
-	// what most installations have of identities times regions, so that an
-	// endpoint that hangs holds up nobody else.
+	// tokenWorkers bounds the concurrent calls to AWS. It is far above the number of
+	// identities times regions of most installations, so that an endpoint that hangs
+	// does not delay the others.
 	tokenWorkers = 64
 
-	// minRenewal keeps tokens that live for moments from being asked for in a
-	// tight loop.
+	// minRenewal keeps very short-lived tokens from being requested in a tight
+	// loop.
 	minRenewal = 2 * time.Second
 
-	// clockCheck is how often each token is held against the wall clock, which
-	// may be set at any time without a timer noticing.
+	// clockCheck is how often each token is compared with the wall clock, which can be
+	// set at any time without a timer noticing.
 	clockCheck = time.Minute
 
-	// sessionCheck is the least time between two looks whether there are new
-	// credentials, while a program hands out the same again.
+	// sessionCheck is the minimum time between two checks for new credentials, while
+	// a program keeps returning the same ones.
 	sessionCheck = time.Minute
 
-	// patience is how long a registry without a token waits for a request that
-	// is to serve it too, before it makes its own.
+	// patience is how long a registry without a token waits for another request whose
+	// token it can use, before it makes its own.
 	patience = 2 * time.Second
 )
 
-// errPending says that a token was asked for and is not there yet.
+// errPending means that a token was requested and has not arrived yet.
 var errPending = errors.New("waiting for a token from AWS")
 
-// An observer is who tokens are for. It says which registries are still needed,
-// and is told of new tokens and new trouble.
+// An observer uses the tokens. It says which registries are still needed, and is
+// notified of new tokens and new failures.
 type observer interface {
 	wanted(ecr.Registry) bool
 	tokensChanged([]ecr.Registry)
 }
 
-// tokens keeps a token fresh for every identity and region that a registry
-// needs, with one call to AWS for each, made ahead of need. Asking it for a
-// token never waits.
+// tokens keeps a fresh token for every identity and region that a registry needs. It
+// makes one call to AWS for each, before the token is needed. The method token never
+// blocks on AWS.
 //
-// Registries whose hosts ask for another endpoint, FIPS or dual-stack, have
-// requests of their own, so that trouble with an endpoint is theirs alone.
-// While there is none, the token of the most demanding one serves all.
+// Registries whose hosts require another endpoint, FIPS or dual-stack, have their own
+// requests, so that a failing endpoint affects only them. As long as no endpoint
+// fails, the token of the most demanding request serves all.
 type tokens struct {
 	source      TokenSource
 	credentials credentialStore
@@ -70,26 +70,26 @@ type tokens struct {
 
 	queue    workqueue.TypedDelayingInterface[TokenRequest]
 	backoff  workqueue.TypedRateLimiter[TokenRequest]
-	calls    atomic.Int64 // under way
+	calls    atomic.Int64 // in progress
 	progress *progress
 
 	mu         sync.Mutex                    // guards what follows
 	registries map[ecr.Registry]TokenRequest // every registry with credentials
-	entries    map[TokenRequest]*tokenEntry  // every token kept fresh
+	entries    map[TokenRequest]*tokenEntry  // every token that is kept fresh
 }
 
 type tokenEntry struct {
 	registries map[ecr.Registry]bool
-	token      Token    // the last one, zero before the first
+	token      Token    // the last one; zero before the first
 	err        error    // of the last attempt
-	due        deadline // when to ask AWS next
-	waits      deadline // when to stop waiting for a request that serves this one too; zero while it does not wait
-	told       bool     // of trouble since the last success
+	due        deadline // when to call AWS next
+	waits      deadline // when to stop waiting for another request whose token serves this one; zero if it does not wait
+	told       bool     // the observer was notified of a failure since the last success
 }
 
-// A deadline is a moment on two clocks. The wall clock can be set, and the
-// monotonic one stands still while a machine is suspended, so it has come when
-// either says so.
+// A deadline is a time on two clocks. The wall clock can be set, and the monotonic
+// clock stops while the machine is suspended. So the deadline has passed when it has
+// passed on either clock.
 type deadline struct{ wall, monotonic time.Time }
 
 func (t *tokens) in(wait time.Duration) deadline {
@@ -116,7 +116,7 @@ func newTokens(source TokenSource, credentials credentialStore, m *metrics, log 
 	return t
 }
 
-// run asks AWS for tokens as they fall due, until the context ends.
+// run requests tokens from AWS when they are due, until the context ends.
 func (t *tokens) run(ctx context.Context, o observer) {
 	var workers sync.WaitGroup
 	for range tokenWorkers {
@@ -136,14 +136,14 @@ func (t *tokens) run(ctx context.Context, o observer) {
 	workers.Wait()
 }
 
-// live returns an error when tokens are to be fetched and no call has ended for
-// longer than any can take. Lateness alone is AWS's trouble, and no reason to
-// start anew.
+// live returns an error if tokens have to be fetched and no call has completed for
+// longer than any call can take. Tokens that are merely late are AWS's failure, and
+// no reason for a restart.
 func (t *tokens) live() error { return t.progress.live("calls to AWS") }
 
-// token returns the registry's token, if there is one that registries still
-// accept. The error says why there is none, or none newer: a [credential.MissingError],
-// [errPending] or what AWS said.
+// token returns the registry's token, if it has one that registries still accept. The
+// error says why there is none, or no newer one: a [credential.MissingError],
+// [errPending] or AWS's error.
 func (t *tokens) token(r ecr.Registry) (Token, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,8 +159,8 @@ func (t *tokens) token(r ecr.Registry) (Token, error) {
 	return Token{}, errPending
 }
 
-// prefetch asks for the tokens of registries before anybody needs them. Told
-// of all at once, it makes one call where several share a token.
+// prefetch requests the tokens of registries before they are needed. Registries that
+// are passed together and share a token cause one call.
 func (t *tokens) prefetch(registries []ecr.Registry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -169,8 +169,8 @@ func (t *tokens) prefetch(registries []ecr.Registry) {
 	}
 }
 
-// credentialChanged looks up a registry's credential again, and reports whether
-// that changed anything.
+// credentialChanged looks up a registry's credential again, and reports whether it
+// changed.
 func (t *tokens) credentialChanged(r ecr.Registry) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -179,17 +179,17 @@ func (t *tokens) credentialChanged(r ecr.Registry) bool {
 	if known && err == nil && request == before {
 		return false
 	}
-	// What is known of the old token stays in the metric until there is another:
-	// secrets go on holding it. Without credentials they do not.
+	// The metric keeps the old token's expiry until there is a new token, because
+	// secrets still contain the old one. Without credentials, they do not.
 	t.releaseLocked(r)
 	if credential.IsMissing(err) {
 		t.metrics.tokenExpiry.DeleteLabelValues(r.String())
 	}
-	_, _ = t.entryLocked(r) // the error is what namespaces are told by token
+	_, _ = t.entryLocked(r) // token returns the error to namespaces
 	return true
 }
 
-// request returns the request whose token opens a registry.
+// request returns the request for a registry's token.
 func (t *tokens) request(r ecr.Registry) (TokenRequest, error) {
 	c, err := t.credentials.of(r)
 	if err != nil {
@@ -203,8 +203,8 @@ func requestOf(c credential.Credential, r ecr.Registry) TokenRequest {
 	return TokenRequest{Credential: c, Region: r.Region(), Public: r.Public(), FIPS: r.FIPS(), DualStack: r.DualStack()}
 }
 
-// entryLocked returns the entry that a registry uses. The first time it has the
-// token fetched, unless a request that serves it too was made already.
+// entryLocked returns the entry that a registry uses. The first call queues the request
+// for the token, unless the token of another request can be used.
 func (t *tokens) entryLocked(r ecr.Registry) (*tokenEntry, error) {
 	if request, ok := t.registries[r]; ok {
 		return t.entries[request], nil
@@ -232,16 +232,15 @@ func (t *tokens) entryLocked(r ecr.Registry) (*tokenEntry, error) {
 	return e, nil
 }
 
-// covers reports whether a token for one request serves another: it is the
-// same identity's and region's, and was asked for in a way that is at least as
-// demanding.
+// covers reports whether a token for one request also serves another: identity and
+// region are the same, and the endpoint is at least as demanding.
 func (r TokenRequest) covers(other TokenRequest) bool {
 	return r.Credential == other.Credential && r.Region == other.Region && r.Public == other.Public &&
 		(r.FIPS || !other.FIPS) && (r.DualStack || !other.DualStack)
 }
 
-// releaseLocked forgets which token a registry uses. A token that nobody uses
-// any more is dropped.
+// releaseLocked removes a registry from the entry that it uses. An entry without
+// registries is removed.
 func (t *tokens) releaseLocked(r ecr.Registry) {
 	request, known := t.registries[r]
 	if !known {
@@ -256,7 +255,7 @@ func (t *tokens) releaseLocked(r ecr.Registry) {
 	}
 }
 
-// renew asks AWS for a token if it is due, and says when to come back.
+// renew requests a token from AWS if it is due, and schedules the next call.
 func (t *tokens) renew(ctx context.Context, request TokenRequest, o observer) {
 	e, last, ok := t.take(request, o)
 	if !ok {
@@ -282,8 +281,8 @@ func (t *tokens) renew(ctx context.Context, request TokenRequest, o observer) {
 	}
 }
 
-// take returns the entry of a request and the token to be replaced, if that is due
-// and somebody still wants it.
+// take returns the entry of a request and the token to replace, if it is due and still
+// wanted.
 func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Token, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -305,7 +304,7 @@ func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Tok
 	if t.entries[request] != e {
 		return nil, Token{}, false
 	}
-	// One call for all: the request that serves this one too goes first.
+	// One call for all: a request whose token serves this one goes first.
 	if e.waits == (deadline{}) {
 		e.waits = t.in(patience)
 	}
@@ -325,21 +324,21 @@ func (t *tokens) take(request TokenRequest, o observer) (_ *tokenEntry, last Tok
 	return e, last, true
 }
 
-// outOfTime reports whether the clock was set so that the token of an entry is of
-// no use, or is not what it seems.
+// outOfTime reports whether the clock was set so that the token of an entry has expired
+// or its times cannot be trusted.
 func (e *tokenEntry) outOfTime(now time.Time) bool {
 	sound := e.token.usable(now) && pullsecret.Believable(e.token.Issued, now)
 	return e.err == nil && !sound
 }
 
-// put stores the outcome of a call. It returns the registries whose namespaces
-// need to know: none when nobody wants the token any more, or when trouble is no
-// news.
+// put stores the result of a call. It returns the registries whose namespaces have to
+// be notified: none if the token is no longer wanted, or if the failure was reported
+// already.
 func (t *tokens) put(request TokenRequest, e *tokenEntry, last, token Token, err error) (registries []ecr.Registry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.entries[request] != e {
-		return nil // the credential went away meanwhile
+		return nil // the credential was removed in the meantime
 	}
 	now := t.now()
 	if err != nil {
@@ -348,7 +347,7 @@ func (t *tokens) put(request TokenRequest, e *tokenEntry, last, token Token, err
 		t.queue.AddAfter(request, min(wait, clockCheck))
 		for other := range t.entries {
 			if other != request && request.covers(other) {
-				t.queue.Add(other) // it need not wait for this one any longer
+				t.queue.Add(other) // it no longer has to wait for this one
 			}
 		}
 		if !e.told && (isRefused(err) || !e.token.usable(now)) {

@@ -793,7 +793,7 @@ func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
 			}
 		}
 		time.Sleep(time.Second)
-		if err := r.live(); err == nil || !strings.Contains(err.Error(), "none has ended for 3m1s") {
+		if err := r.live(); err == nil || !strings.Contains(err.Error(), "none has completed for 3m1s") {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -18,8 +18,8 @@ import (
 // byRegistry is the index of namespaces by the registries in their labels.
 const byRegistry = "registry"
 
-// registriesOf is the index function of [byRegistry]. Namespaces on their way
-// out need nothing.
+// registriesOf is the index function of [byRegistry]. Namespaces that are being deleted
+// are left out.
 func registriesOf(object any) ([]string, error) {
 	namespace := object.(*kube.Namespace)
 	if namespace.Leaving {
@@ -33,7 +33,8 @@ func registriesOf(object any) ([]string, error) {
 	return hosts, nil
 }
 
-// secretInformer watches secrets, and keeps of them what the transform leaves.
+// secretInformer returns an informer of secrets, whose cache contains what the
+// transform returns.
 func secretInformer(core rest.Interface, namespace string, selector fields.Selector, transform cache.TransformFunc) (cache.SharedIndexInformer, error) {
 	informer := cache.NewSharedIndexInformer(cache.NewListWatchFromClient(core, "secrets", namespace, selector), &corev1.Secret{}, 0, cache.Indexers{})
 	if err := informer.SetTransform(transform); err != nil {
@@ -42,8 +43,8 @@ func secretInformer(core rest.Interface, namespace string, selector fields.Selec
 	return informer, nil
 }
 
-// trimCredential drops the content of secrets that hold no credential, and what
-// nobody reads of the others.
+// trimCredential removes the content of secrets that are not credentials, and unused
+// metadata of all.
 func trimCredential(prefix string) cache.TransformFunc {
 	return func(object any) (any, error) {
 		if s, ok := object.(*corev1.Secret); ok {
@@ -56,8 +57,9 @@ func trimCredential(prefix string) cache.TransformFunc {
 	}
 }
 
-// handle passes on a part of the names of objects that come, go or change. A
-// relist tells of all objects again; those that are as they were change nothing.
+// handle returns an event handler that calls add with a part of the name of every
+// object that is added, changed or deleted. A relist repeats all objects; unchanged
+// ones are ignored.
 func handle(add func(string), part func(cache.ObjectName) string, changed func(before, after any) bool) cache.ResourceEventHandler {
 	pass := func(object any) {
 		if name, err := cache.DeletionHandlingObjectToName(object); err == nil {
@@ -79,7 +81,8 @@ func handle(add func(string), part func(cache.ObjectName) string, changed func(b
 func itsName(n cache.ObjectName) string      { return n.Name }
 func itsNamespace(n cache.ObjectName) string { return n.Namespace }
 
-// labelsChanged reports whether a namespace's labels, identity or life changed.
+// labelsChanged reports whether a namespace's labels or UID changed, or whether its
+// deletion began.
 func labelsChanged(before, after any) bool {
 	b, a := before.(*kube.Namespace), after.(*kube.Namespace)
 	return !maps.Equal(b.Labels, a.Labels) || b.UID != a.UID || b.Leaving != a.Leaving
@@ -90,7 +93,8 @@ func versionChanged(before, after any) bool {
 	return before.(*observedSecret).resourceVersion != after.(*observedSecret).resourceVersion
 }
 
-// dataChanged reports whether a secret's content changed, or it was deleted.
+// dataChanged reports whether a secret's content changed, or whether its deletion
+// began.
 func dataChanged(before, after any) bool {
 	b, a := before.(*corev1.Secret), after.(*corev1.Secret)
 	return !maps.EqualFunc(b.Data, a.Data, slices.Equal) || (b.DeletionTimestamp == nil) != (a.DeletionTimestamp == nil)

@@ -8,24 +8,24 @@ import (
 )
 
 const (
-	// settling is how long the cache may be behind a write. A write whose news
-	// has not come by then is forgotten.
+	// settling is how long the cache may lag behind a write. If the event for a write
+	// has not arrived by then, the write is forgotten.
 	settling = 5 * time.Second
 
-	// The back-off between rewrites of a secret that somebody else keeps
-	// changing. The first is at once.
+	// The back-off between rewrites of a secret that another client keeps changing.
+	// The first rewrite is immediate.
 	firstContest = time.Second
 	lastContest  = 5 * time.Minute
 
-	// calm is how long a secret has to be left alone for its contest to be
-	// forgotten, and for its users not to be told of one that is not.
+	// calm is how long a secret has to stay unchanged for its contest to be forgotten.
+	// tellContest is the number of rewrites after which its users are told.
 	calm        = 2 * lastContest
 	tellContest = 4
 )
 
-// writes remembers the last write of each pull secret: so that nothing is decided
-// from a cache that has not seen it yet, and so that two writers who disagree
-// come to rest.
+// writes remembers the last write of each pull secret, so that no decision is based on
+// a cache that does not contain it yet, and so that two clients that overwrite each
+// other do so less and less often.
 type writes struct {
 	now func() time.Time
 
@@ -34,23 +34,23 @@ type writes struct {
 	swept time.Time
 }
 
-// lastWrite is what a write left behind.
+// lastWrite is the result of a write.
 type lastWrite struct {
 	at       time.Time
-	version  string // resourceVersion of the secret, empty when it was deleted
+	version  string // resourceVersion of the secret; empty if it was deleted
 	deleted  string // UID of the secret that was deleted
-	seen     bool   // there was news of the secret since
-	edited   bool   // by a policy or a webhook of the cluster, on its way
-	contests int    // rewrites of what somebody else had just changed
+	seen     bool   // there was an event for the secret since
+	edited   bool   // by a policy or a webhook of the cluster, during the write
+	contests int    // rewrites of what another client had just changed
 }
 
 func newWrites(now func() time.Time) *writes {
 	return &writes{now: now, last: map[string]lastWrite{}}
 }
 
-// note takes down a write: of a secret that was as have tells and has the
-// version now, or was deleted when that is empty. Edited says that the API server
-// stored something else than was sent.
+// note records a write. Before it, the secret was in the state have. It now has the
+// given version, or was deleted if that is empty. Edited means that the API server
+// stored something other than what was sent.
 func (w *writes) note(namespace string, have secretState, version string, edited bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -77,15 +77,15 @@ func (w *writes) note(namespace string, have secretState, version string, edited
 	}
 }
 
-// forget drops what is known of a namespace that goes: its secrets go with it, and
-// that is nobody's contest if it is made again.
+// forget removes a namespace that was deleted. Its secrets were deleted with it, which
+// does not count as a contest if the namespace is recreated.
 func (w *writes) forget(namespace string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.last, namespace)
 }
 
-// seen takes down that there was news of a namespace's secret.
+// seen records that there was an event for a namespace's secret.
 func (w *writes) seen(namespace string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -95,8 +95,8 @@ func (w *writes) seen(namespace string) {
 	}
 }
 
-// behind returns how long to wait for the cache, which says that a namespace's
-// secret is as have tells, to catch up with the last write.
+// behind returns how long to wait for the cache to catch up with the last write. In the
+// cache, the namespace's secret is in the state have.
 func (w *writes) behind(namespace string, have secretState) time.Duration {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -120,9 +120,9 @@ func (w *writes) behind(namespace string, have secretState) time.Duration {
 	return max(0, settling-w.now().Sub(l.at))
 }
 
-// held returns how long a write of a namespace's secret has to wait, because
-// somebody else changes the secret whenever it was written. Contested says that
-// people should know: this has gone on for long, or it is the cluster itself.
+// held returns how long a write of a namespace's secret has to wait, because another
+// client changes the secret after every write. Contested means that users should be
+// told: this has happened repeatedly, or a policy or webhook of the cluster does it.
 func (w *writes) held(namespace string, have secretState) (wait time.Duration, contested bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -134,8 +134,8 @@ func (w *writes) held(namespace string, have secretState) (wait time.Duration, c
 	return min(firstContest<<min(l.contests-1, 16), lastContest) - since, l.edited || l.contests >= tellContest
 }
 
-// contested reports whether the secret is no longer as the write left it, or was
-// changed on its way, by a policy or a webhook of the cluster.
+// contested reports whether the secret differs from what was written, because it was
+// changed later or by a policy or a webhook of the cluster during the write.
 func (l lastWrite) contested(have secretState) bool {
 	if !have.exists {
 		return l.version != ""

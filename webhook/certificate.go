@@ -14,32 +14,33 @@ import (
 	"time"
 )
 
-// A certificate is the pair that the server presents, read from two files and
-// read again when their contents change.
+// A certificate is the pair of certificate and key that the server presents. It is read
+// from two files, and reloaded when their contents change.
 //
-// The files are polled. The kubelet itself notices a changed Secret only about
-// once a minute, so a watcher would win nothing; and a poll that compares
-// contents cannot lose its inode when a symlink is swapped, cannot see half of
-// a swap for long, and works on every file system.
+// The files are polled. The kubelet updates a changed Secret only about once a minute,
+// so a file watcher would not be faster. A poll that compares contents cannot lose
+// its inode when a symlink is swapped, recovers quickly from reading half of a swap,
+// and works on every file system.
 type certificate struct {
 	certFile, keyFile string
-	serverName        string // that the certificate has to be for, if not empty
+	serverName        string // the certificate has to be valid for it, unless it is empty
 	interval          time.Duration
-	bundleInterval    time.Duration // between two looks at the CA bundles
+	bundleInterval    time.Duration // between two reads of the CA bundles
 	now               func() time.Time
 	metrics           *metrics
 	log               *slog.Logger
 
-	pair    atomic.Pointer[tls.Certificate] // nil until a pair was complete
-	bundles atomic.Pointer[[]trust]         // nil until they were read
+	pair    atomic.Pointer[tls.Certificate] // nil until a pair has been loaded
+	bundles atomic.Pointer[[]trust]         // nil until they have been read
 
 	// Used by poll only.
-	certPEM, keyPEM []byte // what pair was made of
-	problem         string // as logged last, empty when all is well
+	certPEM, keyPEM []byte // the contents that pair was loaded from
+	problem         string // the last problem that was logged; empty if there is none
 }
 
-// newCertificate reads the pair. A pair that is not there yet, or is none, may
-// still come and is no error; a path that cannot be read for another reason is.
+// newCertificate reads the pair. Missing files and an invalid pair are not errors,
+// because the files may still be written. A file that cannot be read for another
+// reason is an error.
 func newCertificate(cfg Config, m *metrics, log *slog.Logger) (*certificate, error) {
 	c := &certificate{
 		certFile:       cfg.TLSCertFile,
@@ -73,14 +74,14 @@ func (c *certificate) watch(ctx context.Context) {
 	}
 }
 
-// A trust is whom an API server trusts to have signed the certificate.
+// A trust is the set of CAs that an API server accepts for the certificate.
 type trust struct {
-	roots *x509.CertPool // nil for those of the system
-	err   error          // why there are none
+	roots *x509.CertPool // nil for the system's
+	err   error          // why the CA bundle cannot be used
 }
 
-// watchBundles keeps up to date whom API servers trust, until the context ends.
-// What cannot be read stays as it was: nothing is known to be wrong with it.
+// watchBundles keeps the CA bundles up to date until the context ends. If they cannot be
+// read, the previous ones stay: they are not known to be wrong.
 func (c *certificate) watchBundles(ctx context.Context, read func(context.Context) ([][]byte, error)) {
 	ticker := time.NewTicker(c.bundleInterval)
 	defer ticker.Stop()
@@ -93,7 +94,7 @@ func (c *certificate) watchBundles(ctx context.Context, read func(context.Contex
 			unread = ""
 		} else if ctx.Err() == nil && err.Error() != unread {
 			unread = err.Error()
-			c.log.Warn("whether API servers trust the certificate is not checked", "error", err)
+			c.log.Warn("cannot check whether API servers trust the certificate", "error", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -103,15 +104,15 @@ func (c *certificate) watchBundles(ctx context.Context, read func(context.Contex
 	}
 }
 
-// setBundles takes the CA bundles of the webhook's configuration, PEM. An empty one
-// is the system's.
+// setBundles stores the CA bundles of the webhook's configuration (PEM). An empty one
+// stands for the system's CAs.
 func (c *certificate) setBundles(bundles [][]byte) {
 	trusts := []trust{}
 	for _, b := range bundles {
 		var t trust
 		if len(b) > 0 {
 			if t.roots = x509.NewCertPool(); !t.roots.AppendCertsFromPEM(b) {
-				t.err = errors.New("the CA bundle of the webhook's configuration holds no certificate")
+				t.err = errors.New("the CA bundle of the webhook's configuration contains no certificate")
 			}
 		}
 		trusts = append(trusts, t)
@@ -119,8 +120,8 @@ func (c *certificate) setBundles(bundles [][]byte) {
 	c.bundles.Store(&trusts)
 }
 
-// poll loads the pair if it changed, and logs a problem when it comes, changes
-// or goes.
+// poll loads the pair if it changed, and logs when a problem appears, changes or is
+// solved.
 func (c *certificate) poll() {
 	err := c.load()
 	if err == nil {
@@ -138,16 +139,17 @@ func (c *certificate) poll() {
 	}
 	c.problem = problem
 	if err != nil {
-		c.log.Error("certificate files not usable", "error", err, "serving", c.pair.Load() != nil)
+		c.log.Error("certificate files are unusable", "error", err, "serving", c.pair.Load() != nil)
 	} else {
-		c.log.Info("certificate files usable", "expires", c.pair.Load().Leaf.NotAfter)
+		c.log.Info("certificate files are usable", "expires", c.pair.Load().Leaf.NotAfter)
 	}
 }
 
-// load replaces the pair by what the files hold now. It keeps the old one when
-// the files are missing, unreadable, no pair (as for a moment when they are
-// not replaced at once), or of no use while the old one is: expired, for another
-// name, or signed by whom API servers do not trust yet.
+// load replaces the pair with the current contents of the files. It keeps the old pair
+// if the files are missing, unreadable, or not a pair (for a moment, if the two files
+// are not replaced together). It also keeps an old pair that is valid if the new one
+// is not: expired, for another name, or signed by a CA that API servers do not trust
+// yet.
 func (c *certificate) load() error {
 	certPEM, err := os.ReadFile(c.certFile)
 	if err != nil {
@@ -165,7 +167,7 @@ func (c *certificate) load() error {
 		return fmt.Errorf("pairing --tls-cert-file=%q and --tls-private-key-file=%q: %w", c.certFile, c.keyFile, err)
 	}
 	if err := c.valid(&pair); err != nil && c.Ready() == nil {
-		return fmt.Errorf("replacing a valid certificate by --tls-cert-file=%q: %w", c.certFile, err)
+		return fmt.Errorf("replacing a valid certificate with --tls-cert-file=%q: %w", c.certFile, err)
 	}
 	c.pair.Store(&pair)
 	c.certPEM, c.keyPEM = certPEM, keyPEM
@@ -193,9 +195,9 @@ func (c *certificate) valid(pair *tls.Certificate) error {
 	return nil
 }
 
-// trusted does what API servers do with the certificate when they connect. To
-// connect to the own Service would tell no more, and until the first replica is
-// ready a Service leads nowhere.
+// trusted verifies the certificate as API servers do when they connect. Connecting to
+// the webhook's own Service would not show more, and until the first replica is ready,
+// the Service has no endpoints.
 func (c *certificate) trusted(pair *tls.Certificate, trusts []trust) error {
 	intermediates := x509.NewCertPool()
 	for _, der := range pair.Certificate[1:] {
@@ -209,7 +211,7 @@ func (c *certificate) trusted(pair *tls.Certificate, trusts []trust) error {
 		}
 		_, err := pair.Leaf.Verify(x509.VerifyOptions{Roots: t.roots, Intermediates: intermediates, CurrentTime: c.now()})
 		if err != nil {
-			return fmt.Errorf("by the CA bundle of the webhook's configuration API servers do not trust the certificate: %w", err)
+			return fmt.Errorf("API servers do not trust the certificate, given the CA bundle of the webhook's configuration: %w", err)
 		}
 	}
 	return nil
@@ -217,7 +219,7 @@ func (c *certificate) trusted(pair *tls.Certificate, trusts []trust) error {
 
 var errNoCertificate = errors.New("no certificate yet")
 
-// Ready returns why the certificate would not be accepted now.
+// Ready returns an error if API servers would not accept the certificate now.
 func (c *certificate) Ready() error {
 	pair := c.pair.Load()
 	if pair == nil {
@@ -226,8 +228,8 @@ func (c *certificate) Ready() error {
 	return c.valid(pair)
 }
 
-// GetCertificate is for [tls.Config]. It presents the one pair to all clients,
-// with or without a server name.
+// GetCertificate is for [tls.Config]. It returns the same pair to all clients, with or
+// without a server name.
 func (c *certificate) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	pair := c.pair.Load()
 	if pair == nil {

@@ -14,32 +14,32 @@ import (
 	"github.com/pullpass/pullpass/internal/injection"
 )
 
-// Config is everything that can be set. [DefaultConfig] is where to start.
+// Config is the configuration of the webhook. Start with [DefaultConfig].
 type Config struct {
 	ListenAddress     string        // host:port of the webhook, HTTPS
 	AdminAddress      string        // host:port of metrics and probes, HTTP
-	TLSCertFile       string        // PEM, the leaf first
+	TLSCertFile       string        // PEM, leaf certificate first
 	TLSPrivateKeyFile string        // PEM
-	Kubeconfig        string        // empty in a pod of the cluster
-	ServerName        string        // as API servers call it, DNS name or IP address; empty for any
+	Kubeconfig        string        // path; empty for in-cluster configuration
+	ServerName        string        // name by which API servers call the webhook, a DNS name or IP address; empty for any
 	Configuration     string        // name of the MutatingWebhookConfiguration, whose CA bundle is checked; empty for no check
-	SecretName        string        // what is added to imagePullSecrets
+	SecretName        string        // name to add to imagePullSecrets
 	Inject            string        // injection.Matching or injection.All
-	ShutdownDelay     time.Duration // how long requests are served after the signal to stop
+	ShutdownDelay     time.Duration // how long requests are served after the signal to terminate
 
-	// No flags for these.
+	// These have no flags.
 
-	HeaderTimeout       time.Duration // to send a request's headers, or to finish the TLS handshake
-	ReadTimeout         time.Duration // to send a whole request
-	WriteTimeout        time.Duration // to handle a request and take the answer, body included
+	HeaderTimeout       time.Duration // for a request's headers, or for the TLS handshake
+	ReadTimeout         time.Duration // for a whole request
+	WriteTimeout        time.Duration // for a request, its body included, until the response has been sent
 	IdleTimeout         time.Duration // between two requests
-	DrainTimeout        time.Duration // to finish what is under way after ShutdownDelay
-	LookupTimeout       time.Duration // to read a namespace, if the API server's own timeout leaves it
-	CertificateInterval time.Duration // between two looks at the certificate files
-	BundleInterval      time.Duration // between two looks at the configuration's CA bundle
+	DrainTimeout        time.Duration // for pending requests after ShutdownDelay
+	LookupTimeout       time.Duration // for reading a namespace, unless the API server's own timeout is shorter
+	CertificateInterval time.Duration // between two reads of the certificate files
+	BundleInterval      time.Duration // between two reads of the configuration's CA bundle
 }
 
-// DefaultConfig returns the configuration that lacks only a certificate.
+// DefaultConfig returns the default configuration. Only the certificate has to be set.
 func DefaultConfig() Config {
 	return Config{
 		ListenAddress: ":9443",
@@ -50,8 +50,8 @@ func DefaultConfig() Config {
 		HeaderTimeout: 5 * time.Second,
 		ReadTimeout:   10 * time.Second,
 		WriteTimeout:  15 * time.Second,
-		// API servers drop idle connections after 90 s. Ours has to be longer,
-		// or a request could meet a connection that is just being closed.
+		// API servers close idle connections after 90 s. This timeout has to be
+		// longer, or a request could be sent on a connection that is being closed.
 		IdleTimeout:         95 * time.Second,
 		DrainTimeout:        5 * time.Second,
 		LookupTimeout:       time.Second,
@@ -62,7 +62,7 @@ func DefaultConfig() Config {
 
 const maxShutdownDelay = 5 * time.Minute
 
-// Validate names the first flag whose value cannot be used.
+// Validate returns an error that names the first flag with an invalid value.
 func (c *Config) Validate() error {
 	if err := validateAddress(c.ListenAddress); err != nil {
 		return fmt.Errorf("--listen-address=%q: %w", c.ListenAddress, err)

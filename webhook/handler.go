@@ -17,13 +17,13 @@ func (s *Server) mutate(w http.ResponseWriter, r *http.Request) {
 	s.metrics.count(s.admit(w, r))
 }
 
-// admit answers one request and says how.
+// admit responds to one request and returns the result.
 func (s *Server) admit(w http.ResponseWriter, r *http.Request) result {
 	start, timeout := time.Now(), apiServerTimeout(r)
 	if err := checkHeaders(r.Header); err != nil {
 		return s.refuse(w, invalid, http.StatusUnsupportedMediaType, err)
 	}
-	r.Header = nil // many short ones take more than a review
+	r.Header = nil // many short headers take more memory than a review
 
 	reader := s.readers.Get().(*reviewReader)
 	defer s.readers.Put(reader)
@@ -41,7 +41,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) result {
 		return s.refuse(w, invalid, http.StatusBadRequest, err)
 	}
 
-	// Less than what is left of the API server's patience.
+	// The bound is less than what remains of the API server's timeout.
 	bound := min(s.cfg.LookupTimeout, timeout-time.Since(start)-lookupMargin)
 	patch, result, err := s.mutator.Mutate(r.Context(), bound, req)
 	if err != nil {
@@ -51,7 +51,7 @@ func (s *Server) admit(w http.ResponseWriter, r *http.Request) result {
 		s.logAdmission(req, result)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	// An error means that the client is gone, and takes the pod as it is.
+	// An error means that the client has disconnected. It admits the pod unchanged.
 	_, _ = w.Write(encodeReview(req.uid, patch))
 	s.metrics.observe(time.Since(body.arrived))
 	return result
@@ -70,14 +70,14 @@ func (s *Server) refuse(w http.ResponseWriter, r result, status int, err error) 
 	return r
 }
 
-// warn logs the first of a kind of trouble, and after that one in a while; the
-// metric counts all.
+// warn logs the first warning of each kind, and later ones at most once per
+// warnInterval. The metric counts all.
 func (s *Server) warn(r result, err error) {
-	s.warnings[r].Do(func() { s.log.Warn("pod not decided on", "result", r, "error", err) })
+	s.warnings[r].Do(func() { s.log.Warn("cannot review a pod", "result", r, "error", err) })
 }
 
-// checkHeaders refuses what is not plain JSON: a compressed body could be far
-// larger than it looks.
+// checkHeaders rejects anything but plain JSON: a compressed body could be far larger
+// than it seems.
 func checkHeaders(h http.Header) error {
 	if encoding := h.Get("Content-Encoding"); encoding != "" {
 		return fmt.Errorf("Content-Encoding %.100q: want none", encoding)
@@ -92,7 +92,7 @@ func checkHeaders(h http.Header) error {
 	return nil
 }
 
-// recoverPanic keeps a bug in one request from ending the program.
+// recoverPanic keeps a panic in one request from ending the program.
 func (s *Server) recoverPanic(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {

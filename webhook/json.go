@@ -9,39 +9,38 @@ import (
 	"strings"
 )
 
-// A scanner reads a JSON text (RFC 8259) from front to back through a window,
-// and keeps nothing that was not asked for. So a text of any size costs the
-// window, and the webhook wants a few hundred bytes of many thousand. Of values
-// that nobody wants the scanner makes out where they end, and no more.
+// A scanner reads a JSON text (RFC 8259) from front to back through a window, and keeps
+// only what it is asked for. So a text of any size takes the memory of the window; the
+// webhook needs a few hundred bytes of many thousand. The scanner skips unwanted values
+// by finding their ends.
 //
-// A review may cost 1.25 times what reading it and echoing its uid does, and
-// libraries cannot meet that. Of one of 6.6 KB the scanner takes 7.5 µs;
-// encoding/json/v2 into a struct takes 18 to 24 µs, and 47 to 63 µs where it is as
-// strict. When v2 has left its experiment and is within the budget the scanner can
-// go.
+// The budget of a review is 1.25 times the cost of reading it and echoing its uid, and
+// libraries do not meet it. For a review of 6.6 KB, the scanner takes 7.5 µs;
+// encoding/json/v2 into a struct takes 18 to 24 µs, or 47 to 63 µs if it is as strict.
+// When v2 is no longer experimental and meets the budget, the scanner can be removed.
 //
-// What it reads of a valid text is what encoding/json reads; FuzzReview holds it
-// to that. Some texts that are not valid pass too; only their sender is the worse
-// for it, because API servers write valid ones.
+// From a valid text, it reads the same values as encoding/json, which FuzzReview
+// verifies. It also accepts some invalid texts. That affects only their sender, because
+// API servers send valid ones.
 //
-// The first error stays: after it there is nothing more to read, every object and
+// The first error is kept: after it, there is nothing more to read, every object and
 // array ends, and every value is empty.
 type scanner struct {
 	from   io.Reader
 	err    error
-	window []byte // what was read and may not have been used; its capacity never grows
-	pos    int    // in the window, of the first byte that was not used
+	window []byte // bytes that were read and may not have been used yet; its capacity never grows
+	pos    int    // in the window, of the first unused byte
 	before int    // bytes of the text before the window
 }
 
-// windowSize bounds what is held of a text, and maxString a string that is wanted,
-// with its quotes and escapes.
+// windowSize is the memory for a text, and maxString the maximum length of a wanted
+// string, including its quotes and escapes.
 const (
 	windowSize = 16 << 10
 	maxString  = 1 << 10
 )
 
-// reset begins another text.
+// reset starts another text.
 func (s *scanner) reset(from io.Reader) {
 	if s.window == nil {
 		s.window = make([]byte, 0, windowSize)
@@ -60,8 +59,7 @@ type list struct {
 // is an empty array.
 func (s *scanner) array() list { return list{scanner: s, left: '[', right: ']'} }
 
-// next passes over what stands before the next element, and reports whether there
-// is one.
+// next moves to the next element, and reports whether there is one.
 func (l *list) next() bool {
 	s := l.scanner
 	c := s.peek()
@@ -87,7 +85,7 @@ func (l *list) next() bool {
 	return false
 }
 
-// A members is an object of which some members are wanted.
+// A members is an object from which some members are wanted.
 type members struct {
 	list   list
 	wanted []string
@@ -95,10 +93,9 @@ type members struct {
 	name   string // of the member that next found
 }
 
-// object returns the members of the wanted names, each of which has to be read
-// after next. Names are compared byte by byte. One that occurs twice is an error:
-// which of them counts would be anyone's guess. null is an object without
-// members.
+// object returns the members with the wanted names, each of which has to be read after
+// next. Names are compared byte by byte. A duplicate is an error, because parsers
+// differ in which one counts. null is an object without members.
 func (s *scanner) object(wanted ...string) members {
 	return members{list: list{scanner: s, left: '{', right: '}'}, wanted: wanted}
 }
@@ -107,7 +104,7 @@ func (s *scanner) object(wanted ...string) members {
 func (m *members) next() bool {
 	s := m.list.scanner
 	for m.list.next() {
-		name, _ := s.string() // one that was cut is none of the wanted
+		name, _ := s.string() // a truncated name is not a wanted one
 		i := 0
 		for i < len(m.wanted) && m.wanted[i] != string(name) {
 			i++
@@ -123,7 +120,7 @@ func (m *members) next() bool {
 		}
 		m.name = m.wanted[i]
 		if m.seen&(1<<i) != 0 {
-			s.fail(fmt.Errorf("a second %q before byte %d", strings.Clone(m.name), s.before+s.pos))
+			s.fail(fmt.Errorf("duplicate member %q before byte %d", strings.Clone(m.name), s.before+s.pos))
 			return false
 		}
 		m.seen |= 1 << i
@@ -140,7 +137,7 @@ func (s *scanner) text() string {
 	}
 	value, whole := s.string()
 	if !whole {
-		s.fail(fmt.Errorf("a string of more than %d bytes before byte %d", maxString, s.before+s.pos))
+		s.fail(fmt.Errorf("string of more than %d bytes before byte %d", maxString, s.before+s.pos))
 	}
 	return string(value)
 }
@@ -155,7 +152,7 @@ func (s *scanner) end() {
 	}
 }
 
-// peek passes over white space and returns the byte after it, 0 at the end.
+// peek skips white space and returns the byte after it, or 0 at the end.
 func (s *scanner) peek() byte {
 	for {
 		for ; s.pos < len(s.window); s.pos++ {
@@ -171,7 +168,7 @@ func (s *scanner) peek() byte {
 	}
 }
 
-// skip passes over any value.
+// skip skips any value.
 func (s *scanner) skip() {
 	switch s.peek() {
 	case '{', '[', '"':
@@ -211,7 +208,7 @@ func (s *scanner) skip() {
 	}
 }
 
-// closeString passes over the rest of a string and its closing quote.
+// closeString skips the rest of a string and its closing quote.
 func (s *scanner) closeString() bool {
 	for {
 		i := closingQuote(s.window, s.pos)
@@ -219,7 +216,7 @@ func (s *scanner) closeString() bool {
 			s.pos = i + 1
 			return true
 		}
-		escaped := i - len(s.window) // 1 where the window ends in a backslash
+		escaped := i - len(s.window) // 1 if the window ends with a backslash
 		s.pos = len(s.window)
 		if !s.more() {
 			s.fail(errEnd)
@@ -229,8 +226,8 @@ func (s *scanner) closeString() bool {
 	}
 }
 
-// closingQuote returns where the string ends whose next byte is at i, or an
-// index after the text.
+// closingQuote returns the index of the closing quote of the string whose next byte is
+// at i, or an index after the text.
 func closingQuote(text []byte, i int) int {
 	for i < len(text) && text[i] != '"' {
 		if text[i] == '\\' {
@@ -241,8 +238,8 @@ func closingQuote(text []byte, i int) int {
 	return i
 }
 
-// string reads a string. Its value is valid until the next is read. Of one that
-// is longer than maxString it returns the beginning, and that it is not whole.
+// string reads a string. Its value is valid until the next read. If the string is longer
+// than maxString, it returns the beginning, and that it is not the whole string.
 func (s *scanner) string() (value []byte, whole bool) {
 	if s.peek() != '"' {
 		s.unexpected()
@@ -271,8 +268,8 @@ func (s *scanner) string() (value []byte, whole bool) {
 	return []byte(unescaped), true
 }
 
-// beginning passes over a string that is too long, and returns what its first
-// bytes say, up to an escape.
+// beginning skips a string that is too long, and returns its first bytes, up to an
+// escape.
 func (s *scanner) beginning() []byte {
 	value := bytes.Clone(s.window[s.pos+1 : s.pos+maxString])
 	s.pos++
@@ -307,8 +304,8 @@ func isLiteral(c byte) bool {
 
 var errEnd = errors.New("unexpected end")
 
-// more reads more of the text into the window, which keeps what was not used. It
-// returns false at the end, and after an error.
+// more reads more of the text into the window, and keeps unused bytes. It returns false
+// at the end, and after an error.
 func (s *scanner) more() bool {
 	if s.err != nil || s.from == nil {
 		return false
@@ -316,7 +313,7 @@ func (s *scanner) more() bool {
 	s.before += s.pos
 	rest := copy(s.window[:cap(s.window)], s.window[s.pos:])
 	s.window, s.pos = s.window[:rest], 0
-	for range 100 { // as bufio does with readers that return nothing
+	for range 100 { // as bufio does for readers that return nothing
 		n, err := s.from.Read(s.window[rest:cap(s.window)])
 		s.window = s.window[:rest+n]
 		if err != nil {
@@ -334,7 +331,7 @@ func (s *scanner) more() bool {
 	return false
 }
 
-// fail keeps the first error and leaves nothing to read.
+// fail keeps the first error and ends reading.
 func (s *scanner) fail(err error) {
 	if s.err == nil {
 		s.err = err

@@ -15,50 +15,48 @@ import (
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// Lookups are what anybody who can reach the port can make the API server do, so
-// they are bounded in every way, for each of the two kinds: of namespaces that the
-// cache knows, and of others. Whoever asks about made-up names hinders only the
-// namespaces of this very moment.
+// Anyone who can reach the port can cause lookups at the API server, so they are
+// limited in every way. Namespaces in the cache and other namespaces have separate
+// limits: requests with made-up names can delay only namespaces that were just
+// created.
 const (
-	// lookupsAtOnce is how many are under way, and maxLookups how many with those
-	// that wait.
+	// lookupsAtOnce is how many run concurrently, and maxLookups how many may run and
+	// wait.
 	lookupsAtOnce = 8
 	maxLookups    = 128
-	// lookupsPerSecond bounds them in the long run, with as many at once after a
-	// pause.
+	// lookupsPerSecond is the rate limit, with a burst of the same size.
 	lookupsPerSecond = 100
-	// lookupPause is between two of one namespace.
+	// lookupPause is the pause between two lookups of the same namespace.
 	lookupPause = 50 * time.Millisecond
 )
 
 var errTooManyLookups = errors.New("too many lookups of namespaces at once")
 
-// A lookups reads namespaces from the API server for reviews whose answer the
-// cache cannot give.
+// A lookups reads namespaces from the API server for reviews that the cache cannot
+// decide.
 //
-// It remembers no answer. A label that was set before a pod was created has to
-// count, and a review does not tell when its pod was created, but that this was
-// before the review came. So what a review needs is a read that begins after it
-// came, when the label has long been stored; an answer that is older by a second
-// would miss the labels of that second. Neither does a resourceVersion help: that
-// of the newest label is unknown until it is read.
+// It caches no results. A label that was set before a pod was created has to count, and
+// all that is known about the pod is that it was created before its review arrived. So
+// a review needs a read that starts after its arrival: a result that is one second old
+// would miss the labels of that second. A resourceVersion does not help either,
+// because that of the newest label is unknown until it is read.
 //
-// Instead reviews share what has not begun. All that come while a namespace is
-// being read, and in the pause after it, wait for one read, which begins then. So
-// a namespace is read some 20 times a second at most, however many reviews come,
-// and a review waits for the pause and two reads at most. One that comes after a
-// quiet moment does not wait at all.
+// Instead, reviews share reads that have not started. All reviews that arrive while a
+// namespace is being read, and in the pause after that, wait for one read, which starts
+// after the pause. So a namespace is read about 20 times per second at most, however
+// many reviews arrive, and a review waits for at most the pause and two reads. If the
+// namespace was not read recently, the review does not wait at all.
 type lookups struct {
 	get     func(ctx context.Context, name string) (*kube.Namespace, error)
-	timeout time.Duration // of one, and of the wait before it
+	timeout time.Duration // of a read, and of the wait before it
 	flights singleflight.Group
 	slots   *semaphore.Weighted // of lookupsAtOnce
 	rate    *rate.Limiter
 
 	mu sync.Mutex
-	// turns is guarded by mu. For each namespace that was read a moment ago, is
-	// being read or will be, it holds what is closed when the last of these reads
-	// and the pause after it are over.
+	// turns is guarded by mu. For each namespace that was just read, is being read or
+	// is waiting to be read, it has a channel that is closed after the last of these
+	// reads and its pause.
 	turns map[string]chan struct{}
 }
 
@@ -72,7 +70,7 @@ func newLookups(get func(ctx context.Context, name string) (*kube.Namespace, err
 	}
 }
 
-// Get returns a namespace as the API server has it after the call.
+// Get reads a namespace from the API server. The read starts after the call.
 func (l *lookups) Get(ctx context.Context, name string) (*kube.Namespace, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -83,15 +81,15 @@ func (l *lookups) Get(ctx context.Context, name string) (*kube.Namespace, error)
 		return nil, ctx.Err()
 	case landed := <-flight:
 		if p := (*panicError)(nil); errors.As(landed.Err, &p) {
-			panic(p) // in the request that it belongs to
+			panic(p) // in the request that caused it
 		}
 		ns, _ := landed.Val.(*kube.Namespace)
 		return ns, landed.Err
 	}
 }
 
-// fly waits for its turn and reads the namespace. Until it begins to read, others
-// may join it.
+// fly waits for its turn and reads the namespace. Until the read starts, other reviews
+// can join.
 func (l *lookups) fly(name string) (ns *kube.Namespace, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -114,14 +112,14 @@ func (l *lookups) fly(name string) (ns *kube.Namespace, err error) {
 		return nil, errTooManyLookups
 	}
 	defer l.slots.Release(1)
-	l.flights.Forget(name) // whoever comes now needs a later read
+	l.flights.Forget(name) // reviews that arrive from now on need a later read
 	reading, stop := context.WithTimeout(context.Background(), l.timeout)
 	defer stop()
 	return l.get(reading, name)
 }
 
-// queue returns a channel that is closed when the reads of the namespace before
-// this one are over, and the one to be given to leave.
+// queue returns a channel that is closed when the earlier reads of the namespace are
+// over, and the channel to pass to leave.
 func (l *lookups) queue(name string) (before, turn chan struct{}, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +136,7 @@ func (l *lookups) queue(name string) (before, turn chan struct{}, err error) {
 	return before, turn, nil
 }
 
-// leave lets the next read of the namespace begin.
+// leave lets the next read of the namespace start.
 func (l *lookups) leave(name string, turn chan struct{}) {
 	close(turn)
 	l.mu.Lock()
@@ -148,7 +146,7 @@ func (l *lookups) leave(name string, turn chan struct{}) {
 	}
 }
 
-// A panicError is a panic on its way to the requests that wait.
+// A panicError passes a panic to the waiting requests.
 type panicError struct {
 	value any
 	stack []byte

@@ -6,7 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are what the webhook counts.
+// metrics are the webhook's metrics.
 type metrics struct {
 	admissions         map[result]prometheus.Counter // complete; read only
 	duration           prometheus.Histogram
@@ -18,26 +18,26 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer) *metrics {
 	admissions := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "pullpass_admissions_total",
-		Help: "POST requests to /mutate by result: injected, present (the pod names the secret already), unmatched, opted_out, skipped (not a new pod, or a mirror pod), error (the namespace could not be read, pod admitted as it is), invalid (HTTP 4xx), shed (HTTP 503) and panic (HTTP 500).",
+		Help: "POST requests to /mutate, by result: injected, present (the pod already names the secret), unmatched, opted_out, skipped (not a new pod, or a mirror pod), error (the namespace could not be read, and the pod was admitted unchanged), invalid (HTTP 4xx), shed (HTTP 503) and panic (HTTP 500).",
 	}, []string{"result"})
 	m := &metrics{
 		admissions: make(map[result]prometheus.Counter, len(results)),
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "pullpass_admission_duration_seconds",
-			Help:    "Time from the arrival of the last part of a review to its answer. Requests that are no review, or shed, are not in it.",
+			Help:    "Time from the arrival of the last part of a review to the response. Requests that are invalid or shed are not included.",
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5},
 		}),
 		certificateBegin: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_not_before_timestamp_seconds",
-			Help: "When the validity of the served certificate begins, in seconds since 1970; 0 while there is none.",
+			Help: "Unix time at which the served certificate becomes valid. 0 if there is no certificate.",
 		}),
 		certificateExpiry: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_expiry_timestamp_seconds",
-			Help: "When the served certificate expires, in seconds since 1970; 0 while there is none.",
+			Help: "Unix time at which the served certificate expires. 0 if there is no certificate.",
 		}),
 		certificateProblem: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "pullpass_certificate_problem",
-			Help: "1 while the certificate files hold no usable pair, or the served certificate is not valid now, not for --server-name, or not trusted by the CA bundle of the webhook's configuration, else 0. The log and /readyz tell which.",
+			Help: "1 while the certificate files contain no usable certificate and key, or the served certificate is expired, not yet valid, not issued for --server-name, or not trusted by the CA bundle of the webhook's configuration; otherwise 0. The log and /readyz show the reason.",
 		}),
 	}
 	for _, r := range results {
@@ -50,5 +50,5 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 // count counts a request.
 func (m *metrics) count(r result) { m.admissions[r].Inc() }
 
-// observe notes how long a review took that was answered as one.
+// observe records the duration of a review that was answered.
 func (m *metrics) observe(d time.Duration) { m.duration.Observe(d.Seconds()) }

@@ -9,33 +9,33 @@ import (
 	"github.com/pullpass/pullpass/internal/kube"
 )
 
-// A result says what became of a request. It is the label of a metric, so the
-// set is small and closed: see results.
+// A result is the outcome of a request. It is a metric's label value, so the set is
+// small and fixed: see results.
 type result string
 
 const (
 	injected  result = "injected"  // the secret was added
-	present   result = "present"   // the pod names the secret already
+	present   result = "present"   // the pod already names the secret
 	unmatched result = "unmatched" // no label of the namespace asks for it
-	optedOut  result = "opted_out" // by label, on the pod or the namespace
-	skipped   result = "skipped"   // no pod that is being created, or a mirror pod
-	failed    result = "error"     // the namespace could not be read; allowed as it is
-	invalid   result = "invalid"   // no review: HTTP 4xx
-	shed      result = "shed"      // too much at once: HTTP 503
+	optedOut  result = "opted_out" // by a label of the pod or the namespace
+	skipped   result = "skipped"   // not the creation of a pod, or a mirror pod
+	failed    result = "error"     // the namespace could not be read; the pod is admitted unchanged
+	invalid   result = "invalid"   // not a valid review: HTTP 4xx
+	shed      result = "shed"      // overload: HTTP 503
 	panicked  result = "panic"     // a bug: HTTP 500
 )
 
 var results = [...]result{injected, present, unmatched, optedOut, skipped, failed, invalid, shed, panicked}
 
-// A namespaceGetter knows namespaces; see internal/kube.
+// A namespaceGetter returns namespaces; see internal/kube.
 type namespaceGetter interface {
-	// Get returns a namespace from a cache that may be a moment old.
+	// Get returns a namespace from a cache, which may be slightly stale.
 	Get(name string) (*kube.Namespace, bool)
-	// GetLive asks the API server.
+	// GetLive reads a namespace from the API server.
 	GetLive(ctx context.Context, name string) (*kube.Namespace, error)
 }
 
-// A mutator decides about pods.
+// A mutator decides which pods get the secret.
 type mutator struct {
 	secretName string
 	inject     string // injection.Matching or injection.All
@@ -44,7 +44,7 @@ type mutator struct {
 	unknown    *lookups // of others
 }
 
-// newMutator returns a mutator that looks a namespace up for at most the time.
+// newMutator returns a mutator. The last argument is the timeout of lookups.
 func newMutator(secretName, inject string, namespaces namespaceGetter, lookup time.Duration) mutator {
 	return mutator{
 		secretName: secretName,
@@ -55,17 +55,16 @@ func newMutator(secretName, inject string, namespaces namespaceGetter, lookup ti
 	}
 }
 
-// Mutate decides about one request. It returns the JSON patch, nil when the
-// pod stays as it is, and never refuses a pod: an error says that the
-// namespace could not be read within the bound, and that the pod stays as it is
-// for that reason. Whether the request is a dry run makes no
-// difference.
+// Mutate decides about one request. It returns the JSON patch, or nil if the pod stays
+// unchanged, and never rejects a pod. An error means that the namespace could not be
+// read within the bound, and that the pod stays unchanged for that reason. Dry runs
+// are treated like other requests.
 //
-// A cached namespace that asks for the secret is taken at its word. One that does
-// not ask, or opts out, may have been labelled a moment ago, so it is read again
-// from the API server.
+// If the cached namespace asks for the secret, the cache is trusted. If it does not,
+// or opts out, its labels may have changed a moment ago, so the namespace is read from
+// the API server.
 func (m *mutator) Mutate(ctx context.Context, bound time.Duration, req *request) ([]byte, result, error) {
-	// Mirror pods may reference no secret: the kubelet could not create them
+	// Mirror pods must not reference secrets: the kubelet could not create them
 	// (NodeRestriction, and the ServiceAccount admission plugin).
 	if !req.createsPod() || req.pod.mirror {
 		return nil, skipped, nil
@@ -102,9 +101,9 @@ func (m *mutator) Mutate(ctx context.Context, bound time.Duration, req *request)
 	return patch, injected, nil
 }
 
-// createsPod reports whether the request is the creation of a pod. Pull
-// secrets of a pod cannot change afterwards, and subresources such as
-// ephemeralcontainers and binding are no pods of their own.
+// createsPod reports whether the request creates a pod. A pod's pull secrets cannot be
+// changed later, and subresources such as ephemeralcontainers and binding are not
+// pods.
 func (r *request) createsPod() bool {
 	return r.operation == "CREATE" && r.subResource == "" && r.namespace != "" && r.pod.hasSpec &&
 		r.kind == groupVersion{version: "v1", name: "Pod"} &&

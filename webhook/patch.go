@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// patch returns the JSON patch (RFC 6902) that gives a pod with these pull
-// secrets one more, or nil when the pod names it already. A patch that does
-// not apply rejects the pod, and adding a list where there is one replaces it,
-// so the two cases have operations of their own. The pod has to have a spec,
-// and the name to be a DNS subdomain, which needs no escaping.
+// patch returns the JSON patch (RFC 6902) that adds a pull secret to a pod with these
+// pull secrets, or nil if the pod already names it. A patch that does not apply causes
+// the API server to reject the pod, and adding a list replaces an existing one, so the
+// two cases need different operations. The pod has to have a spec. The name has to be
+// a DNS subdomain, which needs no escaping.
 func patch(secrets []string, name string) []byte {
 	switch {
 	case secrets == nil:

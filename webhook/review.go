@@ -21,13 +21,13 @@ const (
 	// is copied into the answer.
 	maxUID = 128
 
-	// What is kept of a body that is one long list. Pods have one or two of each.
+	// Limits of what is kept of long lists. Pods have one or two elements in each.
 	maxRegistries  = 64
-	maxSecretBytes = 16 << 10 // of names of pull secrets, and 16 for each
+	maxSecretBytes = 16 << 10 // of the names of pull secrets, plus 16 for each
 )
 
-// A request is what an AdmissionRequest (admission/v1) says, as far as it is
-// looked at. Members are plain values, so the zero value is an empty request.
+// A request has the parts of an AdmissionRequest (admission/v1) that are used. Fields
+// are plain values, so the zero value is an empty request.
 type request struct {
 	uid         string
 	kind        groupVersion
@@ -41,7 +41,7 @@ type request struct {
 // groupVersion is a GroupVersionKind or a GroupVersionResource.
 type groupVersion struct{ group, version, name string }
 
-// A pod is what decides about a pod (core/v1).
+// A pod has the parts of a Pod (core/v1) that the decision depends on.
 type pod struct {
 	name         string
 	generateName string
@@ -49,13 +49,12 @@ type pod struct {
 	mirror       bool   // has the annotation kubernetes.io/config.mirror
 	hasSpec      bool
 
-	// pullSecrets are the names in spec.imagePullSecrets. It is nil when there
-	// is no list, and not nil when that is empty: a patch has to tell them
-	// apart.
+	// pullSecrets are the names in spec.imagePullSecrets. It is nil if there is no
+	// list, and not nil if the list is empty, because the patches differ.
 	pullSecrets []string
 
-	// registries are the ECR registries that containers, init containers and
-	// image volumes pull from, each once. Ephemeral containers come after
+	// registries are the ECR registries that containers, init containers and image
+	// volumes pull from, without duplicates. Ephemeral containers are added after
 	// admission.
 	registries []ecr.Registry
 }
@@ -69,17 +68,16 @@ type reviewReader struct {
 	hasRequest bool
 	request    request
 
-	secretBytes int // that are kept of the names of pull secrets
+	secretBytes int // kept of the names of pull secrets
 }
 
-// decodeReview reads the request of an AdmissionReview admission.k8s.io/v1. The
-// request is valid until the next call. The error wraps that of reading the body,
-// if there is one.
+// decodeReview reads the request of an AdmissionReview admission.k8s.io/v1. The request
+// is valid until the next call. The error wraps that of reading the body, if there is
+// one.
 //
-// Members that are not looked at are skipped, so pods of newer API versions
-// decode like all others; but all of the body has to be JSON in UTF-8. Names
-// are those of the API server, upper and lower case told apart. The uid and
-// the namespace are short enough to be used as they are.
+// Unused members are skipped, so pods of newer API versions can be decoded too. But the
+// whole body has to be JSON in UTF-8. Names are compared case-sensitively. The uid and
+// the namespace are short enough to be used unchanged.
 func (r *reviewReader) decodeReview(body io.Reader) (*request, error) {
 	r.apiVersion, r.kind, r.hasRequest, r.request, r.secretBytes = "", "", false, request{}, 0
 	r.scanner.reset(body)
@@ -90,11 +88,11 @@ func (r *reviewReader) decodeReview(body io.Reader) (*request, error) {
 	}
 	switch req := &r.request; {
 	case r.apiVersion != reviewVersion || r.kind != reviewKind:
-		return nil, fmt.Errorf("parsing review: kind %.100q of %.100q where %s of %s is spoken", r.kind, r.apiVersion, reviewKind, reviewVersion)
+		return nil, fmt.Errorf("parsing review: got kind %.100q of %.100q, want %s of %s", r.kind, r.apiVersion, reviewKind, reviewVersion)
 	case !r.hasRequest:
-		return nil, errors.New("parsing review: no request in it")
+		return nil, errors.New("parsing review: it contains no request")
 	case req.uid == "" || len(req.uid) > maxUID:
-		return nil, fmt.Errorf("parsing review: a uid of %d characters where 1 to %d belong", len(req.uid), maxUID)
+		return nil, fmt.Errorf("parsing review: the uid has %d characters, want 1 to %d", len(req.uid), maxUID)
 	default:
 		return req, nil
 	}
@@ -210,7 +208,7 @@ func (r *reviewReader) podSpec() {
 	}
 }
 
-// image reads an image reference and keeps its registry if that is of ECR.
+// image reads an image reference and keeps its registry if it is one of ECR.
 func (r *reviewReader) image() {
 	s, registries := &r.scanner, &r.request.pod.registries
 	if s.null() {
@@ -222,7 +220,7 @@ func (r *reviewReader) image() {
 	if slash < 0 {
 		return
 	}
-	// No more of the repository is kept than that there is one.
+	// Of the repository, only the first byte is needed: it shows that there is one.
 	registry, ok := ecr.ParseImage(string(ref[:min(len(ref), slash+2)]))
 	if !ok || slices.Contains(*registries, registry) {
 		return
@@ -246,15 +244,15 @@ func (r *reviewReader) pullSecrets() {
 			secret = s.text()
 		}
 		if r.secretBytes += 16 + len(secret); r.secretBytes > maxSecretBytes {
-			s.fail(fmt.Errorf("pull secrets whose names take more than %d bytes", maxSecretBytes))
+			s.fail(fmt.Errorf("the names of pull secrets take more than %d bytes", maxSecretBytes))
 			return
 		}
 		*names = append(*names, secret)
 	}
 }
 
-// encodeReview writes the answer to the request of the uid: allowed, with the
-// JSON patch unless that is nil.
+// encodeReview returns the response to the request with the uid: allowed, with the JSON
+// patch unless it is nil.
 func encodeReview(uid string, patch []byte) []byte {
 	b := make([]byte, 0, 512)
 	b = append(b, `{"kind":"`+reviewKind+`","apiVersion":"`+reviewVersion+`","response":{"uid":`...)

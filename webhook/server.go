@@ -1,18 +1,17 @@
-// Package webhook adds a pull secret to pods that are being created.
+// Package webhook adds a pull secret to new pods.
 //
-// It is a mutating admission webhook. A pod whose images match an ECR registry
-// that its namespace is labelled with gets the secret's name in its
-// imagePullSecrets; the renewer keeps that secret. The flow of a request:
+// It is a mutating admission webhook. If an image of a pod is in an ECR registry that
+// the pod's namespace is labelled with, the webhook adds the secret's name to the
+// pod's imagePullSecrets. The renewer maintains that secret. The flow of a request:
 //
 //	decodeReview → Mutate → match → patch → encodeReview
 //
-// Around it is an HTTPS [Server] that bounds what a request may cost, loads
-// its certificate again when that changes, and drains before it ends.
+// The HTTPS [Server] around it bounds the cost of requests, reloads its certificate
+// when that changes, and shuts down gracefully.
 //
-// The package never refuses a pod: it answers allowed, or with an HTTP error
-// that the API server takes as no answer. It patches /spec/imagePullSecrets
-// and nothing else, reads no secret, knows no credential, calls no AWS and
-// writes nothing anywhere.
+// The webhook never rejects a pod: it responds with allowed, or with an HTTP error that
+// the API server treats as a failed call. It patches only /spec/imagePullSecrets. It
+// reads no secrets, has no credentials, does not call AWS, and writes nothing.
 package webhook
 
 import (
@@ -34,8 +33,8 @@ import (
 	"github.com/pullpass/pullpass/internal/listen"
 )
 
-// warnInterval is between two warnings of a kind: a flood of requests is no
-// flood of logs.
+// warnInterval is the minimum time between two warnings of the same kind, so that a
+// flood of requests does not flood the log.
 const warnInterval = 10 * time.Second
 
 // A Server answers POST /mutate.
@@ -55,9 +54,9 @@ type Server struct {
 	connectionErrors rate.Sometimes
 }
 
-// New returns a server of a valid configuration. Its error names a certificate
-// flag whose file exists but cannot be read. The other server's metrics are
-// not touched, so reg may hold them too.
+// New returns a server for a valid configuration. Its error names a certificate flag
+// whose file exists but cannot be read. It registers its own metrics only, so reg may
+// have those of other components.
 func New(cfg Config, namespaces namespaceGetter, reg prometheus.Registerer, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		cfg:              cfg,
@@ -82,7 +81,8 @@ func New(cfg Config, namespaces namespaceGetter, reg prometheus.Registerer, log 
 	return s, nil
 }
 
-// Ready returns the conditions under which API servers should send requests.
+// Ready returns the readiness checks: API servers should send requests only while they
+// pass.
 func (s *Server) Ready() []admin.Check {
 	return []admin.Check{
 		{Name: "certificate", Func: s.certificate.Ready},
@@ -95,21 +95,21 @@ func (s *Server) Ready() []admin.Check {
 	}
 }
 
-// WatchCertificate keeps the certificate up to date until the context ends.
-// That should be after Serve has returned.
+// WatchCertificate keeps the certificate up to date until the context ends, which
+// should be after Serve has returned.
 func (s *Server) WatchCertificate(ctx context.Context) { s.certificate.watch(ctx) }
 
 // WatchCABundles checks the certificate against the CA bundles of the webhook's
-// configuration, as read reads them, until the context ends.
+// configuration, which read returns, until the context ends.
 func (s *Server) WatchCABundles(ctx context.Context, read func(context.Context) ([][]byte, error)) {
 	s.certificate.watchBundles(ctx, read)
 }
 
-// Serve answers on the listener. When the context ends it turns unready and
-// goes on for ShutdownDelay, because API servers learn of that only after a
-// while and keep their connections; each answer asks to close its connection.
-// Then it finishes what is under way, for at most DrainTimeout. It returns
-// early only when the listener fails.
+// Serve serves on the listener. When the context ends, the server becomes unready and
+// keeps serving for ShutdownDelay, because API servers notice only after a while and
+// keep their connections open; each response asks the client to close its connection.
+// Then pending requests have DrainTimeout to complete. Serve returns early only if
+// the listener fails.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	srv := s.httpServer()
 	bounded := listen.Bound(srv, l, maxConnections)
@@ -131,7 +131,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 	defer cancel()
 	if err := srv.Shutdown(grace); err != nil {
-		s.log.Warn("requests cut off", "error", err)
+		s.log.Warn("requests were interrupted", "error", err)
 		srv.Close()
 	}
 	<-failed
@@ -145,8 +145,8 @@ func (s *Server) httpServer() *http.Server {
 			MinVersion:     tls.VersionTLS12,
 			GetCertificate: s.certificate.GetCertificate,
 		},
-		// API servers call webhooks over HTTP/1.1. HTTP/2 is off, so that what
-		// bounds connections bounds requests.
+		// API servers call webhooks over HTTP/1.1. HTTP/2 is off, so that the limit
+		// of connections also limits requests.
 		Protocols:         new(http.Protocols),
 		ReadHeaderTimeout: s.cfg.HeaderTimeout,
 		ReadTimeout:       s.cfg.ReadTimeout,
@@ -159,10 +159,10 @@ func (s *Server) httpServer() *http.Server {
 	return srv
 }
 
-// closeWhenDraining asks clients to open their next connection elsewhere.
-// [http.Server.SetKeepAlivesEnabled] would also close idle connections at
-// once, and with them the requests that are just being sent on one: clients do
-// not send a POST twice.
+// closeWhenDraining asks clients to close their connections, so that they connect to
+// another replica. [http.Server.SetKeepAlivesEnabled] would also close idle connections
+// at once, and lose the requests that are just being sent on them: clients do not
+// retry a POST.
 func (s *Server) closeWhenDraining(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
@@ -172,7 +172,7 @@ func (s *Server) closeWhenDraining(next http.Handler) http.Handler {
 	})
 }
 
-// A sometimesHandler drops records that come too soon after another.
+// A sometimesHandler drops records that follow another one too soon.
 type sometimesHandler struct {
 	slog.Handler
 	sometimes *rate.Sometimes

@@ -524,7 +524,7 @@ func TestLookupBound(t *testing.T) {
 				if n := metric(t, reg, "pullpass_admissions_total", "error"); n != 1 {
 					t.Errorf("%f errors counted", n)
 				}
-				if log := log.take(); !strings.Contains(log, `level=WARN msg="pod not decided on" result=error error="reading namespace \"shop\": context deadline exceeded"`) {
+				if log := log.take(); !strings.Contains(log, `level=WARN msg="cannot review a pod" result=error error="reading namespace \"shop\": context deadline exceeded"`) {
 					t.Errorf("logged %s", log)
 				}
 				time.Sleep(time.Minute) // the lookup ends by itself
@@ -869,7 +869,7 @@ func TestDrainEnds(t *testing.T) {
 	receive(t, "the lookup", inside)
 	r.stop()
 	receive(t, "the end", r.done)
-	if log := r.log.take(); !strings.Contains(log, "requests cut off") {
+	if log := r.log.take(); !strings.Contains(log, "requests were interrupted") {
 		t.Errorf("logged %s", log)
 	}
 	if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {

@@ -84,7 +84,7 @@ func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error,
 	}
 	ready := append(server.Ready(), admin.Check{Name: "namespaces", Func: func() error {
 		if !namespaces.Informer.HasSynced() {
-			return errors.New("not listed yet")
+			return errors.New("namespaces have not been listed yet")
 		}
 		return nil
 	}})

@@ -181,7 +181,7 @@ func TestRunUntilStopped(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("it does not end")
 	}
-	if text := log.String(); !strings.Contains(text, "certificate files not usable") || !strings.Contains(text, `"msg":"ended"`) || stdout.String() != "" {
+	if text := log.String(); !strings.Contains(text, "certificate files are unusable") || !strings.Contains(text, `"msg":"ended"`) || stdout.String() != "" {
 		t.Errorf("log %s and on stdout %s", text, &stdout)
 	}
 	if _, body, err := get("/livez"); !errors.Is(err, syscall.ECONNREFUSED) {

@@ -56,7 +56,7 @@ func probe(checks []Check) http.HandlerFunc {
 // readiness collects the checks of the readiness probe, as they are at the scrape.
 type readiness []Check
 
-var readyDesc = prometheus.NewDesc("pullpass_ready", "1 while the check of the readiness probe passes, else 0. /readyz tells why.", []string{"check"}, nil)
+var readyDesc = prometheus.NewDesc("pullpass_ready", "1 while the readiness check passes, otherwise 0. /readyz shows the reason.", []string{"check"}, nil)
 
 func (r readiness) Describe(descs chan<- *prometheus.Desc) { descs <- readyDesc }
 
@@ -76,7 +76,7 @@ func NewRegistry() *prometheus.Registry {
 	reg := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name:        "pullpass_build_info",
-		Help:        "Always 1; the labels tell which build is running.",
+		Help:        "Always 1. The labels show which build is running.",
 		ConstLabels: prometheus.Labels{"version": version.String(), "goversion": version.GoVersion()},
 	})
 	info.Set(1)

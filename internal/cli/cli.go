@@ -97,7 +97,7 @@ func (s Server) Main(ctx context.Context, args []string, stdout, stderr io.Write
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	if _, err := memlimit.Set(memlimit.WithRatio(memoryShare)); err != nil {
-		log.Debug("the container's memory limit is not known", "error", err)
+		log.Debug("cannot determine the container's memory limit", "error", err)
 	}
 	log.Info("starting", "version", version.String(), "go", version.GoVersion())
 	if err := run(ctx); err != nil {

@@ -89,7 +89,7 @@ func Parse(s *corev1.Secret) (Credential, error) {
 		// AWS refuses some of these, and others cannot even be sent. Neither would
 		// tell what is wrong.
 		if problem == "" && strings.ContainsFunc(value(key), func(c rune) bool { return c <= ' ' || c > '~' }) {
-			problem = fmt.Sprintf("holds %s with a character that it cannot have, such as a line feed, a byte order mark or a zero byte of UTF-16", key)
+			problem = fmt.Sprintf("holds %s with an invalid character, such as a line feed, a byte order mark or a zero byte of UTF-16", key)
 		}
 	}
 	if problem != "" {

@@ -64,12 +64,12 @@ func TestParseCredential(t *testing.T) {
 		"a role and a secret":              {data: data{KeyRoleARN: role, KeySecretAccessKey: "s3cret"}, problem: "holds aws_secret_access_key without aws_access_key_id"},
 		"a role and a session":             {data: data{KeyRoleARN: role, KeySessionToken: "s3ssion"}, problem: "holds aws_session_token without aws_access_key_id"},
 		"keys and an external id":          {data: data{KeyAccessKeyID: "AKIA", KeySecretAccessKey: "s3cret", KeyExternalID: "3xternal"}, problem: "holds aws_external_id without aws_role_arn"},
-		"an id after a byte order mark":    {data: data{KeyAccessKeyID: "\ufeffAKIA", KeySecretAccessKey: "s3cret"}, problem: "holds aws_access_key_id with a character"},
-		"a secret in UTF-16":               {data: data{KeyAccessKeyID: "AKIA", KeySecretAccessKey: "\xff\xfes\x003\x00"}, problem: "holds aws_secret_access_key with a character"},
-		"a session token in two lines":     {data: data{KeyAccessKeyID: "ASIA", KeySecretAccessKey: "s3cret", KeySessionToken: "s3s\nsion"}, problem: "holds aws_session_token with a character"},
-		"a role's ARN with a space":        {data: data{KeyRoleARN: role + " x"}, problem: "holds aws_role_arn with a character"},
-		"a region with a line feed":        {data: data{KeyRoleARN: role, KeyRegion: "eu\nwest"}, problem: "holds aws_region with a character"},
-		"an external id with a letter":     {data: data{KeyRoleARN: role, KeyExternalID: "3xtérnal"}, problem: "holds aws_external_id with a character"},
+		"an id after a byte order mark":    {data: data{KeyAccessKeyID: "\ufeffAKIA", KeySecretAccessKey: "s3cret"}, problem: "holds aws_access_key_id with an invalid character"},
+		"a secret in UTF-16":               {data: data{KeyAccessKeyID: "AKIA", KeySecretAccessKey: "\xff\xfes\x003\x00"}, problem: "holds aws_secret_access_key with an invalid character"},
+		"a session token in two lines":     {data: data{KeyAccessKeyID: "ASIA", KeySecretAccessKey: "s3cret", KeySessionToken: "s3s\nsion"}, problem: "holds aws_session_token with an invalid character"},
+		"a role's ARN with a space":        {data: data{KeyRoleARN: role + " x"}, problem: "holds aws_role_arn with an invalid character"},
+		"a region with a line feed":        {data: data{KeyRoleARN: role, KeyRegion: "eu\nwest"}, problem: "holds aws_region with an invalid character"},
+		"an external id with a letter":     {data: data{KeyRoleARN: role, KeyExternalID: "3xtérnal"}, problem: "holds aws_external_id with an invalid character"},
 		"a role's name instead of its ARN": {data: data{KeyRoleARN: "s3cret"}, problem: "holds an aws_role_arn that does not begin with arn:"},
 	} {
 		t.Run(name, func(t *testing.T) {

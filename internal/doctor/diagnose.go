@@ -523,7 +523,7 @@ func mendApply(message string, f Facts) []string {
 	switch {
 	case has("is immutable"):
 		return []string{fmt.Sprintf("kubectl delete secret %s --namespace %s", f.Installation.Value.SecretName, f.Namespace)}
-	case has("somebody else changes"):
+	case has("another client changes"):
 		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # names who writes it", f.Installation.Value.SecretName, f.Namespace)}
 	case has(`resource "secrets"`):
 		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}

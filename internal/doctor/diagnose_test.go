@@ -102,7 +102,7 @@ func TestDiagnose(t *testing.T) {
 		"an edited secret":                {func(f *Facts) { f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil }, SecretEdited, "kubectl delete secret pullpass --namespace shop"},
 		"a contested secret": {func(f *Facts) {
 			f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil
-			warn(f, pullsecret.ReasonApplyFailed, "somebody else changes secret pullpass whenever it was written")
+			warn(f, pullsecret.ReasonApplyFailed, "another client changes secret pullpass whenever it was written")
 		}, ApplyFailed, "names who writes it"},
 		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
 		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},

@@ -25,7 +25,7 @@ func ParseLabels(labels map[string]string) (registries []Registry, problems []er
 		case err != nil:
 			problems = append(problems, fmt.Errorf("label %w", err))
 		case value != "true":
-			problems = append(problems, fmt.Errorf(`label %q has the value %q where "true" asks for a pull secret`, key, value))
+			problems = append(problems, fmt.Errorf(`label %q has the value %q; set it to "true" to get a pull secret`, key, value))
 		default:
 			registries = append(registries, r)
 		}

@@ -28,7 +28,7 @@ func TestParseLabels(t *testing.T) {
 		"any other value is a problem": {
 			labels:     map[string]string{one: "yes", two: "true"},
 			registries: []string{two},
-			problems:   []string{`label "111111111111.dkr.ecr.us-east-1.amazonaws.com" has the value "yes" where "true" asks for a pull secret`},
+			problems:   []string{`label "111111111111.dkr.ecr.us-east-1.amazonaws.com" has the value "yes"; set it to "true" to get a pull secret`},
 		},
 		"a malformed host is a problem": {
 			labels:   map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"},

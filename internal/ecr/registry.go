@@ -215,13 +215,13 @@ func mistake(host string) string {
 	case !ok:
 		return "is not exactly " + publicHost + " or " + publicDualStackHost
 	case service == "":
-		return "has no .dkr.ecr., .dkr.ecr-fips., .dkr-ecr. or .dkr-ecr-fips. in it"
+		return "does not contain .dkr.ecr., .dkr.ecr-fips., .dkr-ecr. or .dkr-ecr-fips."
 	case !wholeOwner.MatchString(owner):
 		return fmt.Sprintf("%q is neither an account of 12 digits nor the name of a VPC endpoint", owner)
 	case !isAccount(owner) && !strings.HasPrefix(domain, "vpce."):
 		return fmt.Sprintf("%q is not the domain of a VPC endpoint", domain)
 	default:
-		return fmt.Sprintf("%q is not a region with a domain of ECR", region+"."+domain)
+		return fmt.Sprintf("%q is not a region followed by an ECR domain", region+"."+domain)
 	}
 }
 

@@ -36,7 +36,7 @@ const (
 )
 
 // TriedAgain ends the message of what the renewer goes on trying.
-const TriedAgain = "; it is tried again"
+const TriedAgain = "; pullpass keeps retrying"
 
 // RegistryMessage returns the message of an event about one registry.
 func RegistryMessage(host string, text string) string {

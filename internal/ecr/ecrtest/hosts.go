@@ -80,7 +80,7 @@ type Mistake struct {
 // Mistakes returns hosts with something wrong about every part.
 func Mistakes() []Mistake {
 	const noOwner = `is neither an account of 12 digits nor the name of a VPC endpoint`
-	const noRegion = `is not a region with a domain of ECR`
+	const noRegion = `is not a region followed by an ECR domain`
 	return []Mistake{
 		{"12345678901.dkr.ecr.us-east-1.amazonaws.com", `"12345678901" ` + noOwner},
 		{"1234567890123.dkr.ecr.us-east-1.amazonaws.com", noOwner},
@@ -102,7 +102,7 @@ func Mistakes() []Mistake {
 		{"123456789012.dkr.ecr.eu.us-east-1.amazonaws.com", noRegion},
 		{"123456789012.dkr.ecr.us-east-1.vpce.amazonaws.com", noRegion},
 		{"vpce-0123-abcd.dkr.ecr.us-east-1.amazonaws.com", `"amazonaws.com" is not the domain of a VPC endpoint`},
-		{"123456789012.dkr.ecs.us-east-1.amazonaws.com", `has no .dkr.ecr.`},
+		{"123456789012.dkr.ecs.us-east-1.amazonaws.com", `does not contain .dkr.ecr.`},
 		{"123456789012.ecr.us-east-1.amazonaws.com", `is not exactly`},
 		{"my.public.ecr.aws", `is not exactly`},
 		{"public.ecr.aws.com", `is not exactly`},

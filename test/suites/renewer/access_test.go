@@ -168,7 +168,7 @@ func TestRolesTakenAway(t *testing.T) {
 		}
 		return err
 	})
-	w.WaitUnready(renewer, "restore the renewer's roles")
+	w.WaitUnready(renewer, "restore the renewer's RBAC roles")
 
 	// It is not the namespace's going that mends it, nor does it take a write.
 	w.Must(w.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
@@ -179,7 +179,7 @@ func TestRolesTakenAway(t *testing.T) {
 		}
 		return ignoreNotFound(err)
 	})
-	w.WaitUnready(renewer, "restore the renewer's roles")
+	w.WaitUnready(renewer, "restore the renewer's RBAC roles")
 	role.Rules = rules
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
 	w.Must(err)
@@ -205,7 +205,7 @@ func TestEventsThatMayNotBeWritten(t *testing.T) {
 	w.Eventually("an event that is refused", func() error {
 		namespace := w.Namespace(hostA)
 		status, body, err := renewer.Get(t.Context(), "/readyz")
-		if err == nil && (status != http.StatusServiceUnavailable || !strings.Contains(body, "its account may not create, patch events in namespace "+w.Release.Name+"-")) {
+		if err == nil && (status != http.StatusServiceUnavailable || !strings.Contains(body, "its ServiceAccount may not create, patch events in namespace "+w.Release.Name+"-")) {
 			err = fmt.Errorf("in %s: status %d: %s", namespace, status, body)
 		}
 		return err
@@ -239,7 +239,7 @@ func TestALeaseThatMayNotBeTaken(t *testing.T) {
 	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment())
 	w.Must(err)
 	t.Cleanup(func() { renewer.Stop(time.Minute) })
-	w.WaitUnready(renewer, "its account may not get, create, update lease "+w.leaseName()+" in namespace "+w.Release.Namespace)
+	w.WaitUnready(renewer, "its ServiceAccount may not get, create, update lease "+w.leaseName()+" in namespace "+w.Release.Namespace)
 	role.Rules = before.Rules
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
 	w.Must(err)
@@ -263,7 +263,7 @@ func TestCredentialsNamespaceThatCannotBeRead(t *testing.T) {
 	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment(), "--credentials-namespace="+theirs, "--kubeconfig="+g.kubeconfig)
 	w.Must(err)
 	t.Cleanup(func() { renewer.Stop(time.Minute) })
-	missing := "its account may not list, watch secrets in namespace " + theirs
+	missing := "its ServiceAccount may not list, watch secrets in namespace " + theirs
 	w.WaitUnready(renewer, missing)
 
 	account := rbacv1.Subject{Kind: "ServiceAccount", Namespace: w.Release.Namespace}
@@ -350,7 +350,7 @@ func TestAPolicyThatEditsSecrets(t *testing.T) {
 	end := w.mutateSecrets(namespace, `Object{metadata: Object.metadata{labels: {"team": "all"}}, stringData: {".dockerconfigjson": "{\"auths\":{}}"}}`)
 	renewer := w.Renewer()
 	w.label(namespace, fixture.True(hostA))
-	w.WaitEvent(namespace, "ApplyFailed", "somebody else changes secret "+w.SecretName)
+	w.WaitEvent(namespace, "ApplyFailed", "another client changes secret "+w.SecretName)
 	w.WaitMetric(renewer, 1, "pullpass_namespaces", "state", "failed")
 	for _, e := range w.events(namespace) {
 		if e.Reason == "PullSecretReady" {

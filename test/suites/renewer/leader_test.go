@@ -132,7 +132,7 @@ func TestTwoReleasesWithOneSecretName(t *testing.T) {
 	w.Renewer()
 	other.Renewer()
 	namespace := w.Namespace(hostA)
-	w.WaitEvent(namespace, "ApplyFailed", "somebody else changes secret "+w.SecretName)
+	w.WaitEvent(namespace, "ApplyFailed", "another client changes secret "+w.SecretName)
 	w.Settle()
 	// Each has waited 1, 2 and 4 seconds by now. Without a rest there would be
 	// hundreds.

@@ -189,7 +189,7 @@ func TestAWriteThatIsPutOff(t *testing.T) {
 	namespace := w.Namespace()
 	g.putOffWrites(namespace)
 	w.label(namespace, fixture.True(hostA))
-	w.WaitEvent(namespace, "ApplyFailed", "the API server did not take it within 30s")
+	w.WaitEvent(namespace, "ApplyFailed", "the API server did not accept the write within 30s")
 	w.WaitSecret(w.Namespace(hostA), hostA)
 	if got := w.holder(); got != holder {
 		t.Errorf("%s holds the lease, was %s", got, holder)
