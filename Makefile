@@ -116,6 +116,11 @@ test-api: ## Run the tests on a real API server
 test-node: ## Run the tests in a cluster with a node, which takes root on Linux
 	@test/tools/run-tests node -- $(TESTFLAGS)
 
+# Not a part of make test, since it compiles the clients for every platform.
+.PHONY: test-release
+test-release: ## Make a snapshot of a release and install it, which takes root on Linux
+	@test/tools/run-tests release -- $(TESTFLAGS)
+
 # For FUZZTIME each. Inputs that find something new are not minimised: of a review
 # of 6 KB that would take all of the time.
 FUZZTIME ?= 20s

@@ -48,7 +48,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 		env     environ.List
 		reason  string
 	}{
-		"signed with the key in force":            {token: sign("AKIAONE", noon), env: keys},
+		"signed with the key in effect":           {token: sign("AKIAONE", noon), env: keys},
 		"with another key":                        {token: sign("AKIATWO", noon), env: keys, reason: otherKey},
 		"with a key that begins like it":          {token: sign("AKIAONETWO", noon), env: keys, reason: otherKey},
 		"with another key, by an authenticator":   {token: sign("AKIATWO", noon), env: keys, command: "aws-iam-authenticator token -i x", reason: otherKey},
@@ -85,7 +85,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 	}
 }
 
-// TestClock runs a command with clocks that go back and forth.
+// TestClock runs a command with a clock that is set back and forth.
 func TestClock(t *testing.T) {
 	home := t.TempDir()
 	runs := filepath.Join(home, "runs")
@@ -156,8 +156,8 @@ func newMaker(t *testing.T) *maker {
 	return m
 }
 
-// run serves the command, with another script if there is one, and returns how it
-// went.
+// run serves the command, with a new script unless it is empty, and returns the
+// result.
 func (m *maker) run(script string, change func(*Process)) (code int, stdout, stderr string) {
 	m.t.Helper()
 	path := filepath.Join(m.home, "maker")
@@ -192,7 +192,7 @@ func (m *maker) run(script string, change func(*Process)) (code int, stdout, std
 	return code, text[0], text[1]
 }
 
-// ran is how often the script ran since the last time.
+// ran is how often the script ran since the last call.
 func (m *maker) ran() int {
 	m.t.Helper()
 	path := filepath.Join(m.home, "runs")
@@ -210,8 +210,7 @@ func printing(token execcredential.Token) string {
 	return `echo '{"kind":"ExecCredential","apiVersion":"client.authentication.k8s.io/v1","status":{"token":"` + string(token) + `"}}'`
 }
 
-// TestFailuresAreToldOnce fails as the AWS CLI does, which has codes of its own, and
-// as after signals.
+// TestFailuresAreToldOnce has the exit codes of the AWS CLI and those after signals.
 func TestFailuresAreToldOnce(t *testing.T) {
 	for code, want := range map[int]int{1: 1, 127: 1, 252: 1, 253: 1, 254: 1, 255: 1, 130: 2, 143: 2} {
 		m := newMaker(t)
@@ -229,7 +228,7 @@ func TestFailuresAreToldOnce(t *testing.T) {
 	}
 }
 
-// TestRefresh says what came of it.
+// TestRefresh checks the exit code and the messages.
 func TestRefresh(t *testing.T) {
 	refresh := func(p *Process) { p.Refresh = true }
 	for name, c := range map[string]struct {
@@ -253,7 +252,7 @@ func TestRefresh(t *testing.T) {
 			t.Errorf("%s: %d, %q, %q", name, code, stdout, stderr)
 		}
 	}
-	// What is there already is made anew.
+	// A refresh runs the command even if there is an entry.
 	m := newMaker(t)
 	m.run(printing(tokentest.Token("AKIA", noon)), func(p *Process) { p.Refresh, p.Renewal = true, true }) // for nobody
 	before := m.ran()
@@ -263,7 +262,8 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// TestStaleVariables has the end of keys in the environment that are not in force.
+// TestStaleVariables has the expiry of keys in the environment that are not in
+// effect.
 func TestStaleVariables(t *testing.T) {
 	m := newMaker(t)
 	m.p.Env = append(m.p.Env, "AWS_CREDENTIAL_EXPIRATION=2001-01-01T00:00:00Z")
@@ -289,8 +289,8 @@ func TestStaleVariables(t *testing.T) {
 	}
 }
 
-// TestUsersThatComeAndGo has another user's keys in the credentials file while the
-// command runs, and the first one's again when it ends.
+// TestUsersThatComeAndGo changes the credentials file to another user's while the
+// command runs, and back before it ends.
 func TestUsersThatComeAndGo(t *testing.T) {
 	m := newMaker(t)
 	m.p.Env = environ.List{"HOME=" + m.home, "PATH=" + os.Getenv("PATH"), "AWS_REGION=eu-west-1"}
@@ -314,8 +314,8 @@ func TestUsersThatComeAndGo(t *testing.T) {
 	}
 }
 
-// TestWithoutLocks has a file system that refuses the lock. Tokens are kept all the
-// same.
+// TestWithoutLocks checks that tokens are cached even if the lock file cannot be
+// used.
 func TestWithoutLocks(t *testing.T) {
 	m := newMaker(t)
 	m.run(printing(tokentest.Token("AKIA", noon)), nil)
@@ -353,7 +353,7 @@ func TestTokenFlags(t *testing.T) {
 	for args, reason := range map[string]string{
 		"--cluster-name x --region=r":     "",
 		"--cluster-id x":                  "",
-		"":                                "credcache token needs --cluster-name",
+		"":                                "--cluster-name is required",
 		"--cluster-name":                  "--cluster-name needs a value",
 		"--cluster-name=":                 "--cluster-name is empty",
 		"--cluster-name x --cluster-id y": "--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id",
@@ -365,8 +365,7 @@ func TestTokenFlags(t *testing.T) {
 	}
 }
 
-// checkReason compares an error with what it should say, to the letter. An empty
-// reason is for no error.
+// checkReason compares an error with a text. An empty text means no error.
 func checkReason(t *testing.T, name string, err error, reason string) {
 	t.Helper()
 	if got := fmt.Sprint(err); reason == "" && err != nil || reason != "" && got != reason {

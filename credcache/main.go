@@ -32,7 +32,7 @@ func (p Process) Main(args []string) int {
 			p.Renewal, rest = true, rest[1:]
 		}
 		if len(rest) == 0 || rest[0] == "refresh" {
-			return p.usage("credcache refresh needs the command to run")
+			return p.usage("refresh needs the command to run")
 		}
 		p.Refresh = true
 		if rest[0] == "token" {

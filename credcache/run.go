@@ -214,9 +214,7 @@ func (p Process) miss(r *request) int {
 	switch {
 	case errors.Is(err, store.ErrBusy) && p.Renewal:
 		return ExitOK
-	case errors.Is(err, store.ErrBusy):
-		return p.run(r, nil)
-	case err != nil: // no locks on this file system, for instance
+	case err != nil: // busy for too long, or the file system has no locks, for instance
 		return p.run(r, nil)
 	}
 	// The identity may have changed during the wait.

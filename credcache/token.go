@@ -46,7 +46,7 @@ func ParseTokenFlags(args []string) (TokenFlags, error) {
 	}
 	switch {
 	case name == "" && id == "":
-		return f, &UsageError{"credcache token needs --cluster-name"}
+		return f, &UsageError{"--cluster-name is required"}
 	case name != "" && id != "":
 		return f, &UsageError{"--cluster-name and --cluster-id cannot be combined: a cluster on Outposts is identified by its id"}
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -95,12 +96,13 @@ func TestEventsAreCreatedAndCounted(t *testing.T) {
 // TestEventsWaitForTheAPIServer has it be away for a while, and flooded.
 func TestEventsWaitForTheAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		away, creates := true, 0
+		var back atomic.Bool
+		var creates atomic.Int32
 		cfg := &rest.Config{Host: "http://api.example", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
-			if away {
+			if !back.Load() {
 				return nil, errors.New("connection refused")
 			}
-			creates++
+			creates.Add(1)
 			return answer(http.StatusOK, &corev1.Event{}), nil
 		})}
 		e, err := newEvents(cfg, slog.New(slog.NewTextHandler(io.Discard, nil)))
@@ -108,20 +110,20 @@ func TestEventsWaitForTheAPIServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		go e.run(t.Context(), func(string) {})
-		time.AfterFunc(time.Minute, func() { away = false })
+		time.AfterFunc(time.Minute, func() { back.Store(true) })
 		s := newStatus(e, "pullpass", prometheus.NewRegistry())
 		for i := range 2 * maxEvents { // none of which waits for the others
 			s.ready(fmt.Sprint("team-", i), "pods can pull")
 		}
 		time.Sleep(time.Minute + 5*time.Second)
 		synctest.Wait()
-		if creates == 0 || creates > 2*eventsPerSecond+6*eventsPerSecond {
-			t.Errorf("%d events went out when it was back", creates)
+		if n := creates.Load(); n == 0 || n > 2*eventsPerSecond+6*eventsPerSecond {
+			t.Errorf("%d events went out when it was back", n)
 		}
 		time.Sleep(time.Minute)
 		synctest.Wait()
-		if creates < maxEvents || creates > maxEvents+1 {
-			t.Errorf("%d events went out, want those that found room", creates)
+		if n := creates.Load(); n < maxEvents || n > maxEvents+1 {
+			t.Errorf("%d events went out, want those that found room", n)
 		}
 		if n := len(e.sent); n > maxCounted {
 			t.Errorf("%d events are remembered", n)

@@ -59,12 +59,12 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 		return err
 	case "explain":
 		if len(args) > 1 {
-			return &credcache.UsageError{Reason: "credcache explain takes at most one context; kubectl config get-contexts lists them"}
+			return &credcache.UsageError{Reason: "explain takes at most one context; kubectl config get-contexts lists them"}
 		}
 		return setup.Explain(strings.Join(args, ""), env, userconfig.Load, time.Now(), stdout)
 	case "--install":
 		if len(args) != 1 {
-			return &credcache.UsageError{Reason: "credcache --install takes one kubeconfig"}
+			return &credcache.UsageError{Reason: "--install takes one kubeconfig"}
 		}
 		command = "install"
 	}
@@ -79,7 +79,7 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 	// Flags may follow files.
 	for rest := args; len(rest) > 0; {
 		if err := flags.Parse(rest); err != nil {
-			return &credcache.UsageError{Reason: fmt.Sprintf("credcache %s: %v; see credcache --help", command, err)}
+			return &credcache.UsageError{Reason: fmt.Sprintf("%s: %v; see credcache --help", command, err)}
 		}
 		if rest = flags.Args(); len(rest) > 0 {
 			o.Files, rest = append(o.Files, rest[0]), rest[1:]

@@ -84,9 +84,6 @@ func (p *plugin) readStatus(ctx context.Context, namespace string) (doctor.Statu
 func (p *plugin) printStatus(status doctor.Status, namespace string, print *genericclioptions.PrintFlags) error {
 	switch format := output(print); format {
 	case "", "wide":
-		if status.Installation.State == doctor.Absent {
-			fmt.Fprintln(p.ErrOut, "pullpass is not installed in the cluster")
-		}
 		if len(status.Rows) == 0 {
 			where := "namespace " + namespace + " is not labelled with a registry"
 			if namespace == "" {

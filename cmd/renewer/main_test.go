@@ -13,15 +13,17 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
 	"k8s.io/klog/v2"
 )
 
-// TestMain lets the test's binary be the renewer, for tests that need a process.
+// TestMain lets the test's binary be the renewer, for tests that need a process, and
+// holds that the tests leave no goroutine behind.
 func TestMain(m *testing.M) {
 	if os.Getenv("BE_RENEWER") != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // try runs the renewer with flags that it does not start with.

@@ -13,48 +13,33 @@ import (
 // that begins with a newline is an indented block.
 type Profile map[string]string
 
-// Static reports whether the profile has an access key.
-func (p Profile) Static() bool { return p["aws_access_key_id"] != "" }
-
 // Config holds the configuration file and the credentials file.
 type Config struct {
 	Profiles map[string]Profile // of both files; the credentials file takes precedence
 	Config   map[string]Profile // of the configuration file
 	Stored   map[string]Profile // of the credentials file
 
-	SSOSessions map[string]Profile
-	Plugins     Profile // Python modules that the AWS CLI loads
+	Plugins Profile // Python modules that the AWS CLI loads
 }
 
 // Parse parses the contents of the files. A missing file is an empty one.
 func Parse(config, credentials []byte) (*Config, error) {
-	c := &Config{Profiles: map[string]Profile{}, Config: map[string]Profile{}, Stored: map[string]Profile{}, SSOSessions: map[string]Profile{}}
+	c := &Config{Profiles: map[string]Profile{}, Config: map[string]Profile{}, Stored: map[string]Profile{}}
 	parsed, err := parseINI(config)
 	if err != nil {
 		return nil, fmt.Errorf("parsing the AWS configuration: %w", err)
 	}
 	for name, options := range parsed {
-		var target map[string]Profile
-		switch {
-		case strings.HasPrefix(name, "profile"):
-			target = c.Config
-		case strings.HasPrefix(name, "sso-session"):
-			target = c.SSOSessions
-		case name == "default":
-			if err := put(c.Config, name, options); err != nil {
-				return nil, err
-			}
-			continue
+		switch words, ok := splitName(name); {
 		case name == "plugins":
 			c.Plugins = options
-			continue
-		default:
-			continue
+		case name == "default":
+			err = c.put(name, options)
+		case strings.HasPrefix(name, "profile") && ok && len(words) == 2:
+			err = c.put(words[1], options)
 		}
-		if words, ok := splitName(name); ok && len(words) == 2 {
-			if err := put(target, words[1], options); err != nil {
-				return nil, err
-			}
+		if err != nil {
+			return nil, err
 		}
 	}
 	stored, err := parseINI(credentials)
@@ -76,11 +61,11 @@ func Parse(config, credentials []byte) (*Config, error) {
 
 // put adds a section. If two sections with different spellings have the same name,
 // botocore uses the last one; nobody writes that on purpose.
-func put(target map[string]Profile, name string, options Profile) error {
-	if target[name] != nil {
+func (c *Config) put(name string, options Profile) error {
+	if c.Config[name] != nil {
 		return fmt.Errorf("parsing the AWS configuration: there are two sections for %q", name)
 	}
-	target[name] = options
+	c.Config[name] = options
 	return nil
 }
 

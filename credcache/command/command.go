@@ -240,8 +240,6 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("finding %q: %v; install it, or let credcache make the token itself with credcache install --native", e.Program, e.Err)
 }
 
-func (e *NotFoundError) Unwrap() error { return e.Err }
-
 func notFound(name string, err error) error {
 	var e *exec.Error
 	if errors.As(err, &e) {
@@ -340,11 +338,6 @@ func (c *Command) ConfigFiles() []string {
 // none.
 func (c *Command) Profile() string {
 	return c.option("--profile", len("--p"))
-}
-
-// Region is the region in the maker's arguments, or nothing.
-func (c *Command) Region() string {
-	return c.option("--region", len("--reg"))
 }
 
 // Output is the output format in the maker's arguments, or nothing.

@@ -221,17 +221,17 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
-	for args, want := range map[string][3]string{ // profile, region, output
+	for args, want := range map[string][2]string{ // profile, output
 		"aws eks get-token": {},
-		"aws --profile a --region=b eks get-token --output c": {"a", "b", "c"},
-		"aws --pr a eks get-token --reg b --o c":              {"a", "b", "c"},
-		"aws eks get-token --profile a --profile=b":           {"b", "", ""},
+		"aws --profile a --region=b eks get-token --output c": {"a", "c"},
+		"aws --pr a eks get-token --reg b --o c":              {"a", "c"},
+		"aws eks get-token --profile a --profile=b":           {"b", ""},
 		"aws eks get-token --profile":                         {},
 		"aws-iam-authenticator token --pro x -i y":            {},
-		"env AWS_PROFILE=z aws eks get-token --p a":           {"a", "", ""},
+		"env AWS_PROFILE=z aws eks get-token --p a":           {"a", ""},
 	} {
 		c, _ := recognise(strings.Fields(args), nil)
-		if got := [3]string{c.Profile(), c.Region(), c.Output()}; got != want {
+		if got := [2]string{c.Profile(), c.Output()}; got != want {
 			t.Errorf("%s: %q, want %q", args, got, want)
 		}
 	}

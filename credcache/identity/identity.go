@@ -163,7 +163,7 @@ func (o *collector) aliases() {
 	switch changed, err := awsconfig.Alias(content, "eks"); {
 	case o.command.Allowed:
 	case err != nil:
-		o.opaque("the AWS CLI's aliases cannot be parsed: "+err.Error(), "")
+		o.opaque(err.Error(), "correct ~/.aws/cli/alias")
 	case changed:
 		o.opaque("the AWS CLI's alias file redefines eks", "rename the alias")
 	}

@@ -27,8 +27,8 @@ import (
 
 var noon = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// A place is where a command is looked up: a home folder, programs, and what
-// the client gives.
+// A place is the environment of a command: a home folder, programs, and the client's
+// request.
 type place struct {
 	t    *testing.T
 	home string
@@ -61,7 +61,7 @@ func (p *place) program(dir, name string) {
 	p.must(os.Chtimes(path, programTime, programTime))
 }
 
-// write writes a file below the home folder.
+// write writes a file in the home folder.
 func (p *place) write(path, content string) {
 	path = filepath.Join(p.home, path)
 	p.must(os.MkdirAll(filepath.Dir(path), 0o700))
@@ -91,7 +91,7 @@ func (p *place) identity() Identity {
 	return Of(c, p.info)
 }
 
-// keys, as people have them.
+// Parts of configurations.
 const (
 	staticKeys = "aws_access_key_id = AKIA\naws_secret_access_key = x\n"
 	ssoProfile = "sso_session = corp\nsso_account_id = 1\nsso_role_name = reader\n[sso-session corp]\nsso_start_url = https://x.awsapps.com/start\nsso_region = eu-west-1\n"
@@ -102,8 +102,8 @@ func loginFile(name string) string {
 	return ".aws/sso/cache/" + hex.EncodeToString(sum[:]) + ".json"
 }
 
-// TestWhatChangesTheKey changes one thing, and compares the names of the inputs
-// that are others then. All other inputs are the same.
+// TestWhatChangesTheKey makes one change and compares the names of the inputs that
+// change.
 func TestWhatChangesTheKey(t *testing.T) {
 	type change func(p *place)
 	run := func(line string) change {
@@ -220,14 +220,14 @@ func TestWhatChangesTheKey(t *testing.T) {
 		"aws login of another session":     {before: login, change: file(".aws/login/cache/a.json", "x")},
 		"aws login elsewhere":              {before: append(slices.Clone(login), set("AWS_LOGIN_CACHE_DIRECTORY", "~/l")), change: file("l/"+loginName, "x"), want: "aws login me"},
 		"a web identity":                   {before: []change{noKeys, set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), set("AWS_ROLE_ARN", "r")}, change: file("f", "x"), want: "web identity HOME/f"},
-		"a web identity not in force":      {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
+		"a web identity not in effect":     {before: []change{set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f")}, change: file("f", "x")},
 		"a web identity of a profile":      {before: []change{noKeys, file(".aws/config", "[default]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
 		"a web identity of an authenticator, before the profile's role": {before: []change{noKeys, run("aws-iam-authenticator token"), set("AWS_WEB_IDENTITY_TOKEN_FILE", "HOME/f"), file(".aws/config", "[default]\nrole_arn = r\nsource_profile = s\n[profile s]\n"+staticKeys)}, change: file("f", "x"), want: "web identity in AWS_WEB_IDENTITY_TOKEN_FILE"},
 		"a web identity behind aws-vault":                               {before: []change{run(vault), file(".aws/config", "[profile dev]\nrole_arn = r\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
 		"boto's credentials":                                            {before: []change{noKeys, set("AWS_CREDENTIAL_FILE", "HOME/f"), file("f", "AWSAccessKeyId=a\n")}, change: file("f", "AWSAccessKeyId=b\n"), want: "file in AWS_CREDENTIAL_FILE"},
 		"boto's named configuration":                                    {before: []change{noKeys, set("BOTO_CONFIG", "HOME/f"), file("f", "[Credentials]\naws_access_key_id = a\n")}, change: file("f", "[Credentials]\naws_access_key_id = b\n"), want: "file in BOTO_CONFIG"},
 		"boto's configuration":                                          {before: []change{noKeys, file(".boto", "[Credentials]\naws_access_key_id = a\n")}, change: file(".boto", "[Credentials]\naws_access_key_id = b\n"), want: "file ~/.boto"},
-		"boto's configuration not in force":                             {change: file(".boto", "x")},
+		"boto's configuration not in effect":                            {change: file(".boto", "x")},
 
 		"an authenticator's -c":          {before: []change{run("aws-iam-authenticator token -c HOME/f")}, change: file("f", "x"), want: "file HOME/f"},
 		"an authenticator's -c, joined":  {before: []change{run("aws-iam-authenticator token -cHOME/f")}, change: file("f", "x"), want: "file HOME/f"},
@@ -280,8 +280,8 @@ func sameWords(a, b string) bool {
 	return slices.Equal(one, two)
 }
 
-// TestVariablesOfSessions are those that made every call a miss where the whole
-// environment counts.
+// TestVariablesOfSessions has the variables that made every call a miss when the
+// whole environment was part of the key.
 func TestVariablesOfSessions(t *testing.T) {
 	for _, name := range []string{
 		"ATUIN_HISTORY_ID", "PLUGIN_CLIENT_CERT", "KITTY_WINDOW_ID", "WEZTERM_PANE", "ZELLIJ_PANE_ID", "STARSHIP_SESSION_KEY",
@@ -298,7 +298,7 @@ func TestVariablesOfSessions(t *testing.T) {
 	}
 }
 
-// TestEveryKeyHas what no change of a file or a variable can show.
+// TestEveryKeyHas inputs that the other tests cannot change.
 func TestEveryKeyHas(t *testing.T) {
 	inputs := newPlace(t).inputs()
 	for _, want := range []Input{
@@ -312,21 +312,21 @@ func TestEveryKeyHas(t *testing.T) {
 	}
 }
 
-// TestInputsThatChangeMeanwhile compares them once more, as after a run.
+// TestInputsThatChangeMeanwhile compares the inputs before and after a change.
 func TestInputsThatChangeMeanwhile(t *testing.T) {
 	p := newPlace(t)
 	before := p.identity()
 	if !before.Same(p.identity()) {
-		t.Error("nothing changed, and it is told so")
+		t.Error("a change is reported, but nothing changed")
 	}
 	p.write(".aws/credentials", "[x]\n")
 	if before.Same(p.identity()) {
-		t.Error("other credentials go unnoticed")
+		t.Error("a change of the credentials is not reported")
 	}
 }
 
-// TestOpaque gives what cannot be seen, and what is told about it. An empty reason
-// is for what can be seen.
+// TestOpaque compares the reasons why tokens are not cached. An empty reason means that
+// they are.
 func TestOpaque(t *testing.T) {
 	const (
 		noKeys  = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
@@ -346,12 +346,12 @@ func TestOpaque(t *testing.T) {
 		"keys in the credentials":              {credentials: "[default]\n" + staticKeys},
 		"keys in [DEFAULT]":                    {credentials: "[DEFAULT]\n" + staticKeys + "[default]\n"},
 		"keys of another profile":              {credentials: "[dev]\n" + staticKeys, reason: noKeys},
-		"of the profile in force":              {credentials: "[dev]\n" + staticKeys, env: []string{"AWS_PROFILE=dev"}},
+		"of the profile in effect":             {credentials: "[dev]\n" + staticKeys, env: []string{"AWS_PROFILE=dev"}},
 		"of the profile of the arguments":      {credentials: "[dev]\n" + staticKeys, args: "aws eks get-token --prof dev"},
 		"of the last profile of the arguments": {credentials: "[dev]\n" + staticKeys, args: "aws eks get-token --profile x --profile=dev"},
 
-		"a container's server":               {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost"}, reason: noKeys},
-		"a container's server, not in force": {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost", "AWS_ACCESS_KEY_ID=AKIA"}},
+		"a container's server":                {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost"}, reason: noKeys},
+		"a container's server, not in effect": {env: []string{"AWS_CONTAINER_CREDENTIALS_FULL_URI=http://localhost", "AWS_ACCESS_KEY_ID=AKIA"}},
 		"a profile's source is the machine": {config: "[default]\nrole_arn = r\ncredential_source = Ec2InstanceMetadata\n",
 			reason: "the AWS profile default uses the credentials of the machine (Ec2InstanceMetadata); use a profile that has credentials"},
 		"a profile's source is the environment": {config: "[profile dev]\nrole_arn = r\ncredential_source = Environment\n", args: "aws eks get-token --profile dev", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
@@ -426,7 +426,7 @@ func TestOpaque(t *testing.T) {
 	}
 }
 
-// TestFilesThatAreNone reads nothing but regular files, and not for ever.
+// TestFilesThatAreNone checks that only regular files of limited size are read.
 func TestFilesThatAreNone(t *testing.T) {
 	p := newPlace(t)
 	pipe := filepath.Join(p.home, "pipe")
@@ -469,7 +469,7 @@ func (p *place) checkOpaque(t *testing.T, set func(), reason string) {
 	p.env = before
 }
 
-// TestPrompts tells which commands may ask their user something.
+// TestPrompts checks which commands may prompt the user.
 func TestPrompts(t *testing.T) {
 	mfa := "[profile dev]\nrole_arn = r\nmfa_serial = m\nsource_profile = base\n[profile base]\n" + staticKeys
 	for name, c := range map[string]struct {
@@ -479,7 +479,7 @@ func TestPrompts(t *testing.T) {
 	}{
 		"keys":            {config: "[default]\n" + staticKeys},
 		"a role with MFA": {config: mfa, args: "aws eks get-token --profile dev", want: true},
-		"not in force":    {config: mfa, args: "aws eks get-token --profile base"},
+		"not in effect":   {config: mfa, args: "aws eks get-token --profile base"},
 		"aws-vault":       {args: "aws-vault exec dev -- aws eks get-token", want: true},
 		"an allowed one":  {args: "other", allowed: []string{"other"}, want: true},
 		"env before it":   {config: "[default]\n" + staticKeys, args: "env A=b aws eks get-token"},
@@ -497,7 +497,7 @@ func TestPrompts(t *testing.T) {
 	}
 }
 
-// TestATokenEndsWithItsCredentials asks when the credentials end that signed.
+// TestATokenEndsWithItsCredentials checks when the signing credentials expire.
 func TestATokenEndsWithItsCredentials(t *testing.T) {
 	cached := func(key, expires string) string {
 		return fmt.Sprintf(`{"Credentials":{"AccessKeyId":%q,"Expiration":%q}}`, key, expires)
@@ -512,12 +512,12 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		config      string
 		cached      string
 		login       string
-		want        string // or nobody knows
+		want        string // empty: unknown
 	}{
-		"nobody knows when":                 {credentials: stored("")},
+		"unknown":                           {credentials: stored("")},
 		"the environment says when":         {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, want: "12:03"},
 		"a session's":                       {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_SESSION_EXPIRATION=2026-11-23T12:03:00Z"}, want: "12:03"},
-		"the environment is not in force":   {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, args: "aws eks get-token --profile default", credentials: stored("")},
+		"the environment is not in effect":  {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, args: "aws eks get-token --profile default", credentials: stored("")},
 		"nor behind aws-vault":              {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, args: "aws-vault exec dev -- aws eks get-token"},
 		"nor are keys":                      {env: []string{"AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, credentials: stored("")},
 		"the credentials file says when":    {credentials: stored("x_security_token_expires = 2026-11-23T12:03:00Z"), want: "12:03"},
@@ -551,8 +551,8 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 	}
 }
 
-// TestRefreshedLogins replaces a login of AWS SSO, as the AWS CLI does near its end
-// and as somebody else's login does.
+// TestRefreshedLogins replaces a login of AWS SSO, as a refresh by the AWS CLI does and
+// as another user's login does.
 func TestRefreshedLogins(t *testing.T) {
 	login := func(token, expires, client string) string {
 		return fmt.Sprintf(`{"startUrl":"u","region":"r","accessToken":%q,"expiresAt":%q,"clientId":%q,"clientSecret":"s","registrationExpiresAt":"e","refreshToken":"t"}`, token, expires, client)
@@ -586,8 +586,8 @@ func TestRefreshedLogins(t *testing.T) {
 	}
 }
 
-// TestRefreshedLoginsOfAWSLogin replaces a login of aws login. Its private key shows
-// that it is the same login.
+// TestRefreshedLoginsOfAWSLogin replaces a login of aws login, which is the same one if
+// its private key is.
 func TestRefreshedLoginsOfAWSLogin(t *testing.T) {
 	login := func(key, expires, private string) string {
 		return fmt.Sprintf(`{"accessToken":{"accessKeyId":%q,"expiresAt":%q},"clientId":"c","refreshToken":"t","dpopKey":%q}`, key, expires, private)

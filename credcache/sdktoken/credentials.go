@@ -36,15 +36,10 @@ type configFiles struct {
 	parsed              *awsconfig.Config
 }
 
-// ReadConfig reads the AWS configuration in the way the AWS CLI does.
-func ReadConfig(env environ.List) (*awsconfig.Config, error) {
-	c, err := readConfig(env)
-	return c.parsed, err
-}
-
 // maxConfig limits the size of each file, in bytes.
 const maxConfig = 1 << 20
 
+// readConfig reads the AWS configuration as the AWS CLI does.
 func readConfig(env environ.List) (configFiles, error) {
 	var c configFiles
 	var contents [2][]byte

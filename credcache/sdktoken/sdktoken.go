@@ -57,7 +57,7 @@ func token(ctx context.Context, flags credcache.TokenFlags, env environ.List) ([
 	if err != nil {
 		return nil, err
 	}
-	region := Region(flags, config.parsed.Profiles[profile], env)
+	region := regionOf(flags, config.parsed.Profiles[profile], env)
 	if region == "" {
 		return nil, errors.New("no region is set; add --region or set AWS_REGION")
 	}
@@ -89,8 +89,20 @@ func token(ctx context.Context, flags credcache.TokenFlags, env environ.List) ([
 	return execcredential.Encode(cmp.Or(info.APIVersion, execcredential.ParseInfo("").APIVersion), status), nil
 }
 
-// Region is the region of a token, or nothing if none is set.
-func Region(flags credcache.TokenFlags, profile awsconfig.Profile, env environ.List) string {
+// Region is the region of a token, or nothing if none is set or known.
+func Region(flags credcache.TokenFlags, env environ.List) string {
+	config, err := readConfig(env)
+	if err != nil {
+		return ""
+	}
+	profile, err := profileInEffect(flags, env)
+	if err != nil {
+		return ""
+	}
+	return regionOf(flags, config.parsed.Profiles[profile], env)
+}
+
+func regionOf(flags credcache.TokenFlags, profile awsconfig.Profile, env environ.List) string {
 	return cmp.Or(flags.Region, env.Get("AWS_REGION"), env.Get("AWS_DEFAULT_REGION"), profile["region"])
 }
 

@@ -109,7 +109,13 @@ func (o Options) install(path string, source []byte, self string) (change, error
 func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([]string, []edit, error) {
 	moved := u.argv[0]
 	if o.Native {
-		args, err := nativeArgs(u.argv, append(slices.Clone(o.Env), u.env...))
+		env := o.Env
+		for _, entry := range u.env {
+			if name, value, ok := environ.Cut(entry); ok {
+				env = env.With(name, value)
+			}
+		}
+		args, err := nativeArgs(u.argv, env)
 		var made []edit
 		if err == nil {
 			made, err = d.replaceArgs(u, self, args)
@@ -203,9 +209,12 @@ func (c *change) finish(d *document, edits []edit, want map[string][]string) err
 
 // eachFile changes all kubeconfigs, and continues after an error.
 func (o Options) eachFile(work func(path string, source []byte) (change, error)) error {
-	files, err := o.kubeconfigs()
-	if err != nil {
-		return err
+	files := o.Files
+	if len(files) == 0 {
+		var err error
+		if files, err = Kubeconfigs(o.Env); err != nil {
+			return err
+		}
 	}
 	var all []error
 	for _, path := range files {
@@ -285,16 +294,8 @@ func diffLines(content []byte) []string {
 	return lines
 }
 
-// kubeconfigs returns the files to change. Files in $KUBECONFIG may not exist.
-func (o Options) kubeconfigs() ([]string, error) {
-	if len(o.Files) > 0 {
-		return o.Files, nil
-	}
-	return Kubeconfigs(o.Env)
-}
-
-// Kubeconfigs returns the files that kubectl reads: those of $KUBECONFIG, or
-// else ~/.kube/config.
+// Kubeconfigs returns the files that kubectl reads: those in $KUBECONFIG that exist,
+// or else ~/.kube/config.
 func Kubeconfigs(env environ.List) ([]string, error) {
 	list := env.Get("KUBECONFIG")
 	if list == "" {
@@ -353,19 +354,10 @@ func replace(path string, after []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := writeLike(real, after, info); err != nil {
+	if err := files.Write(real, after, info.Mode().Perm()); err != nil {
 		return fmt.Errorf("writing: %w", err)
 	}
-	return nil
-}
-
-// writeLike writes a file with the mode and, if permitted, the owner of another
-// one.
-func writeLike(path string, content []byte, like fs.FileInfo) error {
-	if err := files.Write(path, content, like.Mode().Perm()); err != nil {
-		return err
-	}
-	return keepOwner(path, like)
+	return keepOwner(real, info)
 }
 
 // commandName is how kubeconfigs refer to credcache: by its name if it is in a

@@ -53,7 +53,7 @@ func nativeArgs(argv []string, env environ.List) ([]string, error) {
 	if flags.Cluster == "" {
 		return nil, errors.New("the arguments contain no cluster")
 	}
-	if sdktoken.Region(flags, profileOf(env, flags.Profile), env) == "" {
+	if sdktoken.Region(flags, env) == "" {
 		return nil, errors.New("no region is set; add --region or set AWS_REGION")
 	}
 	args := []string{"token", id, flags.Cluster}

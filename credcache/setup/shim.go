@@ -8,9 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/pullpass/pullpass/credcache/awsconfig"
 	"github.com/pullpass/pullpass/credcache/environ"
-	"github.com/pullpass/pullpass/credcache/sdktoken"
 )
 
 // managerTimeout limits the call of a version manager.
@@ -70,21 +68,4 @@ func (o Options) warn(c *change, u *execUser, path string) {
 			c.note("%s: %s sets %s, so the author of this kubeconfig decides which program runs as %s", path, u.name, name, u.argv[0])
 		}
 	}
-}
-
-// profileOf returns an AWS profile, or the one in effect if its name is empty.
-func profileOf(env environ.List, profile string) awsconfig.Profile {
-	for _, variable := range []string{"AWS_PROFILE", "AWS_DEFAULT_PROFILE"} {
-		if profile == "" {
-			profile = env.Get(variable)
-		}
-	}
-	if profile == "" {
-		profile = awsconfig.DefaultProfile
-	}
-	config, err := sdktoken.ReadConfig(env)
-	if err != nil {
-		return nil
-	}
-	return config.Profiles[profile]
 }

@@ -113,10 +113,7 @@ func (c *Cache) NoteCall(key Key, token execcredential.Token, who caller.Caller,
 // of earlier tokens, except those of processes whose refusals are ignored for now.
 // The key's lock is held.
 func (c *Cache) NoteNewToken(key Key, token execcredential.Token, who caller.Caller, healed bool, now time.Time) error {
-	content, err := files.ReadPrivate(c.path(key, ".calls"), maxCallsRead)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		content = nil
-	}
+	content, _ := files.ReadPrivate(c.path(key, ".calls"), maxCallsRead) // an unreadable file is replaced
 	var kept []byte
 	for _, earlier := range parseCalls(content) {
 		if earlier.justHealed(now) {

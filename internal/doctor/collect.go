@@ -423,7 +423,7 @@ func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 func (c *Collector) namespaceFacts(ctx context.Context, f *Facts, registries []ecr.Registry) error {
 	i, core := f.Installation.Value, c.Client.CoreV1()
 	ns, err := core.Namespaces().Get(ctx, f.Namespace, metav1.GetOptions{})
-	namespace, err := take(c, "get", "namespaces", f.Namespace, ns, err)
+	namespace, err := take(c, "get", "namespace "+f.Namespace, "", ns, err)
 	if err != nil {
 		return err
 	}

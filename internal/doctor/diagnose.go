@@ -333,7 +333,7 @@ func lasting(f Facts, r ecr.Registry) (Event, bool) {
 		if !e.Warning || !pullsecret.Concerns(e.Reason, e.Message, r.String()) {
 			continue
 		}
-		if isReady && !ready.Last.Before(e.Last) && !(ready.Last.Equal(e.Last) && ready.name < e.name) {
+		if isReady && (ready.Last.After(e.Last) || ready.Last.Equal(e.Last) && ready.name >= e.name) {
 			return Event{}, false
 		}
 		if entry, ok := f.Secret.Value.Entries[r.String()]; ok && entry.Issued.After(e.Last) {

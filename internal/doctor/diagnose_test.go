@@ -91,8 +91,8 @@ func TestDiagnose(t *testing.T) {
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 			f.Events.Value[0].Last = now.Add(-2 * time.Hour)
-		}, "", "Nothing is wrong."},
-		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "Nothing is wrong."},
+		}, "", "✓ token"},
+		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "✓ token"},
 		"an expired token and AWS's no": {func(f *Facts) {
 			f.Now = now.Add(12 * time.Hour)
 			f.Installation.Value.Leader.Value.Renewed = f.Now
@@ -123,6 +123,12 @@ func TestDiagnose(t *testing.T) {
 		}, NoCredentials, ""},
 		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "Nothing is wrong."},
 
+		"AWS's no, after NoCredentials in the same second": {func(f *Facts) {
+			f.Secret = Read[PullSecret]{State: Absent}
+			warn(f, pullsecret.ReasonTokenFailed, failed)
+			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
+		}, TokenFailed, "UnrecognizedClientException"},
+
 		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled, at 2026-01-01T11:00:00Z"},
 		"before the installation":  {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
 		"while the webhook failed": {without, FailedOpen, "the webhook was down"},
@@ -143,7 +149,7 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
-		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, FailedOpen, "or while the webhook was down"},
+		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later, or the webhook was down"},
 		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images are pulled"},
 		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "by the installation's rules"},
 		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "a pod that is created now gets the secret"},
@@ -160,7 +166,7 @@ func TestDiagnose(t *testing.T) {
 			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
 		}, "", ""},
 		"nothing but the pod may be read":   {func(f *Facts) { nothing(f) }, "", "not all could be looked at"},
-		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, FailedOpen, ""},
+		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, WithoutSecret, "is not labelled, or was labelled later"},
 		"events tell what secrets would": {func(f *Facts) {
 			nothing(f)
 			f.Events.State = Available

@@ -34,7 +34,7 @@ func (m Mark) MarshalText() ([]byte, error) {
 	return []byte([...]string{"sound", "noted", "unknown", "broken"}[m]), nil
 }
 
-// A Cause is why a link is broken, in one word. The set is closed: see causes.
+// A Cause is why a link is broken, in one word. The constants below are all there are.
 type Cause string
 
 // The causes, in the order of the chain.
@@ -73,6 +73,7 @@ const (
 	BeforeInstallation Cause = "BeforeInstallation"
 	ImageChanged       Cause = "ImageChanged"
 	FailedOpen         Cause = "FailedOpen"
+	WithoutSecret      Cause = "WithoutSecret" // and why cannot be seen
 	PodRefused         Cause = "PodRefused"
 	AccountForbids     Cause = "AccountForbids"
 	NotScheduled       Cause = "NotScheduled"

@@ -137,7 +137,12 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 		if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
 			return before(f, at, again)
 		}
-		return broken(FailedOpen, fmt.Sprintf("the pod does not name the secret %s: it was created before its namespace was labelled, or while the webhook was down", i.SecretName), again...)
+		text := "its namespace was labelled later, or the webhook was down"
+		if f.Labels.State != Available {
+			text = "its namespace is not labelled, or was labelled later, or the webhook was down"
+		}
+		return broken(WithoutSecret, fmt.Sprintf("the pod does not name the secret %s, and why cannot be seen: %s", i.SecretName, text),
+			append([]string{"# have somebody who may read more explain it, or recreate the pod:"}, again...)...)
 	case Absent:
 		if i.HasWebhook {
 			return broken(InjectionStopped, "the MutatingWebhookConfiguration is gone, as after an emergency stop, so no pod gets the secret",

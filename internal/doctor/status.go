@@ -115,7 +115,7 @@ func (c *Collector) scanNamespaces(ctx context.Context, namespace string, _ Inst
 	}
 	if namespace != "" {
 		ns, err := c.Client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
-		read, err := take(c, "get", "namespaces", namespace, ns, err)
+		read, err := take(c, "get", "namespace "+namespace, "", ns, err)
 		s.namespacesState = read.State
 		if err == nil && read.State == Available {
 			keep(ns)

@@ -1,5 +1,5 @@
 // Package kube has what both servers need to use the API server: the client
-// configuration, clients, and a lean cache of namespaces.
+// configuration, clients of the types in use, and a lean cache of namespaces.
 package kube
 
 import (

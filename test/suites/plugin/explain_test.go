@@ -103,7 +103,7 @@ func TestExplain(t *testing.T) {
 			return []string{"--image", image}
 		}},
 		{"not-labelled", "NotLabelled", nil, func(w *world, namespace string) []string {
-			w.stuck(namespace, "app", image)
+			w.stuck(namespace, "app")
 			return []string{"app"}
 		}},
 		{"another-registry", "NotLabelled", labelled(other), simply(image)},
@@ -170,7 +170,7 @@ func TestExplain(t *testing.T) {
 
 		// The pod.
 		{"before-the-label", "BeforeLabel", nil, func(w *world, namespace string) []string {
-			w.deployment(namespace, image)
+			w.deployment(namespace)
 			w.waits(w.podOf(namespace, "app=web"), "ErrImagePull", denied)
 			w.label(namespace, host)
 			w.WaitSecret(namespace, host)
@@ -178,22 +178,22 @@ func TestExplain(t *testing.T) {
 		}},
 		{"pod-opts-out", "PodOptsOut", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.stuck(namespace, "app", image, func(p *corev1.Pod) { p.Labels = map[string]string{"pullpass.dev/inject": "false"} })
+			w.stuck(namespace, "app", func(p *corev1.Pod) { p.Labels = map[string]string{"pullpass.dev/inject": "false"} })
 			return []string{"app"}
 		}},
 		{"namespace-opts-out", "NamespaceOptsOut", map[string]string{host: "true", "pullpass.dev/inject": "false"}, func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.stuck(namespace, "app", image)
+			w.stuck(namespace, "app")
 			return []string{"pod/app"}
 		}},
 		{"namespace-exempt", "NamespaceExempt", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.stuck(namespace, "app", image)
+			w.stuck(namespace, "app")
 			return []string{"app"}
 		}},
 		{"mirror-pod", "MirrorPod", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.stuck(namespace, "app", image, func(p *corev1.Pod) {
+			w.stuck(namespace, "app", func(p *corev1.Pod) {
 				p.Annotations = map[string]string{"kubernetes.io/config.mirror": "x"}
 				p.Spec.AutomountServiceAccountToken = new(bool)
 			})
@@ -201,7 +201,7 @@ func TestExplain(t *testing.T) {
 		}},
 		{"image-changed", "ImageChanged", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			pod := w.pod(namespace, "app", "nginx", on)
+			w.pod(namespace, "app", "nginx", on)
 			time.Sleep(1100 * time.Millisecond)
 			pod, err := w.Client.CoreV1().Pods(namespace).Patch(w.Context(), "app", types.StrategicMergePatchType,
 				[]byte(`{"spec":{"containers":[{"name":"app","image":"`+image+`"}]}}`), metav1.PatchOptions{FieldManager: "kubectl-set"})
@@ -214,13 +214,13 @@ func TestExplain(t *testing.T) {
 			_, err := w.Client.CoreV1().ServiceAccounts(namespace).Create(w.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
 				Name: "strict", Annotations: map[string]string{"kubernetes.io/enforce-mountable-secrets": "true"}}}, metav1.CreateOptions{})
 			w.Must(err)
-			w.deployment(namespace, image, func(d *appsv1.Deployment) { d.Spec.Template.Spec.ServiceAccountName = "strict" })
+			w.deployment(namespace, func(d *appsv1.Deployment) { d.Spec.Template.Spec.ServiceAccountName = "strict" })
 			return []string{"deploy", "web"}
 		}},
 		{"pods-refused", "PodRefused", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
 			w.quota(namespace, "pods")
-			w.deployment(namespace, image)
+			w.deployment(namespace)
 			return []string{"deployment/web"}
 		}},
 		{"not-scheduled", "NotScheduled", labelled(host), func(w *world, namespace string) []string {
@@ -253,7 +253,7 @@ func TestExplain(t *testing.T) {
 		}},
 		{"sound-deployment", "", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.deployment(namespace, image)
+			w.deployment(namespace)
 			w.podOf(namespace, "app=web")
 			return []string{"deployment/web"}
 		}},
@@ -276,7 +276,7 @@ func TestExplain(t *testing.T) {
 	explainAll(w, []setUp{{"failed-open", "FailedOpen", labelled(host), func(w *world, namespace string) []string {
 		w.WaitSecret(namespace, host)
 		time.Sleep(1100 * time.Millisecond)
-		w.stuck(namespace, "app", image)
+		w.stuck(namespace, "app")
 		return []string{"app"}
 	}}, {"fails-open", "FailedOpen", labelled(host), func(w *world, namespace string) []string {
 		w.WaitSecret(namespace, host)
@@ -347,7 +347,7 @@ func TestPolicyMode(t *testing.T) {
 			return []string{"app"}
 		}},
 		{"policy-before-the-label", "BeforeLabel", nil, func(w *world, namespace string) []string {
-			w.stuck(namespace, "app", image)
+			w.stuck(namespace, "app")
 			w.label(namespace, host)
 			w.WaitSecret(namespace, host)
 			return []string{"app"}
@@ -357,7 +357,7 @@ func TestPolicyMode(t *testing.T) {
 	w.injecting("ready", false)
 	explainAll(w, []setUp{{"policy-stopped", "InjectionStopped", labelled(host), func(w *world, namespace string) []string {
 		w.WaitSecret(namespace, host)
-		w.stuck(namespace, "app", image, func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} })
+		w.stuck(namespace, "app", func(p *corev1.Pod) { p.Labels = map[string]string{"a": "b"} })
 		return []string{"app"}
 	}}})
 }
@@ -384,7 +384,7 @@ func TestModeNone(t *testing.T) {
 	explainAll(w, []setUp{
 		{"none", "NoInjection", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
-			w.stuck(namespace, "app", image)
+			w.stuck(namespace, "app")
 			return []string{"app"}
 		}},
 		{"none-sound", "", labelled(host), func(w *world, namespace string) []string {

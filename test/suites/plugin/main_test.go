@@ -237,16 +237,15 @@ func (w *world) setStatus(pod *corev1.Pod) {
 
 const denied = `failed to pull and unpack image: failed to resolve reference: unexpected status from HEAD request to https://registry: 401 Unauthorized, no basic auth credentials`
 
-// stuck creates a pod that waits for its image, since it has no right to pull it.
-func (w *world) stuck(namespace, name, image string, edit ...func(*corev1.Pod)) *corev1.Pod {
+// stuck creates a pod that waits for image, since it has no right to pull it.
+func (w *world) stuck(namespace, name string, edit ...func(*corev1.Pod)) {
 	w.Helper()
 	pod := w.pod(namespace, name, image, append(edit, on)...)
 	w.waits(pod, "ImagePullBackOff", "Back-off pulling image: "+denied)
-	return pod
 }
 
-// deployment creates a Deployment with an image, whose name is web.
-func (w *world) deployment(namespace, image string, edit ...func(*appsv1.Deployment)) {
+// deployment creates a Deployment of image, whose name is web.
+func (w *world) deployment(namespace string, edit ...func(*appsv1.Deployment)) {
 	w.Helper()
 	labels := map[string]string{"app": "web"}
 	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: appsv1.DeploymentSpec{

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -28,7 +29,7 @@ func TestStatus(t *testing.T) {
 	w.Webhook()
 
 	w.NamespaceNamed("s-pods", nil)
-	w.stuck("s-pods", "before", image)
+	w.stuck("s-pods", "before")
 	w.label("s-pods", host)
 	w.WaitEvent("s-pods", "PullSecretReady", host)
 	w.WaitSecret("s-pods", host)
@@ -58,7 +59,7 @@ func TestStatus(t *testing.T) {
 	w.NamespaceNamed("s-invalid-label", labelled(host[1:]))
 	w.WaitEvent("s-invalid-label", "InvalidRegistryLabel", "")
 	w.NamespaceNamed("s-unlabelled", nil)
-	w.stuck("s-unlabelled", "app", image)
+	w.stuck("s-unlabelled", "app")
 
 	w.see("status", "status", "--all-namespaces")
 	w.see("status-wide", "status", "-A", "-o", "wide")
@@ -112,8 +113,8 @@ func fewRights(w *world) {
 			RoleRef: rbacv1.RoleRef{APIGroup: "rbac.authorization.k8s.io", Kind: "ClusterRole", Name: name}, Subjects: []rbacv1.Subject{{Kind: "User", Name: user}}}, metav1.CreateOptions{})
 		w.Must(err)
 		w.Cleanup(func() {
-			_ = w.Client.RbacV1().ClusterRoleBindings().Delete(w.T.Context(), name, metav1.DeleteOptions{})
-			_ = w.Client.RbacV1().ClusterRoles().Delete(w.T.Context(), name, metav1.DeleteOptions{})
+			_ = w.Client.RbacV1().ClusterRoleBindings().Delete(context.Background(), name, metav1.DeleteOptions{})
+			_ = w.Client.RbacV1().ClusterRoles().Delete(context.Background(), name, metav1.DeleteOptions{})
 		})
 	}
 	read := []string{"get", "list"}
@@ -140,8 +141,8 @@ func fewRights(w *world) {
 func restartStuck(w *world) {
 	const ns = "s-stuck"
 	w.NamespaceNamed(ns, nil)
-	w.deployment(ns, image)
-	w.deployment(ns, image, func(d *appsv1.Deployment) {
+	w.deployment(ns)
+	w.deployment(ns, func(d *appsv1.Deployment) {
 		d.Name = "paused"
 		d.Spec.Selector.MatchLabels, d.Spec.Template.Labels = map[string]string{"app": "paused"}, map[string]string{"app": "paused"}
 	})
@@ -152,7 +153,7 @@ func restartStuck(w *world) {
 	for _, app := range []string{"web", "paused", "batch"} {
 		w.waits(w.podOf(ns, "app="+app), "ImagePullBackOff", denied)
 	}
-	w.stuck(ns, "bare", image)
+	w.stuck(ns, "bare")
 	w.see("restart-too-early", "restart-stuck", "-n", ns)
 	w.label(ns, host)
 	w.WaitSecret(ns, host)

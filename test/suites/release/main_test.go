@@ -96,7 +96,6 @@ type published struct {
 	dist    string
 	version string // without v
 	commit  string
-	plugin  bool // whether there is a kubectl plugin
 }
 
 func open(t *testing.T) published {
@@ -110,8 +109,6 @@ func open(t *testing.T) published {
 	var metadata struct{ Version, Commit string }
 	must(t, json.Unmarshal(text, &metadata))
 	p.version, p.commit = metadata.Version, metadata.Commit
-	_, err = os.Stat(filepath.Join(repo.Root(), "cmd", "kubectl-pullpass"))
-	p.plugin = err == nil
 	if p.version == "" || p.commit == "" {
 		t.Fatalf("metadata.json has version %q and commit %q", p.version, p.commit)
 	}
@@ -122,12 +119,9 @@ func open(t *testing.T) published {
 func (p published) file(name string) string { return filepath.Join(p.dist, name) }
 
 // products are the programs that archives and packages are made of, by their names.
-func (p published) products() map[string][]string {
-	all := map[string][]string{"credcache": {"credcache", "credcache-helper"}}
-	if p.plugin {
-		all["kubectl-pullpass"] = []string{"kubectl-pullpass"}
-	}
-	return all
+var products = map[string][]string{
+	"credcache":        {"credcache", "credcache-helper"},
+	"kubectl-pullpass": {"kubectl-pullpass"},
 }
 
 func must(t testing.TB, err error) {

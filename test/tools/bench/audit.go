@@ -112,6 +112,16 @@ func (r request) kind() string {
 	return "other"
 }
 
+// writes counts the secrets that an agent applied after a mark.
+func (a *audit) writes(mark int, agent string) (n int) {
+	for i := range a.events[mark:] {
+		if r := &a.events[mark+i]; strings.HasPrefix(r.UserAgent, agent) && r.kind() == "writes" && r.Response.Code < 300 {
+			n++
+		}
+	}
+	return n
+}
+
 // written are the secrets that were applied.
 func written(requests []request) (writes []request) {
 	for _, r := range requests {

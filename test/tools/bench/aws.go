@@ -17,6 +17,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/tools/bench/report"
@@ -41,7 +43,7 @@ const (
 // life that was left of a pull secret's token. The waits between two attempts stay
 // as they are, so AWS's trouble weighs far more here than it would in 48 hours.
 func (b *bench) aws(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,7 +91,7 @@ func (b *bench) aws(ctx context.Context, r *report.Result) error {
 	}
 	if err := eventually(ctx, "every namespace has its secret", renewer.Process, func() (bool, error) {
 		err := l.audit.read()
-		return len(written(l.audit.since(0, renewerAgent))) >= n, err
+		return l.audit.writes(0, renewerAgent) >= n, err
 	}); err != nil {
 		return err
 	}
@@ -144,8 +146,13 @@ func (l *lab) lifeLeft(ctx context.Context, n int) (least []float64, renewals in
 			return nil, 0, err
 		}
 	}
-	options.ResourceVersion = list.ResourceVersion
-	watcher, err := l.client.CoreV1().Secrets("").Watch(ctx, options)
+	// The API server ends watches when it likes.
+	watcher, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			o.FieldSelector = options.FieldSelector
+			return l.client.CoreV1().Secrets("").Watch(ctx, o)
+		},
+	})
 	if err != nil {
 		return nil, 0, err
 	}

@@ -56,6 +56,9 @@ func TestAuditKeepsTheRequestsOfThoseWhoAreMeasured(t *testing.T) {
 		t.Errorf("%q, want %q", kinds, want)
 	}
 	writes := written(a.since(0, renewerAgent)) // not the one that was refused
+	if n := a.writes(0, renewerAgent); n != 2 {
+		t.Errorf("%d writes counted, want 2", n)
+	}
 	if len(writes) != 2 || span(writes) != 2750*time.Millisecond {
 		t.Errorf("%d writes in %s, want 2 in 2.75 s", len(writes), span(writes))
 	}

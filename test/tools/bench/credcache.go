@@ -124,12 +124,12 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 	env = append(env, execInfo)
 	program := func(name string) string { return filepath.Join(b.programs, name) }
 	const token = "k8s-aws-v1."
-	floor := &command{name: "a Go program that reads and prints a file", args: []string{filepath.Join(b.floors, "readfile"), config}}
+	floor := &command{name: "a Go program that prints a file", args: []string{filepath.Join(b.floors, "readfile"), config}}
 	hit := &command{name: "credcache aws eks get-token, a hit", args: append([]string{program("credcache"), "aws"}, getToken...), want: token}
 	commands := []*command{
 		{name: "/bin/true", args: []string{"/bin/true"}}, floor, hit,
 		{name: "credcache token, a hit", args: []string{program("credcache"), "token", "--region", "eu-west-1", "--cluster-name", "shop"}, want: token},
-		{name: "aws-iam-authenticator token (0.7.18, as a library)", args: []string{filepath.Join(dir, "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token},
+		{name: "aws-iam-authenticator 0.7.18, as a library", args: []string{filepath.Join(dir, "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token},
 	}
 	if !b.quick {
 		// The last version that can be installed by itself.
@@ -141,7 +141,7 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 		} else if err := rewrite(filepath.Join(dir, "0.6.13")); err != nil {
 			return err
 		} else {
-			commands = append(commands, &command{name: "aws-iam-authenticator token (0.6.13)",
+			commands = append(commands, &command{name: "aws-iam-authenticator 0.6.13",
 				args: []string{filepath.Join(dir, "0.6.13", "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token})
 		}
 	}
@@ -154,8 +154,8 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 		c.env = env
 	}
 	err = runInTurns(ctx, commands, b.size.hits)
-	r.Values["hit"] = report.Summarize(hit.over(floor))
-	b.bars(r, "credcache", "Token", commands, floor)
+	r.Values["hit"] = report.MedianOf(hit.over(floor))
+	bars(r, "credcache", "A token, by command", "Token", commands, floor)
 	return err
 }
 
@@ -171,14 +171,14 @@ func awsCLI() string {
 }
 
 // bars records commands as a table, which is drawn, too.
-func (b *bench) bars(r *report.Result, key, benchmark string, commands []*command, floor *command) {
-	table := report.Table{Title: key, Head: []string{"command", "median", "ratio"}}
+func bars(r *report.Result, key, title, benchmark string, commands []*command, floor *command) {
+	table := report.Table{Title: title, Head: []string{"command", "median", "ratio"}}
 	for i, c := range commands {
 		if len(c.took) == 0 {
 			continue
 		}
-		median := report.Summarize(c.took).Median
-		table.Rows = append(table.Rows, []string{c.name, report.Format(median, report.UnitMS), fmt.Sprintf("%.2f", report.Summarize(c.over(floor)).Median)})
+		median := report.MedianOf(c.took).Median
+		table.Rows = append(table.Rows, []string{c.name, report.Format(median, report.UnitMS), fmt.Sprintf("%.2f", report.MedianOf(c.over(floor)).Median)})
 		r.Series[key+"/"+c.name] = []report.Point{{X: float64(i), Y: median}}
 		for _, took := range c.took {
 			r.Sample(benchmark+"/command="+c.name, "ns", took*float64(time.Millisecond))
@@ -242,7 +242,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		text := fmt.Sprintf(execKubeconfig, ca, admin.Host) + user
 		return &command{args: []string{kubectl, "--kubeconfig=" + file, "get", "namespaces"}, env: env, want: "kube-system"}, os.WriteFile(file, []byte(text), 0o600)
 	}
-	exec := func(command string, args ...string) string {
+	plugin := func(command string, args ...string) string {
 		text := "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: IfAvailable\n      command: " + command + "\n      args:\n"
 		for _, a := range args {
 			text += "      - " + a + "\n"
@@ -253,7 +253,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 	if err != nil {
 		return err
 	}
-	cached, err := kubeconfig("credcache", exec(filepath.Join(b.programs, "credcache"), append([]string{"aws"}, getToken...)...))
+	cached, err := kubeconfig("credcache", plugin(filepath.Join(b.programs, "credcache"), append([]string{"aws"}, getToken...)...))
 	if err != nil {
 		return err
 	}
@@ -264,7 +264,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		// in its stead when the CLI is done.
 		script := filepath.Join(home, "aws-cli.sh")
 		text := fmt.Sprintf("#!/bin/sh\n%s \"$@\" >/dev/null && exec echo '%s'\n", cli, execCredential(account.BearerToken))
-		direct, err := kubeconfig("aws", exec(script, getToken...))
+		direct, err := kubeconfig("aws", plugin(script, getToken...))
 		if err := errors.Join(err, os.WriteFile(script, []byte(text), 0o755)); err != nil {
 			return err
 		}
@@ -272,8 +272,8 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		commands = append(commands, direct)
 	}
 	err = runInTurns(ctx, commands, b.size.kubectl)
-	r.Values["kubectl"] = report.Summarize(cached.over(static))
-	b.bars(r, "kubectl", "Kubectl", commands, static)
+	r.Values["kubectl"] = report.MedianOf(cached.over(static))
+	bars(r, "kubectl", "Whole runs of kubectl", "Kubectl", commands, static)
 	return err
 }
 

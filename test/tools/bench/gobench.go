@@ -65,9 +65,9 @@ func goTable(output string) (report.Table, error) {
 	for _, name := range order {
 		allocations := ""
 		if all := values[name]["allocs/op"]; len(all) > 0 {
-			allocations = fmt.Sprintf("%.0f", report.Summarize(all).Median)
+			allocations = fmt.Sprintf("%.0f", report.MedianOf(all).Median)
 		}
-		table.Rows = append(table.Rows, []string{name, fmt.Sprintf("%.1f µs", 1e6*report.Summarize(values[name]["sec/op"]).Median), allocations})
+		table.Rows = append(table.Rows, []string{name, fmt.Sprintf("%.1f µs", 1e6*report.MedianOf(values[name]["sec/op"]).Median), allocations})
 	}
 	return table, reader.Err()
 }

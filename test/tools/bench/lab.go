@@ -54,7 +54,7 @@ type lab struct {
 	audit   *audit
 }
 
-func (b *bench) newLab(ctx context.Context, values map[string]any) (l *lab, err error) {
+func (b *bench) newLab(ctx context.Context) (l *lab, err error) {
 	l = &lab{bench: b}
 	if l.dir, err = os.MkdirTemp(b.dir, "lab-"); err != nil {
 		return nil, err
@@ -74,7 +74,7 @@ func (b *bench) newLab(ctx context.Context, values map[string]any) (l *lab, err 
 		return nil, err
 	}
 	l.audit = &audit{path: filepath.Join(l.cluster.Dir(), "audit.log")}
-	l.release, err = install.Install(ctx, l.cluster, install.Options{Name: release, Namespace: release, Values: values, Programs: b.programs, Dir: l.dir})
+	l.release, err = install.Install(ctx, l.cluster, install.Options{Name: release, Namespace: release, Programs: b.programs, Dir: l.dir})
 	return l, err
 }
 

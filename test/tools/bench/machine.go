@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,7 @@ type machine report.Machine
 func (b *bench) describe(ctx context.Context) machine {
 	m := machine{
 		When: time.Now().UTC().Format("2 January 2006"), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		CPUs: runtime.NumCPU(), Kubernetes: kubernetesVersion(), CPU: field("/proc/cpuinfo", "model name"), Memory: field("/proc/meminfo", "MemTotal"), Quick: b.quick,
+		CPUs: runtime.NumCPU(), Kubernetes: kubernetesVersion(), CPU: field("/proc/cpuinfo", "model name"), Memory: gibibytes(field("/proc/meminfo", "MemTotal")), Quick: b.quick,
 	}
 	if load, err := os.ReadFile("/proc/loadavg"); err == nil {
 		m.Load, _, _ = strings.Cut(string(load), " ")
@@ -56,6 +57,15 @@ func field(file, name string) string {
 		}
 	}
 	return ""
+}
+
+// gibibytes rewrites what the kernel calls kB, which are 1024 bytes.
+func gibibytes(kilobytes string) string {
+	var n float64
+	if _, err := fmt.Sscanf(kilobytes, "%f kB", &n); err != nil {
+		return kilobytes
+	}
+	return fmt.Sprintf("%.1f GiB", n/(1<<20))
 }
 
 func (m machine) save(dir string) error {

@@ -35,10 +35,10 @@ var situations = []situation{
 	{name: "cached", fake: "sleep=1s", filled: true},
 	{name: "nothing cached yet", fake: "sleep=1s"},
 	{name: "the command fails with exit code 255", fake: "sleep=1s exit=255"},
-	{name: "what it prints cannot be cached", fake: "sleep=1s noexpiry token=abc"},
-	{name: "the token ends in 55 seconds", fake: "sleep=1s expires=55s"},
-	{name: "somebody else is being asked for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
-	{name: "a `credential_process` decides", fake: "sleep=1s", profile: "process"},
+	{name: "its output cannot be cached", fake: "sleep=1s noexpiry token=abc"},
+	{name: "the token expires in 55 seconds", fake: "sleep=1s expires=55s"},
+	{name: "another user is being prompted for an MFA code", fake: "sleep=1s", profile: "mfa", prompt: true},
+	{name: "a `credential_process` is in effect", fake: "sleep=1s", profile: "process"},
 }
 
 const mfaConfig = `[profile mfa]
@@ -88,8 +88,8 @@ func (b *bench) parallel(ctx context.Context, r *report.Result) error {
 		if len(took[1]) == 0 {
 			continue
 		}
-		ratio := report.Summarize(report.Ratios(took[1], took[0]))
-		without, with := report.Summarize(took[0]).Median, report.Summarize(took[1]).Median
+		ratio := report.MedianOf(report.Ratios(took[1], took[0]))
+		without, with := report.MedianOf(took[0]).Median, report.MedianOf(took[1]).Median
 		table.Rows = append(table.Rows, []string{s.name, report.Format(without, report.UnitS), report.Format(with, report.UnitS), fmt.Sprintf("%.2f", ratio.Median)})
 		if ratio.Median > worst.Median {
 			worst = ratio.With(s.name)

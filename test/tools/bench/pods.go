@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -29,7 +30,7 @@ var ways = []way{{"none", 0}, {"noop", 0}, {"constant", 1}, {"ours", 1}, {"polic
 
 // pods creates pods by each way in every turn, and compares the pods of a turn.
 func (b *bench) pods(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,11 +103,11 @@ func (b *bench) pods(ctx context.Context, r *report.Result) error {
 			r.Sample("CreatePod/way="+w.name, "ns", v*float64(time.Millisecond))
 		}
 		if w.name != "none" {
-			r.Values["pod-"+w.name] = report.Summarize(report.Differences(took[w.name], took["none"]))
+			r.Values["pod-"+w.name] = report.MedianOf(report.Differences(took[w.name], took["none"]))
 		}
 	}
-	r.Values["pod-none"] = report.Summarize(took["none"])
-	r.Values["pod-over-constant"] = report.Summarize(report.Differences(took["ours"], took["constant"]))
+	r.Values["pod-none"] = report.MedianOf(took["none"])
+	r.Values["pod-over-constant"] = report.MedianOf(report.Differences(took["ours"], took["constant"]))
 	return nil
 }
 
@@ -135,7 +136,7 @@ func (l *lab) separate(ctx context.Context, addresses map[string]string) error {
 		}
 	}
 	if chart == nil {
-		return fmt.Errorf("the chart has no MutatingWebhookConfiguration")
+		return errors.New("the chart has no MutatingWebhookConfiguration")
 	}
 	only := func(w *admissionregistrationv1.MutatingWebhook, namespace string) {
 		w.NamespaceSelector.MatchExpressions = append(w.NamespaceSelector.MatchExpressions,

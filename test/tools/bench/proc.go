@@ -99,7 +99,8 @@ func startOf(pid int) (time.Time, error) {
 	return time.Now().Add(-age), nil
 }
 
-// childrenOf finds the processes of a name below this one, such as the API server's.
+// processOf finds the process of a name that works in a folder, such as the API
+// server in that of its cluster.
 func processOf(ctx context.Context, dir, name string) (pid int, err error) {
 	entries, err := filepath.Glob("/proc/[0-9]*/cwd")
 	if err != nil {

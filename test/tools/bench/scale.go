@@ -15,6 +15,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
@@ -24,7 +25,8 @@ import (
 
 const (
 	ownFormat   = "own-%06d"   // labelled namespaces
-	floorFormat = "floor-%06d" // as many for the floor, which have no label
+	floorFormat = "floor-%06d" // the floor's, without a label
+	perFloor    = 100          // secrets in each of those: they are to be no burden to who watches namespaces
 	perForeign  = 100          // secrets of others in each of their namespaces
 	// fullPairs is how often the renewer and the floor take turns with all namespaces.
 	fullPairs = 2
@@ -51,7 +53,7 @@ type scaled struct {
 // each; at the end it measures all of them at once. The renewer and the bare loop
 // take turns on namespaces of their own, while the other does not write.
 func (b *bench) scale(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -95,7 +97,7 @@ func (b *bench) scale(ctx context.Context, r *report.Result) error {
 			errs = append(errs, s.small(ctx))
 		}
 	}
-	r.Values["first-small"] = report.Summarize(small).With("in turns while the cluster grows")
+	r.Values["first-small"] = report.MedianOf(small).With("in turns while the cluster grows")
 	return errors.Join(append(errs, s.whole(ctx))...)
 }
 
@@ -136,8 +138,7 @@ func (s *scaled) foreignSecrets(ctx context.Context) error {
 // labelled is how many namespaces have a label.
 func (s *scaled) labelled() int { return s.n + s.late }
 
-// start starts a replica of the renewer, and returns it and how long it took until
-// it led.
+// start starts the renewer, and returns how long it took until it led.
 func (s *scaled) start(ctx context.Context) (time.Duration, error) {
 	p, err := s.release.StartRenewer(ctx, s.aws.Environment())
 	if err != nil {
@@ -201,13 +202,10 @@ func (s *scaled) wait(ctx context.Context, mark, writes int, agent string) (requ
 		if s.renewer != nil && s.renewer.Ended() {
 			return false, s.renewer.Died()
 		}
-		if err := s.audit.read(); err != nil {
-			return false, err
-		}
-		requests = s.audit.since(mark, agent)
-		return len(written(requests)) >= writes, nil
+		err := s.audit.read()
+		return s.audit.writes(mark, agent) >= writes, err
 	})
-	return requests, err
+	return s.audit.since(mark, agent), err
 }
 
 // calm waits until the renewer asks for nothing but its lease any more. Events of
@@ -242,7 +240,7 @@ func (s *scaled) floorWrites(ctx context.Context, from, to int) (took time.Durat
 		return 0, err
 	}
 	t, err := s.talk(ctx, "applies", "-kubeconfig="+s.cluster.Kubeconfig(), "-user-agent="+floorAgent, "-secret="+s.secretFile(),
-		"-namespaces="+floorFormat, fmt.Sprintf("-from=%d", from), fmt.Sprintf("-to=%d", to), fmt.Sprintf("-workers=%d", workers))
+		"-namespaces="+floorFormat, fmt.Sprintf("-per=%d", perFloor), fmt.Sprintf("-from=%d", from), fmt.Sprintf("-to=%d", to), fmt.Sprintf("-workers=%d", workers))
 	if err != nil {
 		return 0, err
 	}
@@ -284,7 +282,13 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	from, to := s.n, s.n+step
 	s.say("growing to %d namespaces", to)
 	err = each(ctx, from, to, func(ctx context.Context, i int) error {
-		return errors.Join(namespace(ctx, s.client, fmt.Sprintf(ownFormat, i), registry), namespace(ctx, s.client, fmt.Sprintf(floorFormat, i), ""))
+		if i%perFloor == 0 || i == from {
+			err := namespace(ctx, s.client, fmt.Sprintf(floorFormat, i/perFloor), "")
+			if err != nil && !apierrors.IsAlreadyExists(err) {
+				return err
+			}
+		}
+		return namespace(ctx, s.client, fmt.Sprintf(ownFormat, i), registry)
 	})
 	if err != nil {
 		return 0, err
@@ -319,7 +323,7 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 		return 0, err
 	}
 	// Those that were there before have their secrets, and a restart leaves them.
-	if n := len(written(s.audit.since(mark, renewerAgent))); n != step {
+	if n := s.audit.writes(mark, renewerAgent); n != step {
 		s.result.Notes = append(s.result.Notes, fmt.Sprintf("A restart with %d new namespaces wrote %d secrets.", step, n))
 	}
 	_, peak, err := memory(s.renewer.PID())
@@ -338,7 +342,8 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	if err != nil {
 		return 0, err
 	}
-	s.result.Add("memory/kube-apiserver", at, resident)
+	// The floor's secrets are as many, and take as much.
+	s.result.Add("memory/kube-apiserver", at+float64(s.n), resident)
 	if err := s.calm(ctx); err != nil {
 		return 0, err
 	}
@@ -496,12 +501,12 @@ func (s *scaled) small(ctx context.Context) error {
 	if err := s.audit.read(); err != nil {
 		return err
 	}
-	s.result.Values["restart-writes-small"] = report.Exactly(float64(len(written(s.audit.since(mark, renewerAgent)))))
+	s.result.Values["restart-writes-small"] = report.Exactly(float64(s.audit.writes(mark, renewerAgent)))
 	speeds, err := s.renewals(ctx, s.smallPairs)
 	if err != nil {
 		return err
 	}
-	s.result.Values["renewal-small"] = report.Summarize(speeds)
+	s.result.Values["renewal-small"] = report.MedianOf(speeds)
 	if s.quick {
 		return nil
 	}
@@ -636,14 +641,14 @@ func (s *scaled) whole(ctx context.Context) error {
 		}
 		speeds = append(speeds, floor/own)
 	}
-	s.result.Values["first"] = report.Summarize(speeds).With(fmt.Sprintf("of %d turns", fullPairs))
+	s.result.Values["first"] = report.MedianOf(speeds).With(fmt.Sprintf("of %d turns", fullPairs))
 
 	s.say("renewals of %d namespaces", s.labelled())
 	renewals, err := s.renewals(ctx, fullPairs)
 	if err != nil {
 		return err
 	}
-	s.result.Values["renewal"] = report.Summarize(renewals).With(fmt.Sprintf("of %d turns", fullPairs))
+	s.result.Values["renewal"] = report.MedianOf(renewals).With(fmt.Sprintf("of %d turns", fullPairs))
 	if err := s.busy(ctx); err != nil {
 		return err
 	}
@@ -683,19 +688,19 @@ func (s *scaled) latency(id string, took []float64) {
 // deleteSecrets deletes what the renewer and the floor wrote.
 func (s *scaled) deleteSecrets(ctx context.Context) error {
 	s.say("deleting all pull secrets")
-	for name, selector := range map[string]string{pullSecret: "metadata.name=" + pullSecret, "floor": "metadata.name=floor"} {
-		list, err := s.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: selector})
-		if err != nil {
-			return err
-		}
-		err = each(ctx, 0, len(list.Items), func(ctx context.Context, i int) error {
-			return s.client.CoreV1().Secrets(list.Items[i].Namespace).Delete(ctx, name, metav1.DeleteOptions{})
-		})
-		if err != nil {
-			return err
-		}
+	list, err := s.client.CoreV1().Secrets("").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=" + pullSecret})
+	if err != nil {
+		return err
 	}
-	return nil
+	err = each(ctx, 0, len(list.Items), func(ctx context.Context, i int) error {
+		return s.client.CoreV1().Secrets(list.Items[i].Namespace).Delete(ctx, pullSecret, metav1.DeleteOptions{})
+	})
+	if err != nil {
+		return err
+	}
+	return each(ctx, 0, (s.n+perFloor-1)/perFloor, func(ctx context.Context, i int) error {
+		return s.client.CoreV1().Secrets(fmt.Sprintf(floorFormat, i)).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})
+	})
 }
 
 // distribution starts the renewer, and returns how long its writes take, in seconds
@@ -774,7 +779,7 @@ func (s *scaled) busy(ctx context.Context) error {
 		return err
 	}
 	over := func() bool {
-		return s.audit.read() == nil && len(written(s.audit.since(mark, renewerAgent))) >= all*19/20
+		return s.audit.read() == nil && s.audit.writes(mark, renewerAgent) >= all*19/20
 	}
 	took, err := s.latencies(ctx, "busy", s.size.samples, over)
 	if err != nil {
@@ -835,11 +840,11 @@ func (s *scaled) restarts(ctx context.Context) error {
 			return err
 		}
 	}
-	s.result.Values["leading"] = report.Summarize(leading).With(fmt.Sprintf("of %d starts", starts))
+	s.result.Values["leading"] = report.MedianOf(leading).With(fmt.Sprintf("of %d starts", starts))
 	if err := s.audit.read(); err != nil {
 		return err
 	}
-	s.result.Values["restart-writes"] = report.Exactly(float64(len(written(s.audit.since(mark, renewerAgent))))).With(fmt.Sprintf("in %d restarts", starts))
+	s.result.Values["restart-writes"] = report.Exactly(float64(s.audit.writes(mark, renewerAgent))).With(fmt.Sprintf("in %d restarts", starts))
 	for range starts {
 		now, took, err := s.webhookOnce(ctx)
 		if err != nil {
@@ -847,8 +852,8 @@ func (s *scaled) restarts(ctx context.Context) error {
 		}
 		first, resident = append(first, float64(took)/float64(time.Millisecond)), append(resident, now)
 	}
-	s.result.Values["first-review"] = report.Summarize(first).With(fmt.Sprintf("of %d starts", starts))
-	s.result.Values["webhook-memory"] = report.Summarize(resident)
+	s.result.Values["first-review"] = report.MedianOf(first).With(fmt.Sprintf("of %d starts", starts))
+	s.result.Values["webhook-memory"] = report.MedianOf(resident)
 	if s.quick {
 		return nil
 	}

@@ -37,7 +37,7 @@ const ordinary = 6.6
 
 // webhook sends reviews to the webhook and to a no-op one, in turns.
 func (b *bench) webhook(ctx context.Context, r *report.Result) error {
-	l, err := b.newLab(ctx, nil)
+	l, err := b.newLab(ctx)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,10 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 				errs = append(errs, fmt.Errorf("reviews of %g KB by %d clients: %w", size, n, err))
 				continue
 			}
-			where := fmt.Sprintf("%g KB, %d clients", size, n)
+			by := "1 client"
+			if n > 1 {
+				by = fmt.Sprintf("%d clients", n)
+			}
 			c.record(r, size, n)
 			p50 := map[string]float64{}
 			for i, s := range all {
@@ -98,13 +101,13 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 				fmt.Sprintf("%.3f ms", p50["pullpass"]), fmt.Sprintf("%.3f ms", p50["no-op"]), c.shedShare(),
 			})
 			for what, e := range c.ratios {
-				ids := []string{"any-review-" + what}
+				details := map[string]string{"any-review-" + what: fmt.Sprintf("%g KB and %s", size, by)}
 				if size == ordinary {
-					ids = append(ids, "review-"+what)
+					details["review-"+what] = by
 				}
-				for _, id := range ids {
+				for id, detail := range details {
 					if w, ok := worst[id]; !ok || e.Median > w.Median {
-						worst[id] = e.With("the most, with " + where)
+						worst[id] = e.With("with " + detail)
 					}
 				}
 			}
@@ -123,7 +126,7 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 		r.Values[id] = e
 	}
 	r.Tables = append(r.Tables, table)
-	r.Notes = append(r.Notes, "amazon-eks-pod-identity-webhook is left out: its module cannot be built with `go install`.")
+	r.Notes = append(r.Notes, "amazon-eks-pod-identity-webhook is left out: the Go module proxy did not serve its module when this was written, so `go install` could not build it.")
 	return errors.Join(errs...)
 }
 
@@ -195,7 +198,7 @@ func (l *lab) compare(ctx context.Context, all []served, file string, clients in
 	c.tails()
 	c.ratios = map[string]report.Estimate{}
 	for _, what := range []string{"cpu", "p50", "p99"} {
-		c.ratios[what] = report.Summarize(report.Ratios(c.of(all[1].name+"/"+what), c.of(all[0].name+"/"+what)))
+		c.ratios[what] = report.MedianOf(report.Ratios(c.of(all[1].name+"/"+what), c.of(all[0].name+"/"+what)))
 	}
 	return c, nil
 }

@@ -175,7 +175,7 @@ func (r *release) checkTag(ctx context.Context) error {
 	if strings.HasSuffix(r.revision, "-dirty") {
 		return errors.New("the source differs from the commit")
 	}
-	tag, err := r.output(ctx, "git", "describe", "--exact-match", "--match", "v*")
+	tag, err := r.output(ctx, "git", "describe", "--tags", "--exact-match", "--match", "v*")
 	if err != nil {
 		return err
 	}
@@ -219,11 +219,7 @@ func (r *release) goreleaser(ctx context.Context, publish bool) error {
 	if err := errors.Join(os.Mkdir(tools, 0o755), os.Symlink(r.syft, filepath.Join(tools, "syft"))); err != nil {
 		return err
 	}
-	config, err := r.goreleaserConfig()
-	if err != nil {
-		return err
-	}
-	args := []string{"release", "--clean", "--config", config}
+	args := []string{"release", "--clean"}
 	if publish {
 		notes, err := r.notes()
 		if err != nil {
@@ -250,35 +246,6 @@ func (r *release) goreleaser(ctx context.Context, publish bool) error {
 	)
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	return cmd.Run()
-}
-
-// goreleaserConfig returns the configuration's path: a copy without what is about
-// the kubectl plugin where its source is missing.
-func (r *release) goreleaserConfig() (string, error) {
-	path := filepath.Join(r.root, ".goreleaser.yaml")
-	if _, err := os.Stat(filepath.Join(r.root, "cmd", "kubectl-pullpass")); err == nil {
-		return path, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return "", err
-	}
-	var kept strings.Builder
-	within := false
-	for line := range strings.Lines(string(text)) {
-		switch strings.TrimSpace(line) {
-		case "# plugin begin":
-			within = true
-		case "# plugin end":
-			within = false
-		default:
-			if !within {
-				kept.WriteString(line)
-			}
-		}
-	}
-	path = filepath.Join(r.work, "goreleaser.yaml")
-	return path, os.WriteFile(path, []byte(kept.String()), 0o644)
 }
 
 // copyInto copies the files of a folder into another.

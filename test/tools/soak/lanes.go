@@ -331,6 +331,7 @@ var webhookTroubles = []trouble{
 	}),
 	ofWebhook("a replica's pod is removed by force", true, func(ctx context.Context, s *soak, _ *rand.Rand, pod *corev1.Pod) error {
 		zero := int64(0)
+		defer s.outages.begin(webhookLingers)()
 		return s.client.CoreV1().Pods(pod.Namespace).Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: &zero})
 	}),
 	// An end in order excuses nothing.

@@ -14,6 +14,9 @@ const (
 	// webhookDown: a replica of the webhook does not answer, so pods that are sent
 	// to it are created without the secret.
 	webhookDown outage = "a webhook's replica does not answer"
+	// webhookLingers: a replica was removed with its network, and API servers have
+	// idle connections to it that they may try until TCP has noticed.
+	webhookLingers outage = "connections to a replica that was removed by force linger"
 	// webhookBlind: the webhook cannot ask the API server, so it does not know of
 	// namespaces that were labelled meanwhile.
 	webhookBlind outage = "the webhook cannot reach the API server"
@@ -29,11 +32,12 @@ const (
 // docs/operations.md: client-go waits up to a minute before it watches again, AWS
 // is asked again every 40 seconds at least, and another replica leads within 20.
 var recovery = map[outage]time.Duration{
-	webhookDown:  4 * time.Second,
-	webhookBlind: 4 * time.Second,
-	renewerDown:  60 * time.Second,
-	awsDown:      45 * time.Second,
-	storeDown:    30 * time.Second,
+	webhookDown:    4 * time.Second,
+	webhookLingers: 40 * time.Second,
+	webhookBlind:   4 * time.Second,
+	renewerDown:    60 * time.Second,
+	awsDown:        45 * time.Second,
+	storeDown:      30 * time.Second,
 }
 
 type outages struct {
@@ -60,8 +64,7 @@ func (o *outages) begin(what outage) (end func()) {
 }
 
 // during reports whether an outage of one of the kinds, or the recovery from it,
-// was felt between two moments. With another moment only those count that had not
-// been felt for long by then.
+// was felt between two moments.
 func (o *outages) during(from, to time.Time, kinds ...outage) bool {
 	_, found := o.first(from, to, kinds...)
 	return found

@@ -145,8 +145,10 @@ func (s *soak) excuse(sp *space, begin, end time.Time) (outage, bool) {
 	if sp.release.mode == "policy" {
 		return "", false
 	}
-	if s.outages.during(begin, end, webhookDown) {
-		return webhookDown, true
+	for _, what := range []outage{webhookDown, webhookLingers} {
+		if s.outages.during(begin, end, what) {
+			return what, true
+		}
 	}
 	// A namespace that the webhook knows of needs no question. It knows after a
 	// moment, unless an outage before this one has client-go wait to watch again.

@@ -9,11 +9,10 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // overdue is how long after its label a namespace may be without its secret, on a
@@ -36,14 +35,14 @@ type tokenWatch struct {
 	calm     []time.Duration // from label to secret, in no outage
 	troubled []time.Duration // the same, in one
 	late     []string
-	late1    map[*space]bool // those that are in late
+	isLate   map[*space]bool // those that are in late
 	bad      []string        // what no registry would take
 	dead     map[string]bool // namespaces whose token has ended
 }
 
 func (s *soak) watchTokens() (*tokenWatch, error) {
 	ctx, stop := context.WithCancel(context.Background())
-	t := &tokenWatch{s: s, stopAll: stop, expected: map[string]*space{}, least: tokenLifetime, late1: map[*space]bool{}, dead: map[string]bool{}}
+	t := &tokenWatch{s: s, stopAll: stop, expected: map[string]*space{}, least: tokenLifetime, isLate: map[*space]bool{}, dead: map[string]bool{}}
 	for _, r := range releases {
 		informer := corev1informers.NewFilteredSecretInformer(s.client, metav1.NamespaceAll, 0, cache.Indexers{}, func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, r.secretName).String()
@@ -169,10 +168,10 @@ func (t *tokenWatch) look(s *soak, now time.Time) {
 	}
 	for _, sp := range t.expected {
 		_, there := sp.secretSince()
-		if there || t.late1[sp] || now.Sub(sp.labelled) < overdue || s.outages.during(sp.labelled, now, renewerDown, awsDown, storeDown) {
+		if there || t.isLate[sp] || now.Sub(sp.labelled) < overdue || s.outages.during(sp.labelled, now, renewerDown, awsDown, storeDown) {
 			continue
 		}
-		t.late1[sp] = true
+		t.isLate[sp] = true
 		t.late = append(t.late, fmt.Sprintf("%s, labelled at %s", sp.name, sp.labelled.Sub(s.began).Round(time.Second)))
 		s.logf("LATE: no secret in %s", t.late[len(t.late)-1])
 	}

@@ -181,7 +181,7 @@ func (s *soak) readFailedOpen() error {
 			continue
 		}
 		reason := "another"
-		for _, known := range []string{"context deadline exceeded", "connection refused", "connection reset", "EOF", "no endpoints available", "context canceled", "503"} {
+		for _, known := range []string{"context deadline exceeded", "connection refused", "connection reset", "broken pipe", "EOF", "no endpoints available", "context canceled", "503"} {
 			if strings.Contains(line, known) {
 				reason = known
 				break

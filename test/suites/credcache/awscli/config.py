@@ -1,6 +1,6 @@
-# Prints what the installed AWS CLI makes of configuration and credentials files:
+# Prints how the installed AWS CLI reads configuration and credentials files:
 # for each pair of files named in the lines of stdin, a line of JSON with its
-# profiles and its sessions of AWS SSO, or null where it refuses them.
+# profiles, or null if it refuses them.
 import json, sys
 
 try:  # version 2 has botocore within
@@ -12,8 +12,7 @@ import os
 
 def read(config, credentials):
     os.environ["AWS_CONFIG_FILE"], os.environ["AWS_SHARED_CREDENTIALS_FILE"] = config, credentials
-    full = session.Session().full_config
-    return {"profiles": full["profiles"], "sessions": full.get("sso_sessions", {})}
+    return {"profiles": session.Session().full_config["profiles"]}
 
 
 for line in sys.stdin:

@@ -25,7 +25,6 @@ func TestLoginsThatARunRefreshes(t *testing.T) {
 		most      time.Duration // how long the token lives, at most
 		least     time.Duration // with minutes to spare on a busy machine
 	}{
-		"AWS SSO":                 {login: awsSSO, left: 40 * time.Minute, most: 14 * time.Minute, least: 5 * time.Minute},
 		"AWS SSO near its end":    {login: awsSSO, left: 5 * time.Minute, refreshes: 1, most: 14 * time.Minute, least: 5 * time.Minute},
 		"AWS SSO after its end":   {login: awsSSO, left: -time.Minute, refreshes: 1, most: 14 * time.Minute, least: 5 * time.Minute},
 		"aws login":               {login: awsLogin, left: 7 * time.Minute, most: 7 * time.Minute, least: time.Minute},

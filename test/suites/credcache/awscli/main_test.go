@@ -4,8 +4,9 @@
 // awscli, or any other): whose token it serves over hundreds of switches, whose
 // token credcache token signs, and how the AWS configuration is read.
 //
-// STS, AWS SSO and a container's credentials are answered here. The key of a
-// session is made of what it was given for, so that it tells whose it is.
+// The test itself answers as STS, AWS SSO, AWS Sign-In and a container's credential
+// server. The access key of a session is a hash of what it was issued for, so that it
+// identifies the user.
 package awscli
 
 import (
@@ -39,7 +40,7 @@ var (
 	// bin holds the programs: those of the product, a client, and the front of the
 	// AWS CLI under its name.
 	bin string
-	// python is what runs the installed AWS CLI, or nothing where there is none.
+	// python runs the installed AWS CLI. It is empty if there is none.
 	python  string
 	missing error // why it could not be installed
 )

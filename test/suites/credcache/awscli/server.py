@@ -1,6 +1,6 @@
-# Runs the installed AWS CLI for whoever asks at a socket: each run is a fork of a
-# process that has imported the CLI and nothing else, which saves most of what a
-# run takes. Requests for STS, AWS SSO and AWS Sign-In go to a server of the test's; what
+# Runs the installed AWS CLI for requests on a socket: each run is a fork of a
+# process that has imported the CLI and nothing else, which saves most of the time
+# of a run. Requests for STS, AWS SSO and AWS Sign-In go to a server of the test's; what
 # the CLI decides and signs is its own.
 #
 #   server.py SOCKET http://ADDRESS

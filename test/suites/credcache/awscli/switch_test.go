@@ -162,8 +162,8 @@ func newWorld(t *testing.T, a *amazon) *world {
 	return w
 }
 
-// write writes a file in place, with the time of one that was there: whoever looks
-// at sizes and times alone sees nothing.
+// write writes a file in place and keeps its modification time, so that sizes and times
+// alone do not show the change.
 func (w *world) write(path, content string) {
 	full := filepath.Join(w.home, path)
 	must(w.t, os.MkdirAll(filepath.Dir(full), 0o755))
@@ -239,8 +239,8 @@ func (w *world) command() (args, env []string) {
 
 // run runs a command and returns who signed the token, or why there is none.
 func (w *world) run(env []string, args ...string) string {
-	// What the AWS CLI keeps of roles outlives a change of the keys that it was got
-	// with, which is no business of credcache's.
+	// The AWS CLI's cache of roles outlives a change of the keys that assumed them,
+	// which credcache does not handle.
 	must(w.t, os.RemoveAll(filepath.Join(w.home, ".aws", "cli", "cache")))
 	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
 	defer cancel()
@@ -315,16 +315,16 @@ func (w *world) ran() int {
 	return len(content)
 }
 
-// A tally counts what came of the switches.
+// A tally counts the results of the switches.
 type tally struct {
 	mu                               sync.Mutex // guards what follows
 	switches, served, tokens, signed int
 	signers                          map[string]bool
 }
 
-// TestWhoseTokenIsServed turns dials at random, in every theme, and compares after each turn who
-// signed the token that credcache gives with who signs for the AWS CLI itself. The
-// signer that credcache token has is compared too, where it has any.
+// TestWhoseTokenIsServed turns dials at random in every theme. After each turn it
+// compares the signer of credcache's token with that of the AWS CLI's, and with that of
+// credcache token if it succeeds.
 func TestWhoseTokenIsServed(t *testing.T) {
 	needAWSCLI(t)
 	const walks, steps = 2, 20 // in each theme

@@ -24,7 +24,7 @@ type world struct {
 	home string
 	env  map[string]string
 	args []string // of aws
-	lead []string // what stands before aws
+	lead []string // the words before aws
 }
 
 // A flip changes one thing, to one of several values.

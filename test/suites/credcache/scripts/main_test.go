@@ -59,8 +59,8 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// ownUser gives the programs that are built next a password file of their own, so
-// that their user's configuration is not that of whoever runs the tests.
+// ownUser gives the programs that are built next their own password file, so that
+// they do not read the configuration of the user that runs the tests.
 func ownUser() error {
 	user = filepath.Join(bin, "user")
 	passwd := filepath.Join(bin, "passwd")

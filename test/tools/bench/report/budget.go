@@ -23,8 +23,10 @@ type Budget struct {
 	Limit   float64
 }
 
-// AtMost and AtLeast make budgets.
-func AtMost(limit float64) *Budget  { return &Budget{Limit: limit} }
+// AtMost makes a budget of what must not be more.
+func AtMost(limit float64) *Budget { return &Budget{Limit: limit} }
+
+// AtLeast makes a budget of what must not be less.
 func AtLeast(limit float64) *Budget { return &Budget{AtLeast: true, Limit: limit} }
 
 // Holds reports whether the value is within the budget.
@@ -66,12 +68,12 @@ var Rows = []Row{
 	{"credcache-helper-size", "size", "credcache-helper", UnitMB, nil, true},
 	{"image-size", "size", "image, compressed", UnitMB, AtMost(12), true},
 
-	{"review-cpu", "webhook", "CPU of the server per review of 6.6 KB, over a no-op TLS webhook's", UnitRatio, AtMost(1.25), true},
+	{"review-cpu", "webhook", "CPU of the server for a review of 6.6 KB, over a no-op TLS webhook's; the worst of all numbers of clients", UnitRatio, AtMost(1.25), true},
 	{"review-p50", "webhook", "p50 of that review, over the no-op's", UnitRatio, AtMost(1.25), true},
 	{"review-p99", "webhook", "p99 of that review, over the no-op's", UnitRatio, AtMost(1.3), true},
-	{"any-review-cpu", "webhook", "CPU of a review of any size, over the no-op's", UnitRatio, AtMost(1.25), false},
-	{"any-review-p50", "webhook", "p50 of any size, over the no-op's", UnitRatio, AtMost(1.25), false},
-	{"any-review-p99", "webhook", "p99 of any size, over the no-op's", UnitRatio, AtMost(1.3), false},
+	{"any-review-cpu", "webhook", "CPU for a review of any size, over the no-op's", UnitRatio, AtMost(1.25), false},
+	{"any-review-p50", "webhook", "p50 of a review of any size, over the no-op's", UnitRatio, AtMost(1.25), false},
+	{"any-review-p99", "webhook", "p99 of a review of any size, over the no-op's", UnitRatio, AtMost(1.3), false},
 
 	{"pod-none", "pods", "a pod without any webhook", UnitMS, nil, true},
 	{"pod-noop", "pods", "a no-op webhook, over none", UnitMS, nil, true},

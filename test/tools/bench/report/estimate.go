@@ -24,8 +24,8 @@ type Estimate struct {
 	Detail string `json:",omitempty"`
 }
 
-// Summarize estimates the median of values. There has to be one at least.
-func Summarize(values []float64) Estimate {
+// MedianOf estimates the median of values. There has to be one at least.
+func MedianOf(values []float64) Estimate {
 	sample := benchmath.NewSample(slices.Clone(values), &benchmath.DefaultThresholds) // it sorts them
 	s := benchmath.AssumeNothing.Summary(sample, confidence)
 	e := Estimate{Median: s.Center, Low: s.Lo, High: s.Hi, N: len(values)}
@@ -81,9 +81,6 @@ func (l Line) At(x float64) float64 { return l.Intercept + l.Slope*x }
 // Fit returns the line with the least squares of distances to the points, and
 // whether there are enough points for one.
 func Fit(points []Point) (line Line, ok bool) {
-	if len(points) < 2 {
-		return Line{}, false
-	}
 	x, y := make([]float64, len(points)), make([]float64, len(points))
 	for i, p := range points {
 		x[i], y[i] = p.X, p.Y

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestSummarize(t *testing.T) {
+func TestMedianOf(t *testing.T) {
 	hundred := make([]float64, 100)
 	for i := range hundred {
 		hundred[i] = float64(100 - i)
@@ -24,7 +24,7 @@ func TestSummarize(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			given := slices.Clone(c.values)
-			if got := Summarize(c.values); got != c.want {
+			if got := MedianOf(c.values); got != c.want {
 				t.Errorf("%+v, want %+v", got, c.want)
 			}
 			if !slices.Equal(given, c.values) {

@@ -23,7 +23,7 @@ var growthAt = []float64{10_000, 50_000, 100_000}
 type Measured struct {
 	Renewer   Line    // MiB of memory by namespaces
 	Webhook   Line    // likewise
-	APIServer Line    // likewise
+	APIServer Line    // MiB of memory by pull secrets
 	Leading   Line    // seconds from start to leading
 	Rate      float64 // secrets that were written in a second
 	Stored    float64 // bytes that etcd holds of one
@@ -82,6 +82,12 @@ func growth(m Measured) Table {
 
 // kept is how many replaced secrets etcd still holds when n are written at a rate.
 func kept(n, rate float64) float64 { return math.Min(n, rate*compaction) }
+
+// serverMemory is what an API server's machine is supposed to have, in MiB.
+const serverMemory = 16 << 10
+
+// outgrown is how many namespaces take an API server all of that.
+func outgrown(m Measured) float64 { return (serverMemory - m.APIServer.Intercept) / m.APIServer.Slope }
 
 // full is how many namespaces fill etcd's default quota, with all just rotated.
 func full(m Measured) float64 {

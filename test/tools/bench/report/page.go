@@ -3,6 +3,7 @@ package report
 import (
 	_ "embed"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,6 +28,8 @@ type page struct {
 	Sections []pageSection
 	Growth   *Table // nil when it was not measured
 	Fills    string // etcd's quota: the number of namespaces
+	Outgrows string // an API server's memory: likewise; empty if that did not grow
+	EtcdLast bool   // the API server gives out before etcd does
 	Slopes   Measured
 	Took     string
 }
@@ -71,7 +74,10 @@ func render(machine Machine, results []*Result, drawn map[string]bool) ([]byte, 
 		p.Sections = append(p.Sections, section)
 		if m, ok := measured(r); s.Name == "scale" && ok {
 			table := growth(m)
-			p.Growth, p.Slopes, p.Fills = &table, m, thousands(full(m))
+			p.Growth, p.Slopes, p.Fills = &table, m, thousands(math.Floor(full(m)))
+			if m.APIServer.Slope > 0 {
+				p.Outgrows, p.EtcdLast = thousands(math.Floor(outgrown(m))), outgrown(m) < full(m)
+			}
 		}
 	}
 	p.Took = fmt.Sprintf("%.0f minutes", minutes)

@@ -1,6 +1,6 @@
-// Applies is a bare loop of what the renewer writes: for each of many namespaces
-// one server-side apply of a pull secret that is given, by as many workers as the
-// renewer has. It starts when a line comes on stdin, and prints one when done.
+// Applies is a bare loop of what the renewer writes: server-side applies of a pull
+// secret that is given, by as many workers as the renewer has. Secret number i is
+// in the namespace number i/per. It starts when a line comes on stdin.
 package main
 
 import (
@@ -29,8 +29,9 @@ func main() {
 func run(ctx context.Context) error {
 	kubeconfig := flag.String("kubeconfig", "", "`FILE`")
 	agent := flag.String("user-agent", "", "by which the audit log tells its requests")
-	file := flag.String("secret", "", "`FILE` with the secret to apply, JSON; its namespace is replaced")
+	file := flag.String("secret", "", "`FILE` with the secret to apply, JSON; its number is appended to its name")
 	format := flag.String("namespaces", "", "`FORMAT` of the namespaces' names, with one number")
+	per := flag.Int("per", 1, "`SECRETS` in each namespace")
 	from := flag.Int("from", 0, "first number")
 	to := flag.Int("to", 0, "number after the last")
 	workers := flag.Int("workers", 16, "`NUMBER` of applies at once")
@@ -62,8 +63,8 @@ func run(ctx context.Context) error {
 	for w := range *workers {
 		group.Go(func() error {
 			for i := *from + w; i < *to; i += *workers {
-				namespace := fmt.Sprintf(*format, i)
-				apply := applycorev1.Secret(secret.Name, namespace).WithType(secret.Type).
+				namespace := fmt.Sprintf(*format, i / *per)
+				apply := applycorev1.Secret(fmt.Sprintf("%s-%d", secret.Name, i), namespace).WithType(secret.Type).
 					WithLabels(secret.Labels).WithAnnotations(secret.Annotations).WithData(secret.Data)
 				if _, err := client.CoreV1().Secrets(namespace).Apply(ctx, apply, metav1.ApplyOptions{FieldManager: "floor", Force: true}); err != nil {
 					return err
