@@ -1,7 +1,7 @@
 {{/*
-The Deployment of a component, from root, component and values, and from own, what
-no other component has: terminationGracePeriodSeconds, args, env, ports, volumes
-and volumeMounts.
+The Deployment of a component. Arguments: root, component, values, and own, which has
+what is specific to the component: terminationGracePeriodSeconds, args, env, ports,
+volumes and volumeMounts.
 */}}
 {{- define "pullpass.deployment" -}}
 {{- $root := .root -}}
@@ -12,7 +12,7 @@ kind: Deployment
 metadata:
   {{- include "pullpass.metadata" (dict "root" $root "component" .component "name" (printf "%s-%s" (include "pullpass.fullname" $root) .component) "annotations" $values.annotations) | nindent 2 }}
 spec:
-  {{- /* Without a number somebody else chooses it, such as a HorizontalPodAutoscaler. */}}
+  {{- /* Without a number, something else sets it, such as a HorizontalPodAutoscaler. */}}
   {{- if include "pullpass.given" $values.replicas }}
   replicas: {{ $values.replicas }}
   {{- end }}
@@ -23,7 +23,7 @@ spec:
     {{- if $values.strategy }}
     {{- toYaml $values.strategy | nindent 4 }}
     {{- else if $values.hostNetwork }}
-    # A new pod may find the node's ports taken until an old one is gone.
+    # A new pod cannot open the node's ports before an old one has stopped.
     rollingUpdate:
       maxSurge: 0
       maxUnavailable: 1
@@ -65,8 +65,8 @@ spec:
           command: [/{{ .component }}]
           args:
             {{- concat $own.args ($values.extraArgs | default list) | toYaml | nindent 12 }}
-          {{- /* A variable of the user's takes the place of the chart's. Two of one name
-            are refused where the Deployment is applied server-side. */}}
+          {{- /* A variable of the user replaces the chart's of the same name. Server-side
+            apply rejects duplicates. */}}
           {{- $env := list }}
           {{- $names := list }}
           {{- range $values.extraEnv }}
@@ -107,7 +107,7 @@ spec:
       {{- include "pullpass.scheduling" . | nindent 6 }}
 {{- end }}
 
-{{/* Where the pods of a component run, and what else their spec has. */}}
+{{/* The scheduling fields of a component's pods, and podSpec. */}}
 {{- define "pullpass.scheduling" -}}
 {{- with .values.priorityClassName -}}
 priorityClassName: {{ . | quote }}

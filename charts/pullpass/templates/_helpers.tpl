@@ -1,9 +1,10 @@
 {{/*
-Prefix of all object names. Fifty characters leave room for the longest suffix
-within the 63 of a Service's name. Of objects of one kind no suffix is the end of
-another's: two releases whose names begin alike have no object in common then. A Service's name starts with a letter and is
-made of lower-case letters, digits and hyphens. The name of a release may hold
-dots, and that of the chart is, in a subchart with an alias, the alias.
+Prefix of all object names. Fifty characters leave room for the longest suffix within
+the 63 characters of a Service's name. Among objects of one kind, no suffix is the end
+of another one, so that releases with similar names never share an object. A Service's
+name starts with a letter and consists of lower-case letters, digits and hyphens. A
+release name may contain dots. In a subchart with an alias, the chart name is the
+alias.
 */}}
 {{- define "pullpass.fullname" -}}
 {{- $name := .Values.nameOverride | default .Chart.Name | lower | replace "_" "-" | trimAll "-" -}}
@@ -26,9 +27,9 @@ dots, and that of the chart is, in a subchart with an alias, the alias.
 {{- end }}
 
 {{/*
-The name of a cluster-scoped object: fullname, suffix and the namespace after a
-dot, so that releases in two namespaces never meet. In a namespace that has the
-fullname itself the dot and what follows are left out.
+The name of a cluster-scoped object: fullname, suffix, a dot and the namespace, so that
+releases in different namespaces do not collide. The dot and the namespace are omitted
+if the namespace is named like fullname.
 */}}
 {{- define "pullpass.clusterName" -}}
 {{- $fullname := include "pullpass.fullname" .root -}}
@@ -37,16 +38,16 @@ fullname itself the dot and what follows are left out.
 {{- end }}
 
 {{/*
-The name of an object that may be in another namespace than the others: fullname
-and suffix, and there also the namespace of the others after a dot, so that
-releases which share that namespace never meet. From root, suffix and namespace.
+The name of an object that may be in another namespace: fullname and suffix. In another
+namespace, a dot and the release's namespace follow, so that releases that share that
+namespace do not collide. Arguments: root, suffix and namespace.
 */}}
 {{- define "pullpass.nameIn" -}}
 {{- $namespace := include "pullpass.namespace" .root -}}
 {{ include "pullpass.fullname" .root }}{{ .suffix }}{{ if ne $namespace (.namespace | default $namespace) }}.{{ $namespace }}{{ end }}
 {{- end }}
 
-{{/* Labels that find the pods of a component. They depend on nothing that an upgrade may change. */}}
+{{/* Labels that select the pods of a component. An upgrade must not change them. */}}
 {{- define "pullpass.selectorLabels" -}}
 app.kubernetes.io/name: {{ .root.Chart.Name | trimAll "-_" | trunc 63 | trimAll "-_" | quote }}
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
@@ -65,8 +66,8 @@ app.kubernetes.io/component: {{ .component | quote }}
 {{- end }}
 
 {{/*
-The metadata of an object, from root, component and name, and where they apply:
-clusterScoped, namespace (instead of the release's), labels and annotations.
+The metadata of an object. Arguments: root, component and name; optionally clusterScoped,
+namespace (instead of the release's), labels and annotations.
 */}}
 {{- define "pullpass.metadata" -}}
 name: {{ .name | quote }}
@@ -81,7 +82,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* A pod's labels name no version of the chart, so that a new one alone restarts nothing. */}}
+{{/* Labels of pods. They do not contain the chart's version, so that a new version alone does not restart pods. */}}
 {{- define "pullpass.podLabels" -}}
 {{- $own := include "pullpass.selectorLabels" . | fromYaml -}}
 {{- $own = merge $own (dict "app.kubernetes.io/part-of" "pullpass") -}}
@@ -101,7 +102,7 @@ annotations:
 {{- end -}}
 {{- end }}
 
-{{/* What every pod of the chart's has, whatever it runs. */}}
+{{/* Fields that all pods of the chart have. */}}
 {{- define "pullpass.podBasics" -}}
 {{- with concat ((.Values.global).imagePullSecrets | default list) (.Values.imagePullSecrets | default list) | uniq -}}
 imagePullSecrets:
@@ -110,7 +111,7 @@ imagePullSecrets:
 enableServiceLinks: false
 {{- $context := .Values.podSecurityContext | default dict }}
 {{- if .Capabilities.APIVersions.Has "security.openshift.io/v1" }}
-  {{- /* OpenShift chooses them, and refuses others. */ -}}
+  {{- /* OpenShift assigns these, and rejects other values. */ -}}
   {{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" }}
 {{- end }}
 {{- with $context }}
@@ -148,7 +149,7 @@ readinessProbe:
 {{- end }}
 
 {{/*
-The host of webhook.url, as certificates have it: in lower case, and an IPv6
+The host of webhook.url in the form that certificates use: in lower case, and an IPv6
 address without brackets.
 */}}
 {{- define "pullpass.webhookHost" -}}
@@ -168,12 +169,12 @@ apiVersion: v1
 kind: ServiceAccount
 metadata:
   {{- include "pullpass.metadata" (dict "root" .root "component" .component "name" (include "pullpass.serviceAccountName" .) "annotations" .values.serviceAccount.annotations) | nindent 2 }}
-# The pods that need the token ask for it themselves.
+# The pods that need the token mount it themselves.
 automountServiceAccountToken: false
 {{- end }}
 {{- end }}
 
-{{/* A value as text: nothing for an empty one and for null, but 0 for 0. */}}
+{{/* A value as text: nothing if it is empty or null, but 0 for 0. */}}
 {{- define "pullpass.given" -}}
 {{- if not (kindIs "invalid" .) -}}{{ . }}{{- end -}}
 {{- end }}
@@ -201,7 +202,7 @@ spec:
   {{- else }}
   maxUnavailable: {{ $budget.maxUnavailable }}
   {{- end }}
-  # A pod that is not ready serves nobody, and must not hold up a drain.
+  # A pod that is not ready does not serve, and must not block a drain.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:
@@ -209,7 +210,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* What both admission by webhook and by policy leave alone. */}}
+{{/* What is exempt from injection, by the webhook and by the policy. */}}
 {{- define "pullpass.admissionSelectors" -}}
 namespaceSelector:
   matchExpressions:
@@ -229,7 +230,7 @@ objectSelector:
 {{ concat (list "kube-system" (include "pullpass.namespace" .)) (.Values.injection.exemptNamespaces | default list) | uniq | toYaml }}
 {{- end }}
 
-{{/* What opts out, and how a selector of the user's narrows it further. */}}
+{{/* Excludes what opts out, and adds the user's selector. */}}
 {{- define "pullpass.selectorOf" -}}
 - key: pullpass.dev/inject
   operator: NotIn
@@ -250,8 +251,8 @@ objectSelector:
   expression: >-
     !('kubernetes.io/config.mirror' in object.metadata.?annotations.orValue({}))
 {{- if eq .Values.injection.pods "matching" }}
-# The first pattern costs little and spares most images the second: all the
-# images of a pod have to be looked at within one budget.
+# The first pattern is cheap, and saves most images the second one: CEL has one cost
+# budget for all images of a pod.
 - name: image-of-ecr
   expression: >-
     {{- include "pullpass.images" . | nindent 4 }}.exists(image,
@@ -263,8 +264,8 @@ objectSelector:
 {{- end }}
 
 {{/*
-A CEL list of all of a pod's images. Its containers alone may be null, in a pod
-that is refused later.
+A CEL list of all images of a pod. Only its containers can be null, in a pod that is
+rejected later.
 */}}
 {{- define "pullpass.images" -}}
 (optional.ofNonZeroValue(object.spec.?containers.orValue([])).orValue([]).map(c, c.?image.orValue('')) +
@@ -292,7 +293,7 @@ internal/ecr, as is the next.
 ([0-9]{12}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.|vpce(-[a-z0-9]+){2,}\.dkr[.-]ecr(-fips)?\.[a-z0-9][a-z0-9-]*\.vpce\.)(amazonaws\.com|on\.aws|amazonaws\.com\.cn|on\.amazonwebservices\.com\.cn|amazonaws\.eu|on\.amazonwebservices\.eu|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk|csp\.hci\.ic\.gov)|public\.ecr\.aws|ecr-public\.aws\.com
 {{- end }}
 
-{{/* Is found in every registry's host, and in little else. */}}
+{{/* Matches a part of every registry's host, and rarely anything else. */}}
 {{- define "pullpass.markPattern" -}}
 \.dkr\.ecr|\.dkr-ecr|public\.ecr\.aws|ecr-public\.aws\.com
 {{- end }}

@@ -1,11 +1,11 @@
-{{/* The metadata of a monitoring object, from root and values, and a suffix where its name has one. */}}
+{{/* The metadata of a monitoring object. Arguments: root, values, and the suffix of its name, if any. */}}
 {{- define "pullpass.monitoringMetadata" -}}
 {{- include "pullpass.metadata" (dict "root" .root "component" "monitoring" "name" (include "pullpass.nameIn" (dict "root" .root "suffix" .suffix "namespace" .values.namespace)) "namespace" .values.namespace "labels" .values.labels "annotations" .annotations) }}
 {{- end }}
 
 {{/*
-How pods are scraped. Alerts and dashboard know the programs by their job, which
-is the same whichever monitor is used.
+How pods are scraped. The alerts and the dashboard identify the programs by their
+job, which is the same for both kinds of monitors.
 */}}
 {{- define "pullpass.scrape" -}}
 port: admin
@@ -32,13 +32,13 @@ metricRelabelings:
 {{- end }}
 {{- end }}
 
-{{/* Labels that both programs' pods have and no other release's. */}}
+{{/* Labels that select the pods of both programs, and no pods of other releases. */}}
 {{- define "pullpass.monitoredLabels" -}}
 {{- $labels := include "pullpass.selectorLabels" (dict "root" . "component" "") | fromYaml -}}
 {{ toYaml (omit $labels "app.kubernetes.io/component") }}
 {{- end }}
 
-{{/* Where the pods are, for a monitor that is in another namespace. */}}
+{{/* The pods' namespace, for a monitor in another namespace. */}}
 {{- define "pullpass.monitoredNamespace" -}}
 {{- if .monitor.namespace -}}
 namespaceSelector:
