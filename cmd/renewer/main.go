@@ -17,12 +17,13 @@ import (
 
 func main() {
 	debug.SetGCPercent(gcPercent)
-	hostname, _ := os.Hostname() // without one, the election's own random part tells replicas apart
+	hostname, _ := os.Hostname() // without a host name, the random part of the identity distinguishes replicas
 	os.Exit(run(context.Background(), os.Args[1:], os.Getenv, hostname, os.Stdout, os.Stderr))
 }
 
-// gcPercent trades CPU for memory: of ten thousand namespaces some 13 MiB live, and
-// each write leaves 100 KB behind. Go's own 100 would take 9 MiB more.
+// gcPercent trades CPU for memory: with ten thousand namespaces, the live heap is about
+// 13 MiB, and each write leaves 100 KB of garbage. Go's default of 100 would take 9 MiB
+// more.
 const gcPercent = 30
 
 func run(ctx context.Context, args []string, getenv func(string) string, hostname string, stdout, stderr io.Writer) int {

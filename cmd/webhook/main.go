@@ -47,7 +47,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}.Main(ctx, args, stdout, stderr)
 }
 
-// prepare opens what the configuration names, and returns what serves it.
+// prepare opens the files and listeners of the configuration, and returns the function that
+// serves.
 func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -88,12 +89,12 @@ func prepare(cfg webhook.Config, log *slog.Logger) (func(context.Context) error,
 		}
 		return nil
 	}})
-	// That it answers is all that liveness asks: a restart cures nothing else.
+	// Liveness only checks that the server responds: a restart fixes nothing else.
 	adminHandler := admin.Handler(registry, nil, ready)
 
 	return func(ctx context.Context) error {
 		g, ctx := errgroup.WithContext(ctx)
-		// What requests need lives until the last of them is answered.
+		// What requests depend on runs until the last one has been answered.
 		serving, served := context.WithCancel(context.WithoutCancel(ctx))
 		g.Go(func() error {
 			defer served()

@@ -23,28 +23,28 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// A Collector reads what a diagnosis needs, as whoever asks.
+// A Collector reads what a diagnosis needs, with the user's permissions.
 type Collector struct {
 	Client    kubernetes.Interface
-	Namespace string // of the installation; empty to look for it
-	Release   string // of several in that namespace
+	Namespace string // of the installation; empty to search for it
+	Release   string // of the installation, if there are several in that namespace
 	Now       func() time.Time
 
 	lacking []string
 }
 
-// pageSize bounds what is held of a long list at a time.
+// pageSize is the number of objects of a long list that are in memory at a time.
 const pageSize = 500
 
-// lack notes a right that whoever asks does not have.
+// lack records a permission that the user lacks.
 func (c *Collector) lack(right string) {
 	if !slices.Contains(c.lacking, right) {
 		c.lacking = append(c.lacking, right)
 	}
 }
 
-// take files what came of a read. Errors other than that there is nothing, or that
-// it may not be read, are the caller's.
+// take records the outcome of a read. It returns errors other than NotFound and
+// Forbidden.
 func take[T any](c *Collector, verb, what, namespace string, value T, err error) (Read[T], error) {
 	switch {
 	case err == nil:
@@ -58,7 +58,7 @@ func take[T any](c *Collector, verb, what, namespace string, value T, err error)
 	return Read[T]{}, fmt.Errorf("reading %s%s: %w", what, in(namespace), err)
 }
 
-// everywhere stands for a namespace where all of them are meant.
+// everywhere stands for all namespaces.
 const everywhere = "all namespaces"
 
 func in(namespace string) string {
@@ -80,15 +80,15 @@ const (
 	webhookSuffix    = "-webhook"
 )
 
-// A SeveralError says that there are several installations to choose from.
+// A SeveralError means that there are several installations to choose from.
 type SeveralError struct{ Found []string }
 
 func (e SeveralError) Error() string {
 	return fmt.Sprintf("there are several installations (%s): choose with --install-namespace and --release", strings.Join(e.Found, ", "))
 }
 
-// Installation finds the installation, with what the renewer was told and what
-// gives pods the secret. If it cannot be seen, the value has the default names.
+// Installation finds the installation, the renewer's flags, and what adds the secret to
+// pods. If the user may not read it, the value has the default names.
 func (c *Collector) Installation(ctx context.Context) (Read[Installation], error) {
 	assumed := Installation{Release: "pullpass", Namespace: cmp.Or(c.Namespace, "pullpass"), Fullname: "pullpass", SecretName: pullsecret.DefaultName,
 		CredentialsPrefix: credential.DefaultPrefix}
@@ -110,7 +110,7 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	}
 	switch len(read.Value.Items) {
 	case 0:
-		if c.Namespace == "" && right != "" { // it may be elsewhere
+		if c.Namespace == "" && right != "" { // it may be in another namespace
 			return Read[Installation]{Value: assumed}, nil
 		}
 		return Read[Installation]{Value: assumed, State: Absent}, nil
@@ -132,8 +132,8 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	return Read[Installation]{Value: i, State: Available}, err
 }
 
-// installationOf reads the flags of the renewer's Deployment. The name of the lease
-// is empty without an election.
+// installationOf reads the flags of the renewer's Deployment. The name of the lease is
+// empty without leader election.
 func installationOf(d *appsv1.Deployment) (i Installation, lease string) {
 	i = Installation{Release: d.Labels[releaseLabel], Namespace: d.Namespace, Fullname: strings.TrimSuffix(d.Name, renewerSuffix),
 		Replicas: d.Status.ReadyReplicas, Desired: 1}
@@ -151,7 +151,7 @@ func installationOf(d *appsv1.Deployment) (i Installation, lease string) {
 	elects := flags.Bool("leader-elect", true, "")
 	for _, container := range d.Spec.Template.Spec.Containers {
 		if container.Name == "renewer" {
-			_ = flags.Parse(container.Args) // what cannot be parsed keeps the renewer from starting
+			_ = flags.Parse(container.Args) // the renewer does not start with invalid flags
 		}
 	}
 	if !*elects {
@@ -161,7 +161,7 @@ func installationOf(d *appsv1.Deployment) (i Installation, lease string) {
 	return i, lease
 }
 
-// leader reads who leads by the renewer's lease.
+// leader reads the leader from the renewer's lease.
 func (c *Collector) leader(ctx context.Context, i *Installation, name string) error {
 	lease, err := c.Client.CoordinationV1().Leases(i.Namespace).Get(ctx, name, metav1.GetOptions{})
 	read, err := take(c, "get", "leases", i.Namespace, lease, err)
@@ -179,8 +179,8 @@ func (c *Collector) leader(ctx context.Context, i *Installation, name string) er
 	return err
 }
 
-// admission reads what gives pods the secret: the webhook's configuration, or the
-// policy and its binding. They have the name of the release, as the chart makes it.
+// admission reads what adds the secret to pods: the webhook's configuration, or the policy
+// and its binding. Their name is the chart's name of cluster-scoped objects.
 func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	name := i.Fullname
 	if name != i.Namespace {
@@ -227,17 +227,17 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 	return err
 }
 
-// A Target is what is to be explained.
+// A Target is the object or image to explain.
 type Target struct {
 	Namespace string
 	Kind      string // in lower case, such as pod or deployment; empty for an image
 	Name      string
-	Image     string // if nothing exists yet
+	Image     string // if no object exists yet
 	Account   string // for an image; empty for default
 }
 
-// Collect reads everything about a target. The error is that it does not exist, or
-// that the API server does not answer.
+// Collect reads everything about a target. It returns an error if the target does not
+// exist, or if the API server fails.
 func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 	f := Facts{Now: c.Now(), Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
 	if t.Kind == "" {
@@ -291,7 +291,7 @@ func (c *Collector) CollectNamespace(ctx context.Context, namespace string, regi
 	return f, err
 }
 
-// templateFor returns a pod that is as modest as can be, so that nothing but the
+// templateFor returns a template of a pod with minimal requirements, so that only the
 // image is judged.
 func templateFor(t Target) corev1.PodTemplateSpec {
 	yes, no := true, false
@@ -309,7 +309,7 @@ func templateFor(t Target) corev1.PodTemplateSpec {
 	}}
 }
 
-// subject reads a pod, or a workload and the pod of it that is worst off.
+// subject reads a pod, or a workload and its pod with the worst state.
 func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
 	apps, core, batch := c.Client.AppsV1(), c.Client.CoreV1(), c.Client.BatchV1()
 	var selector *metav1.LabelSelector
@@ -366,8 +366,8 @@ func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
 	return c.worst(ctx, selector, f)
 }
 
-// worst looks for the pod of a workload that waits for an image, or else for the
-// newest.
+// worst returns a pod of a workload that is waiting for an image, or else the newest
+// one.
 func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f *Facts) error {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
@@ -395,8 +395,8 @@ func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f
 	return nil
 }
 
-// ownerOf returns the workload that made a pod. Of a ReplicaSet that may not be
-// read, it is the ReplicaSet.
+// ownerOf returns the workload that created a pod. If the user may not read the
+// ReplicaSet, it is the ReplicaSet itself.
 func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 	ref := metav1.GetControllerOf(pod)
 	if ref == nil {
@@ -462,7 +462,7 @@ func eventsOf(kind, name string) string {
 	return fields.SelectorFromSet(fields.Set{"involvedObject.kind": kind, "involvedObject.name": name}).String()
 }
 
-// ours returns pullpass's events, the newest first.
+// ours returns pullpass's events, newest first.
 func ours(items []corev1.Event) (events []Event) {
 	for i := range items {
 		if e := &items[i]; e.Source.Component == pullsecret.EventSource || e.ReportingController == pullsecret.EventSource {
@@ -491,8 +491,8 @@ func credentialOf(s *corev1.Secret) CredentialSecret {
 	return CredentialSecret{Role: parsed.RoleARN != "", Keys: parsed.AccessKeyID != "", Session: parsed.SessionToken != ""}
 }
 
-// subjectEvents reads the events about the pod, or about the workload that has
-// none.
+// subjectEvents reads the events about the pod, or about the workload if it has no
+// pods.
 func (c *Collector) subjectEvents(ctx context.Context, f *Facts) error {
 	name := f.Owner.Name
 	if f.Pod != nil {
@@ -514,7 +514,7 @@ func (c *Collector) subjectEvents(ctx context.Context, f *Facts) error {
 	return nil
 }
 
-// try has the API server create a pod of the template for show.
+// try creates a pod from the template as a dry run.
 func (c *Collector) try(ctx context.Context, f *Facts) error {
 	template := f.Template.DeepCopy()
 	pod := &corev1.Pod{
@@ -530,7 +530,7 @@ func (c *Collector) try(ctx context.Context, f *Facts) error {
 		}
 	case status == metav1.StatusReasonForbidden && strings.Contains(err.Error(), `cannot create resource "pods"`):
 		c.lack("create pods (for show) in namespace " + f.Namespace)
-	case apierrors.IsNotFound(err): // the namespace, which is told elsewhere
+	case apierrors.IsNotFound(err): // the namespace does not exist, which another link reports
 	case status != metav1.StatusReasonUnknown:
 		f.Trial.State, f.Trial.Refusal = Available, err.Error()
 	default:

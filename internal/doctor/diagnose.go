@@ -29,8 +29,8 @@ func Diagnose(f Facts) Diagnosis {
 			}
 		}
 	}
-	// What a pod has pulled proves that nothing is broken for it, however it came
-	// by the right to.
+	// A pod that has pulled its images needs no further checks, whatever allowed it
+	// to pull.
 	pulled := f.Pod != nil && len(waiting) == 0 && hasPulled(f.Pod)
 	add := func(links ...Link) (broken bool) {
 		for _, l := range links {
@@ -68,8 +68,8 @@ func Diagnose(f Facts) Diagnosis {
 	return d
 }
 
-// DiagnoseNamespace walks the part of the chain that is a namespace's own, for
-// registries that it is labelled with.
+// DiagnoseNamespace walks the links of the chain that concern a namespace, for registries
+// that it is labelled with.
 func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
 	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
 	for _, links := range [][]Link{{installationLink(f), namespaceLink(f)}, nil, {secretLink(f, registries)}} {
@@ -88,8 +88,8 @@ func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
 	return d
 }
 
-// Served reports whether pods of the namespace can pull from all the registries:
-// by the secret or, for those who may not read it, by an event since a time.
+// Served reports whether pods of the namespace can pull from all the registries, as the
+// secret shows or, if the user may not read it, an event since the given time.
 func Served(f Facts, registries []ecr.Registry, since time.Time) bool {
 	if f.Secret.State != NotRead {
 		return f.Secret.Value.Marks.Ours && allGood(f, registries)
@@ -100,7 +100,7 @@ func Served(f Facts, registries []ecr.Registry, since time.Time) bool {
 	})
 }
 
-// imageLinks tells the images' registries.
+// imageLinks report the registries of the images.
 func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 	for _, image := range images {
 		host, _, _ := strings.Cut(image, "/")
@@ -149,7 +149,7 @@ func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 	return links, registries
 }
 
-// installationLink tells whether pullpass is there and works.
+// installationLink reports whether pullpass is installed and working.
 func installationLink(f Facts) Link {
 	const name = "pullpass"
 	i := f.Installation.Value
@@ -171,8 +171,8 @@ func installationLink(f Facts) Link {
 		}
 		return l
 	}
-	// What is out there tells as well: a secret with a good token needs no renewer
-	// at this moment.
+	// The existing secret matters too: with a valid token, no renewer is needed at this
+	// moment.
 	switch {
 	case i.Leader.State == Available && i.Leader.Value.Works(f.Now):
 		return Link{Name: name, Text: where + ", and a renewer leads"}
@@ -202,7 +202,7 @@ func hasGoodToken(f Facts) bool {
 	return f.Secret.State == Available
 }
 
-// namespaceLink tells whether the namespace is there to stay.
+// namespaceLink reports whether the namespace exists and is not being deleted.
 func namespaceLink(f Facts) Link {
 	const name = "namespace"
 	switch {
@@ -227,7 +227,7 @@ func registryLinks(f Facts, r ecr.Registry) []Link {
 	return append(links, credentialsLink(f, r), tokenLink(f, r))
 }
 
-// labelLink tells whether the namespace asks for the registry.
+// labelLink reports whether the namespace is labelled with the registry.
 func labelLink(f Facts, r ecr.Registry) Link {
 	const name = "label"
 	mend := []string{fmt.Sprintf("kubectl pullpass label %s %s", f.Namespace, r)}
@@ -269,8 +269,8 @@ func labelLink(f Facts, r ecr.Registry) Link {
 	return Link{Name: name, Mark: Broken, Cause: NotLabelled, Text: text, Mend: mend}
 }
 
-// resembles reports whether a host that is no registry's was probably meant as
-// the registry.
+// resembles reports whether a host that is not a registry host was probably meant as the
+// registry.
 func resembles(malformed, host string) bool {
 	malformed = strings.ToLower(malformed)
 	if len(malformed) > len(host)+8 || len(host) > len(malformed)+8 {
@@ -287,7 +287,7 @@ func resembles(malformed, host string) bool {
 	return common+end >= len(host)-8
 }
 
-// credentialsLink tells whether the renewer has credentials for the registry.
+// credentialsLink reports whether the renewer has credentials for the registry.
 func credentialsLink(f Facts, r ecr.Registry) Link {
 	const name = "credentials"
 	i := f.Installation.Value
@@ -307,7 +307,7 @@ func credentialsLink(f Facts, r ecr.Registry) Link {
 		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Mend: mend,
 			Text: fmt.Sprintf("there is no secret %s in namespace %s", secret, i.CredentialsNS)}
 	}
-	// Whoever may not look is told by events.
+	// If the user may not read the secret, events show its state.
 	warning, warned := lasting(f, r)
 	switch {
 	case warned && warning.Reason == pullsecret.ReasonNoCredentials:
@@ -318,15 +318,15 @@ func credentialsLink(f Facts, r ecr.Registry) Link {
 	return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether there are any for %s is not known", r)}
 }
 
-// good reports whether the pull secret has a token of the registry that still
-// lives.
+// good reports whether the pull secret has a token of the registry that has not
+// expired.
 func good(f Facts, r ecr.Registry) bool {
 	e, ok := f.Secret.Value.Entries[r.String()]
 	return ok && f.Now.Before(e.Ends(f.Now))
 }
 
-// lasting returns the newest warning about a registry, unless something is known
-// that it cannot have survived.
+// lasting returns the newest warning about a registry, unless later facts show that its
+// cause is gone.
 func lasting(f Facts, r ecr.Registry) (Event, bool) {
 	ready, isReady := last(f.Events.Value, r.String(), false)
 	for _, e := range f.Events.Value {
@@ -342,7 +342,7 @@ func lasting(f Facts, r ecr.Registry) (Event, bool) {
 		switch {
 		case e.Reason == pullsecret.ReasonNoCredentials && f.Credentials[r].State == Available:
 		case e.Reason == pullsecret.ReasonForeign && f.Secret.State != NotRead && (f.Secret.State == Absent || f.Secret.Value.Marks.Ours):
-		case e.Reason == pullsecret.ReasonInvalidLabel: // of another label
+		case e.Reason == pullsecret.ReasonInvalidLabel: // about another label
 		default:
 			return e, true
 		}
@@ -350,7 +350,7 @@ func lasting(f Facts, r ecr.Registry) (Event, bool) {
 	return Event{}, false
 }
 
-// tokenLink tells whether there is a token of the registry in the pull secret.
+// tokenLink reports whether the pull secret has a token of the registry.
 func tokenLink(f Facts, r ecr.Registry) Link {
 	const name = "token"
 	warning, warned := lasting(f, r)
@@ -395,7 +395,7 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 		Mend: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
 }
 
-// mendToken returns what helps against what AWS said.
+// mendToken returns the remedy for an error from AWS.
 func mendToken(message string, i Installation, r ecr.Registry) []string {
 	has := func(texts ...string) bool {
 		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(message, t) })
@@ -432,7 +432,8 @@ func mendToken(message string, i Installation, r ecr.Registry) []string {
 	return []string{fmt.Sprintf("kubectl pullpass credentials test %s", r)}
 }
 
-// secretLink tells whether the pull secret is there, ours and intact.
+// secretLink reports whether the pull secret exists, was created by pullpass, and is
+// intact.
 func secretLink(f Facts, registries []ecr.Registry) Link {
 	const name = "pull secret"
 	i := f.Installation.Value
@@ -497,8 +498,8 @@ func allGood(f Facts, registries []ecr.Registry) bool {
 	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool { return !good(f, r) })
 }
 
-// mendRefusal returns what helps against a refusal by the API server of whatever
-// object, nil if that is not known.
+// mendRefusal returns the remedy for an object that the API server rejected, or nil if it
+// is unknown.
 func mendRefusal(message string, f Facts) []string {
 	has := func(text string) bool { return strings.Contains(message, text) }
 	switch {
@@ -514,7 +515,7 @@ func mendRefusal(message string, f Facts) []string {
 	return nil
 }
 
-// mendApply returns what helps against a refusal of the pull secret.
+// mendApply returns the remedy for a pull secret that could not be written.
 func mendApply(message string, f Facts) []string {
 	if mend := mendRefusal(message, f); mend != nil {
 		return mend
@@ -534,7 +535,7 @@ func mendApply(message string, f Facts) []string {
 // moment returns a time in full.
 func moment(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 
-// age returns a duration as people say it.
+// age returns a duration in a readable form.
 func age(d time.Duration) string {
 	switch d = d.Round(time.Second); {
 	case d < time.Minute:
@@ -546,7 +547,7 @@ func age(d time.Duration) string {
 	}
 }
 
-// waits is a container that waits for its image.
+// waits is a container that is waiting for its image.
 type waits struct{ container, image, reason, message string }
 
 // pullReasons are those of containers that wait for an image (kubelet,
@@ -573,7 +574,7 @@ func waitingFor(pod *corev1.Pod) (waiting []waits) {
 	return waiting
 }
 
-// hasPulled reports whether a pod has all its images of ECR.
+// hasPulled reports whether a pod has pulled all its ECR images.
 func hasPulled(pod *corev1.Pod) bool {
 	if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
 		return true

@@ -5,10 +5,10 @@
 //	Collector reads → Facts → Diagnose → a chain of links, from the image to the
 //	kubelet's words, of which the first broken one is the cause
 //
-// It owns no rule of the product: hosts are internal/ecr's, who gets the secret is
-// internal/injection's, and what secrets and events say is internal/pullsecret's.
-// It writes nothing, and needs only the rights of whoever asks: what they may not
-// read is unknown, and said to be.
+// It contains none of the product's rules: hosts are in internal/ecr, the rule of injection
+// is in internal/injection, and the format of secrets and events is in
+// internal/pullsecret. It writes nothing, and uses only the user's permissions: what the
+// user may not read is reported as unknown.
 package doctor
 
 import (
@@ -16,17 +16,17 @@ import (
 	"strings"
 )
 
-// A Mark says how a link of the chain is.
+// A Mark is the state of a link of the chain.
 type Mark int
 
 const (
-	Sound   Mark = iota // it holds
-	Noted               // it holds, and there is something to know about it
-	Unknown             // it could not be looked at
-	Broken              // it does not hold
+	Sound   Mark = iota // the condition is met
+	Noted               // the condition is met, with a remark
+	Unknown             // the condition could not be checked
+	Broken              // the condition is not met
 )
 
-// String returns the sign that stands before a link.
+// String returns the sign that is printed before a link.
 func (m Mark) String() string { return [...]string{"✓", "!", "?", "✗"}[m] }
 
 // MarshalText implements [encoding.TextMarshaler], which JSON uses.
@@ -88,18 +88,18 @@ const (
 
 // A Link is one condition of a pull.
 type Link struct {
-	Name  string   `json:"name"` // what is looked at, in a word or two
+	Name  string   `json:"name"` // what is checked, in a word or two
 	Mark  Mark     `json:"mark"`
 	Text  string   `json:"text"`            // what was found
 	Cause Cause    `json:"cause,omitempty"` // if it is broken
-	Mend  []string `json:"mend,omitempty"`  // if it is broken: what to type, or what to do as a comment
+	Mend  []string `json:"mend,omitempty"`  // if it is broken: commands to type, or instructions as comments
 }
 
-// A Diagnosis is what was found out about one pod, workload or image.
+// A Diagnosis is the result for one pod, workload or image.
 type Diagnosis struct {
 	Subject string   `json:"subject"`
 	Links   []Link   `json:"links"`
-	Lacking []string `json:"lacking,omitempty"` // rights that whoever asked does not have
+	Lacking []string `json:"lacking,omitempty"` // permissions that the user lacks
 }
 
 // Broken returns the first broken link.
@@ -112,7 +112,7 @@ func (d Diagnosis) Broken() (Link, bool) {
 	return Link{}, false
 }
 
-// String returns the diagnosis as people read it.
+// String returns the diagnosis as text.
 func (d Diagnosis) String() string {
 	var out strings.Builder
 	fmt.Fprintf(&out, "%s\n\n", d.Subject)

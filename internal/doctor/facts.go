@@ -15,45 +15,45 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// A Read is what was asked of the API server, and what came of it.
+// A Read is the result of a read from the API server.
 type Read[T any] struct {
 	Value T
 	State ReadState
 }
 
-// A ReadState says what came of a read. The zero value is that nobody tried.
+// A ReadState is the outcome of a read. The zero value means that it was not attempted.
 type ReadState int
 
 const (
-	NotRead   ReadState = iota // or not allowed to
+	NotRead   ReadState = iota // or not permitted
 	Absent                     // there is no such object
 	Available                  // Value holds it
 )
 
-// Facts are everything that was read about a subject.
+// Facts are all that was read about a subject.
 type Facts struct {
 	Now       time.Time
 	Subject   string // for people
 	Namespace string
 
 	Images   []string               // of the subject
-	Pod      *corev1.Pod            // nil for what has none yet
-	Template corev1.PodTemplateSpec // what pods are made from; the pod's own without any other
-	Owner    Owner                  // who makes pods of it; the zero value for a bare pod
-	Trial    Trial                  // a pod of the template, made for show
+	Pod      *corev1.Pod            // nil if there is none yet
+	Template corev1.PodTemplateSpec // the pod template; that of the pod itself if there is no other
+	Owner    Owner                  // the workload that creates the pods; the zero value for a bare pod
+	Trial    Trial                  // result of creating a pod from the template as a dry run
 
 	Installation Read[Installation]
 	Labels       Read[metav1.ObjectMeta] // the namespace
 	Secret       Read[PullSecret]
 	Credentials  map[ecr.Registry]Read[CredentialSecret]
-	Events       Read[[]Event] // pullpass's about the pull secret, the newest first
-	PodEvents    Read[[]Event] // about the pod, or what makes pods, the newest first
+	Events       Read[[]Event] // pullpass's events about the pull secret, newest first
+	PodEvents    Read[[]Event] // events about the pod, or about its workload, newest first
 	Account      Read[*corev1.ServiceAccount]
 
 	Lacking []string
 }
 
-// An Owner is the workload that makes pods.
+// An Owner is the workload that creates pods.
 type Owner struct{ Kind, Name string }
 
 // Restartable reports whether the workload makes new pods when its template
@@ -62,45 +62,45 @@ func (o Owner) Restartable() bool {
 	return slices.Contains([]string{"deployment", "statefulset", "daemonset"}, o.Kind)
 }
 
-// A Trial is a pod that the API server was asked to create for show (dry run).
+// A Trial is the result of creating a pod as a dry run.
 type Trial struct {
 	State   ReadState
 	Secrets []string // the pull secrets that it would have
-	Refusal string   // why there would be none
+	Refusal string   // why the pod would be rejected
 }
 
 // An Installation is one release of the chart.
 type Installation struct {
 	Release            string // of Helm
 	Namespace          string
-	Fullname           string // begins the names of its objects
+	Fullname           string // prefix of the names of its objects
 	SecretName         string
 	CredentialsNS      string
 	CredentialsPrefix  string
 	DefaultCredentials bool
 
-	Replicas int32 // of the renewer, that are ready
+	Replicas int32 // ready replicas of the renewer
 	Desired  int32
-	Leader   Read[Leader] // of the renewer; not read without an election
+	Leader   Read[Leader] // of the renewer; not read without leader election
 
-	HasWebhook   bool // its Deployment is there
+	HasWebhook   bool // its Deployment exists
 	WebhookReady int32
 	Admission    Read[Admission]
 }
 
-// A Leader is the renewer replica that works.
+// A Leader is the renewer replica that holds the lease.
 type Leader struct {
 	Holder  string
 	Renewed time.Time
 	Lasts   time.Duration
 }
 
-// Works reports whether the replica still leads.
+// Works reports whether the replica still holds the lease.
 func (l Leader) Works(now time.Time) bool {
 	return l.Holder != "" && now.Before(l.Renewed.Add(l.Lasts))
 }
 
-// Admission is what has the API server give pods the secret.
+// Admission is what adds the secret to pods: the webhook or the policy.
 type Admission struct {
 	Policy     bool // a MutatingAdmissionPolicy, not a webhook
 	Name       string
@@ -112,8 +112,8 @@ type Admission struct {
 	Conditions []string // names of conditions that are not the chart's own
 }
 
-// chartConditions are the names of the chart's own match conditions. Of pods
-// without an image of ECR, matching ones are not asked about.
+// chartConditions are the names of the chart's own match conditions. With injection.pods
+// matching, they exclude pods without an ECR image.
 const (
 	mirrorCondition = "no-mirror-pod"
 	imageCondition  = "image-of-ecr"
@@ -154,16 +154,16 @@ type CredentialSecret struct {
 	Problem string // why it cannot be used, empty if it can
 	Role    bool   // a role is assumed
 	Keys    bool   // it has keys
-	Session bool   // which end with a session
+	Session bool   // temporary keys, which expire with their session
 }
 
-// An Event is one that somebody reported.
+// An Event is an event about an object.
 type Event struct {
 	Reason, Message string
 	Warning         bool
 	Last            time.Time
 
-	name string // which client-go makes of the time in nanoseconds
+	name string // client-go derives it from the time in nanoseconds
 }
 
 func eventOf(e *corev1.Event) Event {
@@ -180,7 +180,7 @@ func eventOf(e *corev1.Event) Event {
 	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last, name: e.Name}
 }
 
-// last returns the newest event about a registry that is a warning, or is not.
+// last returns the newest event about a registry, of warnings or of others.
 func last(events []Event, host string, warning bool) (Event, bool) {
 	for _, e := range events {
 		if e.Warning == warning && pullsecret.Concerns(e.Reason, e.Message, host) {
@@ -197,8 +197,8 @@ func newestFirst(events []Event) {
 	})
 }
 
-// imagesOf returns all images of a pod's spec, each once, ephemeral containers'
-// included.
+// imagesOf returns all images of a pod's spec without duplicates, including those of
+// ephemeral containers.
 func imagesOf(spec *corev1.PodSpec) []string {
 	var images []string
 	add := func(image string) {
@@ -223,7 +223,7 @@ func imagesOf(spec *corev1.PodSpec) []string {
 	return images
 }
 
-// registriesOf returns the registries of images, each once.
+// registriesOf returns the registries of images without duplicates.
 func registriesOf(images []string) []ecr.Registry {
 	var registries []ecr.Registry
 	for _, image := range images {

@@ -15,22 +15,22 @@ import (
 	"github.com/pullpass/pullpass/internal/injection"
 )
 
-// enforceAnnotation has a ServiceAccount permit only the secrets that it lists.
+// enforceAnnotation makes a ServiceAccount permit only the secrets that it lists.
 const enforceAnnotation = "kubernetes.io/enforce-mountable-secrets"
 
-// forbids reports whether an account lets no pod name the secret.
+// forbids reports whether a ServiceAccount forbids its pods to name the secret.
 func forbids(f Facts) bool {
 	a := f.Account.Value
 	return f.Account.State == Available && a.Annotations[enforceAnnotation] == "true" && !lists(a, f.Installation.Value.SecretName)
 }
 
-// lists reports whether an account gives its pods the secret.
+// lists reports whether a ServiceAccount lists the secret as a pull secret.
 func lists(a *corev1.ServiceAccount, secret string) bool {
 	return slices.ContainsFunc(a.ImagePullSecrets, func(r corev1.LocalObjectReference) bool { return r.Name == secret })
 }
 
-// injectionLinks tell whether the pod names the secret, and why not; and whether
-// its ServiceAccount permits that.
+// injectionLinks report whether the pod names the secret or why it does not, and whether
+// its ServiceAccount permits the secret.
 func injectionLinks(f Facts, registries []ecr.Registry) []Link {
 	const name = "injection"
 	secret := f.Installation.Value.SecretName
@@ -54,7 +54,7 @@ func injectionLinks(f Facts, registries []ecr.Registry) []Link {
 	return []Link{why}
 }
 
-// trialLinks judge by a pod that the API server would have created just now.
+// trialLinks use the result of the dry run.
 func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 	const name = "injection"
 	secret := f.Installation.Value.SecretName
@@ -74,7 +74,7 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 	return []Link{failedOpen(f, "a pod that is created now does not get the secret")}
 }
 
-// mendPods returns what helps against a refusal of pods.
+// mendPods returns the remedy for rejected pods.
 func mendPods(message string, f Facts) []string {
 	if mend := mendRefusal(message, f); mend != nil {
 		return mend
@@ -82,7 +82,7 @@ func mendPods(message string, f Facts) []string {
 	return []string{"# the message says what refuses them"}
 }
 
-// accountLink tells whether the ServiceAccount lets a pod name the secret.
+// accountLink reports whether the ServiceAccount permits a pod to name the secret.
 func accountLink(f Facts) Link {
 	const name = "account"
 	account := accountName(f.Template.Spec.ServiceAccountName)
@@ -108,7 +108,7 @@ func accountName(name string) string {
 	return name
 }
 
-// whyNot tells why a pod does not name the secret.
+// whyNot reports why a pod does not name the secret.
 func whyNot(f Facts, registries []ecr.Registry) Link {
 	const name = "injection"
 	i := f.Installation.Value
@@ -193,7 +193,8 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	return failedOpen(f, "the pod was created without the secret")
 }
 
-// failedOpen tells that the API server could not ask, or was not to.
+// failedOpen reports that the API server could not call the webhook, or was not supposed
+// to.
 func failedOpen(f Facts, text string) Link {
 	i := f.Installation.Value
 	a := i.Admission.Value
@@ -216,7 +217,7 @@ func upgrade(i Installation) string {
 	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values", i.Release, i.Namespace)
 }
 
-// before tells that a pod is older than its namespace's label.
+// before reports that a pod is older than its namespace's label.
 func before(f Facts, at time.Time, again []string) Link {
 	return Link{Name: "injection", Mark: Broken, Cause: BeforeLabel, Mend: again,
 		Text: fmt.Sprintf("the pod was created at %s, before namespace %s was labelled, at %s", moment(created(f)), f.Namespace, moment(at))}
@@ -225,9 +226,9 @@ func before(f Facts, at time.Time, again []string) Link {
 func created(f Facts) time.Time { return f.Pod.CreationTimestamp.Time }
 
 // labelledBy returns a time by which the namespace had been labelled with all the
-// registries, as its managed fields have it. They have the last time that the
-// manager changed something, so the true time may be earlier, but the pull secret
-// was not there before the label.
+// registries, according to its managed fields. They contain the time of the manager's
+// last change, so the namespace may have been labelled earlier. The pull secret did not
+// exist before the label.
 func labelledBy(f Facts, registries []ecr.Registry) (at time.Time, ok bool) {
 	if f.Labels.State != Available {
 		return time.Time{}, false
@@ -244,15 +245,15 @@ func labelledBy(f Facts, registries []ecr.Registry) (at time.Time, ok bool) {
 			}
 		}
 	}
-	// A namespace that came with the label was created with it.
+	// The namespace was created with the label.
 	if s := f.Secret; ok && s.State == Available && s.Value.Marks.Ours && s.Value.Created.Before(at) {
 		at = s.Value.Created
 	}
 	return at, ok
 }
 
-// imageChanged reports whether the pod got its image of ECR after it was created,
-// by an update of somebody who owns that field alone.
+// imageChanged reports whether the pod's ECR image was set after the pod was created, by an
+// update whose field manager owns only that field.
 func imageChanged(pod *corev1.Pod, registries []ecr.Registry) bool {
 	for _, m := range pod.ManagedFields {
 		if m.Time == nil || m.FieldsV1 == nil || m.Subresource != "" || !m.Time.After(pod.CreationTimestamp.Time) {
@@ -276,7 +277,7 @@ func imageChanged(pod *corev1.Pod, registries []ecr.Registry) bool {
 	return false
 }
 
-// recreate returns how the pod gets a successor.
+// recreate returns how to recreate the pod.
 func recreate(f Facts) []string {
 	switch {
 	case f.Pod == nil:
@@ -291,7 +292,7 @@ func recreate(f Facts) []string {
 	}
 }
 
-// takeLabel returns how the opt-out of a pod is taken away.
+// takeLabel returns how to remove a pod's opt-out label.
 func takeLabel(f Facts) []string {
 	if f.Owner.Restartable() {
 		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, f.Owner.Name, f.Namespace, injection.Label)}
@@ -299,8 +300,8 @@ func takeLabel(f Facts) []string {
 	return []string{fmt.Sprintf("# take the label %s out of the pod's manifest", injection.Label)}
 }
 
-// selects reports whether a selector takes an object with the labels. One that
-// cannot be read takes everything: the API server would have refused it.
+// selects reports whether a selector matches an object with the labels. An invalid selector
+// matches everything: the API server would have rejected it.
 func selects(selector *metav1.LabelSelector, set map[string]string) bool {
 	if selector == nil {
 		return true

@@ -10,7 +10,7 @@ import (
 	"github.com/pullpass/pullpass/internal/ecr"
 )
 
-// kubeletLink tells what the kubelet said, of a pod whose other links hold.
+// kubeletLink reports the kubelet's message, for a pod whose other links are fine.
 func kubeletLink(f Facts, waiting []waits) Link {
 	const name = "kubelet"
 	if f.Pod == nil {
@@ -49,8 +49,8 @@ func kubeletLink(f Facts, waiting []waits) Link {
 	return l
 }
 
-// phrases are what kubelets and container runtimes say, in lower case, and what it
-// comes to. The first that is found counts.
+// phrases are parts of messages of kubelets and container runtimes, in lower case, and what
+// they mean. The first match counts.
 var phrases = []struct {
 	cause Cause
 	texts []string
@@ -62,7 +62,7 @@ var phrases = []struct {
 	{RegistryUnreached, []string{"dial tcp", "no such host", "i/o timeout", "tls handshake", "x509", "connection refused", "deadline exceeded", "proxyconnect", "eof"}},
 }
 
-// telling reports whether a message says why.
+// telling reports whether a message contains the reason.
 func telling(message string) bool { return causeOf("", message) != PullFailed }
 
 func causeOf(reason, message string) Cause {

@@ -19,10 +19,10 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// A Row is where one registry of one labelled namespace stands.
+// A Row is the state of one registry in one labelled namespace.
 type Row struct {
 	Namespace string       `json:"namespace"`
-	Registry  string       `json:"registry,omitempty"` // empty where the namespace's labels name none that is good
+	Registry  string       `json:"registry,omitempty"` // empty if the namespace has no valid registry label
 	State     string       `json:"state"`
 	Cause     Cause        `json:"cause,omitempty"`
 	Text      string       `json:"text,omitempty"`
@@ -37,22 +37,22 @@ type Row struct {
 type PodCount struct {
 	Named   int `json:"named"`   // that name the pull secret
 	Without int `json:"without"` // that do not
-	Stuck   int `json:"stuck"`   // of both, that wait for an image of the registry
+	Stuck   int `json:"stuck"`   // of both, those that are waiting for an image of the registry
 }
 
-// StateUnknown is that of what cannot be read.
+// StateUnknown is the state if the user may not read the objects.
 const StateUnknown = "unknown"
 
-// Status is where all labelled namespaces stand.
+// Status is the state of all labelled namespaces.
 type Status struct {
 	Installation Read[Installation]
 	Rows         []Row
 	Summary      []string
 	Lacking      []string
-	Broken       bool // something is
+	Broken       bool // something is broken
 }
 
-// scan is what is gathered for a status.
+// scan is what was read for a status.
 type scan struct {
 	namespaces  map[string]metav1.ObjectMeta // labelled ones
 	leaving     map[string]bool              // namespaces that are being deleted
@@ -63,13 +63,13 @@ type scan struct {
 
 	secretsState, eventsState, credentialsState, namespacesState ReadState
 
-	stuckWithout map[string]int // pods that wait and do not name the secret, by namespace
-	stuckNamed   []string       // namespace/name of a pod that waits although it names the secret
-	unlabelled   map[string]int // pods that wait for an image whose namespace lacks the label, by namespace
+	stuckWithout map[string]int // waiting pods that do not name the secret, by namespace
+	stuckNamed   []string       // namespace/name of waiting pods that name the secret
+	unlabelled   map[string]int // pods that wait for an image of a registry that their namespace is not labelled with, by namespace
 }
 
-// Status reads where the labelled namespaces stand: one, or all if the name is
-// empty. Lists are read in pages, and of each page only what counts is kept.
+// Status reads the state of one labelled namespace, or of all if the name is empty. It reads
+// lists in pages, and keeps only what it needs of each page.
 func (c *Collector) Status(ctx context.Context, namespace string) (Status, error) {
 	installation, err := c.Installation(ctx)
 	if err != nil {
@@ -104,7 +104,7 @@ func pages(options metav1.ListOptions, list func(metav1.ListOptions) (next strin
 
 func (c *Collector) scanNamespaces(ctx context.Context, namespace string, _ Installation, s *scan) error {
 	keep := func(ns *corev1.Namespace) {
-		if ns.DeletionTimestamp != nil { // it gets nothing any more, and that is right
+		if ns.DeletionTimestamp != nil { // it no longer gets a secret, which is correct
 			s.leaving[ns.Name] = true
 			return
 		}
@@ -214,7 +214,7 @@ func (c *Collector) scanPods(ctx context.Context, namespace string, i Installati
 	return err
 }
 
-// pods calls f for each pod that is not about to end.
+// pods calls f for each pod that is neither completed nor being deleted.
 func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.Pod)) error {
 	return pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
 		list, err := c.Client.CoreV1().Pods(namespace).List(ctx, o)
@@ -230,7 +230,7 @@ func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.P
 	})
 }
 
-// count takes note of a pod.
+// count counts a pod.
 func (s *scan) count(pod *corev1.Pod, i Installation) {
 	registries := registriesOf(imagesOf(&pod.Spec))
 	if len(registries) == 0 || s.leaving[pod.Namespace] {
@@ -278,7 +278,7 @@ func (s *scan) count(pod *corev1.Pod, i Installation) {
 	}
 }
 
-// judge makes rows and a summary of what was gathered.
+// judge makes the rows and the summary from what was read.
 func judge(now time.Time, installation Read[Installation], s *scan) Status {
 	status := Status{Installation: installation}
 	i := installation.Value
@@ -362,7 +362,7 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 	return status
 }
 
-// rowOf tells where a registry of a namespace stands.
+// rowOf returns the state of a registry in a namespace.
 func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 	c := Read[CredentialSecret]{State: s.credentialsState}
 	if s.credentialsState == Available {
@@ -401,7 +401,7 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 			return row
 		}
 	}
-	// A token that lives and has no successor.
+	// The token is valid, but cannot be renewed.
 	if w, ok := lasting(f, r); ok && row.State == pullsecret.StateReady && w.Reason != pullsecret.ReasonInvalidLabel {
 		row.State, row.Cause, row.Text = pullsecret.StateFailed, TokenFailed, pullsecret.Cause(w.Message, r.String())
 		row.Mend = mendToken(w.Message, f.Installation.Value, r)
@@ -409,7 +409,7 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 	return row
 }
 
-// titleOf says what a cause is, for many namespaces at once.
+// titleOf describes a cause, for many namespaces at once.
 func titleOf(c Cause) string {
 	return map[Cause]string{
 		TokenExpired:    "tokens have expired and have no successor",
@@ -438,7 +438,7 @@ func plural(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
-// inNamespaces names a few namespaces.
+// inNamespaces lists a few namespaces.
 func inNamespaces(names []string) string {
 	if len(names) == 1 {
 		return "namespace " + names[0]
@@ -457,16 +457,16 @@ func where(names []string) string {
 	return " --all-namespaces"
 }
 
-// A StuckOwner is what made pods that wait for an image and would have the secret
-// if they were made again.
+// A StuckOwner is a workload whose pods are waiting for an image and would get the secret if
+// they were recreated.
 type StuckOwner struct {
 	Namespace string
 	Owner     Owner // the zero value for a bare pod
 	Pods      []string
 }
 
-// Stuck finds pods that wait for an image of a registry whose token is in their
-// namespace by now, that do not name the secret, and whose successors would.
+// Stuck finds pods that are waiting for an image of a registry, do not name the pull secret
+// although it now has a token for the registry, and would get it if they were recreated.
 func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []StuckOwner, lacking []string, err error) {
 	installation, err := c.Installation(ctx)
 	if err != nil {
@@ -504,7 +504,7 @@ func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []Stuck
 	return owners, c.lacking, nil
 }
 
-// wouldMend reports whether a new pod in the place of a stuck one could pull.
+// wouldMend reports whether a stuck pod could pull if it were recreated.
 func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now time.Time) bool {
 	i := installation.Value
 	meta, labelled := s.namespaces[pod.Namespace]
@@ -531,7 +531,7 @@ func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now ti
 			return false
 		}
 	} else if a.State == Absent && installation.State == Available {
-		return false // nothing gives pods the secret
+		return false // nothing adds the secret to pods
 	}
 	if _, mirror := pod.Annotations[injection.MirrorAnnotation]; mirror || pod.Labels[injection.Label] == injection.Never {
 		return false
