@@ -152,7 +152,7 @@ func leaveAlone(err error) aws.Ternary {
 	return aws.UnknownTernary
 }
 
-// maxRetryAfter is the longest Retry-After that is honored.
+// maxRetryAfter is the longest Retry-After that is followed.
 const maxRetryAfter = 5 * time.Minute
 
 // retryAfterOf returns the Retry-After header of a response, in seconds or as a date

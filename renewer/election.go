@@ -149,7 +149,7 @@ var errLeaseHeld = errors.New("another replica holds the lease")
 // without reading first; the API server rejects the write if the lease has changed.
 func (e *election) try(ctx context.Context) error {
 	if e.ours {
-		if e.write(ctx, e.identity, leaseDuration) == nil {
+		if e.write(ctx, e.identity, int32(leaseDuration/time.Second)) == nil {
 			return nil
 		}
 		e.ours = false // the read or the next write below shows the reason
@@ -160,7 +160,7 @@ func (e *election) try(ctx context.Context) error {
 	if h := e.holder(); h != "" && h != e.identity && time.Since(e.changed) < e.duration() {
 		return fmt.Errorf("%w: %s", errLeaseHeld, h)
 	}
-	if err := e.write(ctx, e.identity, leaseDuration); err != nil {
+	if err := e.write(ctx, e.identity, int32(leaseDuration/time.Second)); err != nil {
 		return err
 	}
 	e.ours = true
@@ -186,7 +186,7 @@ func (e *election) read(ctx context.Context) error {
 }
 
 // write stores the lease with a holder, unless it has changed since it was read.
-func (e *election) write(ctx context.Context, holder string, duration time.Duration) error {
+func (e *election) write(ctx context.Context, holder string, seconds int32) error {
 	began := time.Now()
 	lease, now := e.lease.DeepCopy(), metav1.NewMicroTime(began)
 	if e.holder() != holder {
@@ -196,7 +196,7 @@ func (e *election) write(ctx context.Context, holder string, duration time.Durat
 		lease.Spec.LeaseTransitions = new(1 + value(lease.Spec.LeaseTransitions))
 	}
 	lease.Spec.HolderIdentity, lease.Spec.RenewTime = &holder, &now
-	lease.Spec.LeaseDurationSeconds = new(int32(duration / time.Second))
+	lease.Spec.LeaseDurationSeconds = &seconds
 	request := e.client.Put().Name(e.name)
 	if lease.ResourceVersion == "" {
 		request = e.client.Post()
@@ -220,7 +220,7 @@ func (e *election) release() {
 			return
 		}
 		if err == nil {
-			err = e.write(ctx, "", time.Second)
+			err = e.write(ctx, "", 1)
 		}
 		if err != nil && !apierrors.IsConflict(err) {
 			e.report(ctx, "cannot release the lease; the next leader waits until it expires", err)

@@ -98,7 +98,7 @@ func TestEventsWaitForTheAPIServer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var back atomic.Bool
 		var creates atomic.Int32
-		cfg := &rest.Config{Host: "http://api.example", Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		cfg := &rest.Config{Host: "http://api.example", Transport: roundTripper(func(*http.Request) (*http.Response, error) {
 			if !back.Load() {
 				return nil, errors.New("connection refused")
 			}

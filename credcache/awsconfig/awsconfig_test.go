@@ -37,7 +37,7 @@ func TestParse(t *testing.T) {
 		"a profile twice":        {config: "[profile a]\n[profile 'a']\n", reason: `parsing the AWS configuration: there are two sections for "a"`},
 		"no section":             {config: "a = b\n", reason: "parsing the AWS configuration: line 1 is before the first section"},
 		"a byte order mark":      {config: "\ufeff[a]\n", reason: "parsing the AWS configuration: line 1 is before the first section"},
-		"a line of one word":     {config: "[a]\nb\n", reason: "parsing the AWS configuration: line 2 has neither = nor :"},
+		"a line of one word":     {config: "[a]\nb\n", reason: "parsing the AWS configuration: line 2 has neither = nor : in it"},
 		"a line without a name":  {config: "[a]\n= b\n", reason: "parsing the AWS configuration: line 2 has no option name"},
 		"a bracket in a name":    {config: "[a]b]\n", reason: "parsing the AWS configuration: line 1 has ] in a section name"},
 		"no UTF-8":               {config: "[a]\nb = \xff\n", reason: "parsing the AWS configuration: it is not UTF-8"},

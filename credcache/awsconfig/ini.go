@@ -86,7 +86,7 @@ func parseFlat(content []byte) (sections, error) {
 		}
 		at := strings.IndexAny(trimmed, "=:")
 		if at < 0 {
-			return nil, fmt.Errorf("line %d has neither = nor :", number+1)
+			return nil, fmt.Errorf("line %d has neither = nor : in it", number+1)
 		}
 		if option = strings.ToLower(strings.TrimRightFunc(trimmed[:at], isSpace)); option == "" {
 			return nil, fmt.Errorf("line %d has no option name", number+1)

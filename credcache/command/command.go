@@ -2,7 +2,7 @@
 // run that one with credentials, and whether all of them are what their names say.
 //
 // credcache runs known programs only, and caches the tokens only of programs whose
-// behavior it knows: a shim may decide by the working directory what it runs, and a
+// behaviour it knows: a shim may decide by the working directory what it runs, and a
 // script named aws can do anything. Such commands run without the cache;
 // [Command.Opaque] gives the reason.
 package command

@@ -31,7 +31,7 @@ type form struct {
 }
 
 // forms returns the forms of a wrapper. It is a function because a package variable
-// would be initialized at each start, which would slow down cache hits.
+// would be set up at each start, which would slow down cache hits.
 func forms(name string) []form {
 	switch name {
 	case "aws-vault":

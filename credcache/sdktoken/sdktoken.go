@@ -1,6 +1,6 @@
 // Package sdktoken makes EKS tokens with the AWS SDK, which signs them and gets the
 // credentials of roles, web identities and AWS SSO. Only the second program uses it,
-// because the SDK takes ten times as long to initialize as a cache hit.
+// because the SDK takes ten times as long to set up as a cache hit.
 //
 //	Token: flags → profile → chain → credentials → presigned request → ExecCredential
 //

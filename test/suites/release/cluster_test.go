@@ -141,9 +141,9 @@ func (w world) user(b binary.Binary, input string, args ...string) string {
 	return string(out)
 }
 
-func (w world) helm(args ...string) string {
+func (w world) helm(args ...string) {
 	w.Helper()
-	return w.user(binary.Helm, "", args...)
+	w.user(binary.Helm, "", args...)
 }
 
 func (w world) kubectl(args ...string) string {

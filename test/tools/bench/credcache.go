@@ -271,7 +271,7 @@ func (b *bench) kubectlRuns(ctx context.Context, r *report.Result, dir string) e
 		direct.name, direct.every = "kubectl get with the AWS CLI", 20
 		commands = append(commands, direct)
 	}
-	err = runInTurns(ctx, commands, b.size.kubectl)
+	err = runInTurns(ctx, commands, b.kubectl)
 	r.Values["kubectl"] = report.MedianOf(cached.over(static))
 	bars(r, "kubectl", "Whole runs of kubectl", "Kubectl", commands, static)
 	return err

@@ -332,7 +332,7 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	}
 	s.result.Add("memory/renewer", float64(s.labelled()), peak)
 	at := float64(s.labelled())
-	idle, err := s.latencies(ctx, fmt.Sprintf("late-%d", s.n), s.size.samples/4, nil)
+	idle, err := s.latencies(ctx, fmt.Sprintf("late-%d", s.n), s.samples/4, nil)
 	if err != nil {
 		return 0, err
 	}
@@ -659,7 +659,7 @@ func (s *scaled) whole(ctx context.Context) error {
 	s.result.Values["renewer-memory"] = report.Exactly(peak)
 
 	s.say("labelling while all is quiet, and nothing")
-	quietly, err := s.latencies(ctx, "quiet", s.size.samples, nil)
+	quietly, err := s.latencies(ctx, "quiet", s.samples, nil)
 	if err != nil {
 		return err
 	}
@@ -781,7 +781,7 @@ func (s *scaled) busy(ctx context.Context) error {
 	over := func() bool {
 		return s.audit.read() == nil && s.audit.writes(mark, renewerAgent) >= all*19/20
 	}
-	took, err := s.latencies(ctx, "busy", s.size.samples, over)
+	took, err := s.latencies(ctx, "busy", s.samples, over)
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/xml"
-	"io"
 	"strings"
 	"testing"
 )
@@ -21,7 +20,7 @@ func TestDraw(t *testing.T) {
 			Line  string `xml:",chardata"`
 		} `xml:"text"`
 	}
-	if err := xml.NewDecoder(strings.NewReader(picture.String())).Decode(&svg); err != nil && err != io.EOF {
+	if err := xml.NewDecoder(strings.NewReader(picture.String())).Decode(&svg); err != nil {
 		t.Fatal(err)
 	}
 	want := [][2]string{{"step", "  0.1 s  1. cluster <real>"}, {"command", "        $ kubectl label"}, {"output", "ready & waiting"}}

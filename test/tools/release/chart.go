@@ -44,18 +44,18 @@ func chartVersion(dir string) (string, error) {
 
 	var errs []error
 	if chart.AppVersion != chart.Version {
-		errs = append(errs, fmt.Errorf("Chart.yaml has version %s and appVersion %s", chart.Version, chart.AppVersion))
+		errs = append(errs, fmt.Errorf("the file Chart.yaml has version %s and appVersion %s", chart.Version, chart.AppVersion))
 	}
 	if values.Image.Repository != imageRepository || values.Image.Tag != "" || values.Image.Digest != "" {
 		errs = append(errs, fmt.Errorf("values.yaml has image %+v; want repository %s and nothing else, so that the tag is the appVersion",
 			values.Image, imageRepository))
 	}
 	if want := imageRepository + ":" + chart.AppVersion; len(images) != 1 || images[0].Image != want {
-		errs = append(errs, fmt.Errorf("Chart.yaml has artifacthub.io/images %+v; want %s alone", images, want))
+		errs = append(errs, fmt.Errorf("the file Chart.yaml has artifacthub.io/images %+v; want %s alone", images, want))
 	}
 	prerelease := strings.Contains(chart.Version, "-")
 	if got, want := chart.Annotations["artifacthub.io/prerelease"], fmt.Sprint(prerelease); got != want {
-		errs = append(errs, fmt.Errorf("Chart.yaml has artifacthub.io/prerelease %q; want %q", got, want))
+		errs = append(errs, fmt.Errorf("the file Chart.yaml has artifacthub.io/prerelease %q; want %q", got, want))
 	}
 	return chart.Version, errors.Join(errs...)
 }
