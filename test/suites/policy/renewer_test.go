@@ -108,8 +108,8 @@ func TestRenewerConfined(t *testing.T) {
 		"another type":                   {do: create(secret(w.SecretName, opaque)), say: "of type"},
 		"no label":                       {do: create(secret(w.SecretName, markless)), say: "managed-by"},
 		"the label taken away":           {there: secret(w.SecretName, nil), do: update(secret(w.SecretName, markless)), say: "managed-by"},
-		"a foreign secret of our name":   {there: secret(w.SecretName, markless), do: update(secret(w.SecretName, nil)), say: "that pullpass made"},
-		"the end of a foreign secret":    {there: secret(w.SecretName, markless), do: remove(w.SecretName), say: "that pullpass made"},
+		"a foreign secret of our name":   {there: secret(w.SecretName, markless), do: update(secret(w.SecretName, nil)), say: "that pullpass created"},
+		"the end of a foreign secret":    {there: secret(w.SecretName, markless), do: remove(w.SecretName), say: "that pullpass created"},
 		"the end of one of another type": {there: secret(w.SecretName, opaque), do: remove(w.SecretName), say: "of type"},
 		"all at once, where some are ours": {there: secret("other", nil), do: func() error {
 			return client.CoreV1().Secrets(namespace).DeleteCollection(ctx, metav1.DeleteOptions{}, metav1.ListOptions{})

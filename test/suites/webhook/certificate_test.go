@@ -30,7 +30,7 @@ func TestWrongCABundle(t *testing.T) {
 	other, err := install.NewAuthority()
 	w.Must(err)
 	right := set(other)
-	w.WaitUnready(webhook, "[-]certificate: by the CA bundle of the webhook's configuration API servers do not trust the certificate")
+	w.WaitUnready(webhook, "[-]certificate: API servers do not trust the certificate, given the CA bundle of the webhook's configuration")
 	w.WaitMetric(webhook, 1, "pullpass_certificate_problem")
 	set(right)
 	w.Must(webhook.Ready(t.Context()))
