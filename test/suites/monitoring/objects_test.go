@@ -249,6 +249,18 @@ func TestValues(t *testing.T) {
 	if !changed {
 		t.Error("the threshold of PullpassTokenExpiresSoon is not what was set")
 	}
+
+	// The API server rejects a list of rules that is null.
+	var all []any
+	for _, r := range rules(t, "pullpass", "pullpass", enabled("prometheusRule")).Groups[0].Rules {
+		all = append(all, r.Alert)
+	}
+	values = merge(enabled("prometheusRule"), map[string]any{"monitoring": map[string]any{"prometheusRule": map[string]any{"disabled": all}}})
+	for _, object := range render(t, "pullpass", "pullpass", values) {
+		if object.GetKind() == "PrometheusRule" {
+			t.Error("there is a PrometheusRule although every alert is disabled")
+		}
+	}
 }
 
 // TestRunbook finds for every alert, and for nothing else, a heading whose
