@@ -35,6 +35,10 @@ type Target struct {
 	// Addresses is how many addresses attackers have, apart from those of API
 	// servers, or 0 when a proxy has all connections come from one.
 	Addresses int
+	// Idle has attackers use only processors that nobody else wants. On a machine that
+	// does other work as well they would not get any; with a low priority (nice) they
+	// delay those whose latency is measured by some milliseconds.
+	Idle bool
 	// Only is the one method to attack with, or empty for all at once.
 	Only string
 }
@@ -192,11 +196,6 @@ func Main() {
 	run(context.Background(), t)
 }
 
-// yielding are the commands that have a program use only processors that nobody
-// else wants, the best first: a process with SCHED_IDLE never delays another, one
-// that is merely nice does by some milliseconds.
-var yielding = [][]string{{"chrt", "--idle", "0"}, {"nice", "-n", "19"}}
-
 // Start attacks from a process of its own, which is this program again, until that
 // is stopped. Attackers have processors of their own elsewhere, so here they must
 // not take any from those whose latency is measured.
@@ -209,19 +208,16 @@ func Start(dir string, t Target) (*process.Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	var path string
-	var args []string
-	for _, command := range yielding {
-		if path, err = exec.LookPath(command[0]); err == nil {
-			args = append(slices.Clone(command[1:]), program)
-			break
-		}
+	yield := []string{"nice", "-n", "19"}
+	if t.Idle {
+		yield = []string{"chrt", "--idle", "0"}
 	}
+	path, err := exec.LookPath(yield[0])
 	if err != nil {
 		return nil, err
 	}
 	return process.Start(process.Options{
-		Name: "attack", Path: path, Args: args, Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
+		Name: "attack", Path: path, Args: append(yield[1:], program), Dir: dir, Env: []string{environment + "=" + string(target)}, LogFile: filepath.Join(dir, "attack.log"),
 	})
 }
 

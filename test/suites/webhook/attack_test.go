@@ -97,6 +97,7 @@ func TestUnderAttack(t *testing.T) {
 	webhook := lean(t, w, fmt.Sprintf("GOMEMLIMIT=%d", collectorLimit))
 	lasting := attackTime()
 	target := attack.Target{Webhook: w.Release.WebhookAddress(), Admin: webhook.Admin(), Labelled: w.Namespace(host), Plain: w.Namespace(), Image: image}
+	target.Idle = os.Getenv("PULLPASS_TEST_ATTACK") != "" // on a machine that does nothing else
 	ask := func(t *testing.T, servers *attack.APIServers) attack.Latencies {
 		ctx, stop := context.WithTimeout(t.Context(), lasting)
 		defer stop()
