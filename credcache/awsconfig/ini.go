@@ -31,6 +31,9 @@ func parseINI(content []byte) (sections, error) {
 
 // parseFlat is parseINI without the check of indented blocks.
 func parseFlat(content []byte) (sections, error) {
+	if len(content) == 0 {
+		return sections{}, nil
+	}
 	if !utf8.Valid(content) {
 		return nil, errors.New("it is not UTF-8")
 	}
@@ -45,7 +48,9 @@ func parseFlat(content []byte) (sections, error) {
 		clear(lines)
 	}
 	option, indent := "", 0
-	for number, line := range strings.Split(universalNewlines(string(content)), "\n") {
+	number := 0
+	for line := range strings.SplitSeq(universalNewlines(string(content)), "\n") {
+		number++
 		trimmed := strings.TrimFunc(line, isSpace)
 		blank := trimmed == ""
 		if blank || trimmed[0] == '#' || trimmed[0] == ';' {
@@ -65,7 +70,7 @@ func parseFlat(content []byte) (sections, error) {
 			if end > 1 {
 				if name = trimmed[1:end]; strings.ContainsRune(name, ']') {
 					// Where the name ends depends on the version of Python.
-					return nil, fmt.Errorf("line %d has ] in a section name", number+1)
+					return nil, fmt.Errorf("line %d has ] in a section name", number)
 				}
 				flush()
 				option = ""
@@ -74,7 +79,7 @@ func parseFlat(content []byte) (sections, error) {
 					continue
 				}
 				if found[name] != nil {
-					return nil, fmt.Errorf("line %d repeats a section", number+1)
+					return nil, fmt.Errorf("line %d repeats a section", number)
 				}
 				section = map[string]string{}
 				found[name] = section
@@ -82,25 +87,28 @@ func parseFlat(content []byte) (sections, error) {
 			}
 		}
 		if section == nil {
-			return nil, fmt.Errorf("line %d is before the first section", number+1)
+			return nil, fmt.Errorf("line %d is before the first section", number)
 		}
 		at := strings.IndexAny(trimmed, "=:")
 		if at < 0 {
-			return nil, fmt.Errorf("line %d has neither = nor : in it", number+1)
+			return nil, fmt.Errorf("line %d has neither = nor : in it", number)
 		}
 		if option = strings.ToLower(strings.TrimRightFunc(trimmed[:at], isSpace)); option == "" {
-			return nil, fmt.Errorf("line %d has no option name", number+1)
+			return nil, fmt.Errorf("line %d has no option name", number)
 		}
 		if strings.ContainsAny(trimmed[:at], "İΣ") { // Python has its own rules for lower case
-			return nil, fmt.Errorf("line %d has an unsupported letter in an option name", number+1)
+			return nil, fmt.Errorf("line %d has an unsupported letter in an option name", number)
 		}
 		_, twice := lines[option]
 		if _, before := section[option]; twice || before { // before: [DEFAULT] may come twice
-			return nil, fmt.Errorf("line %d repeats an option", number+1)
+			return nil, fmt.Errorf("line %d repeats an option", number)
 		}
 		lines[option] = []string{strings.TrimLeftFunc(trimmed[at+1:], isSpace)}
 	}
 	flush()
+	if len(defaults) == 0 {
+		return found, nil
+	}
 	for _, s := range found {
 		own := maps.Clone(s)
 		maps.Copy(s, defaults)

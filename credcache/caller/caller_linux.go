@@ -14,10 +14,12 @@ func startTime(pid int) (uint64, bool) {
 	}
 	// The name is in parentheses and may contain anything. The start time is the
 	// 22nd field, the 20th after the name.
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) < 20 {
-		return 0, false
+	n := 0
+	for field := range bytes.FieldsSeq(stat[bytes.LastIndexByte(stat, ')')+1:]) {
+		if n++; n == 20 {
+			start, err := strconv.ParseUint(string(field), 10, 64)
+			return start, err == nil
+		}
 	}
-	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, err == nil
+	return 0, false
 }

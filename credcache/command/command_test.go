@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/pullpass/pullpass/credcache/userconfig"
@@ -163,6 +164,17 @@ func TestPrograms(t *testing.T) {
 				t.Errorf("%+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// TestPipe looks at a pipe with the name of a program, which must not be waited for.
+func TestPipe(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "aws")
+	if err := syscall.Mkfifo(path, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := look("aws", path); got != (sight{opaque: path + " cannot be read"}) {
+		t.Errorf("%+v", got)
 	}
 }
 

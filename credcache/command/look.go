@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/pullpass/pullpass/credcache/files"
 )
 
 // A sight is what an inspection of a program shows.
@@ -64,7 +66,7 @@ func look(name, path string) sight {
 
 // readHead reads the first two bytes of a file, and a script up to maxScript.
 func readHead(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, _, err := files.Open(path)
 	if err != nil {
 		return nil, err
 	}

@@ -53,15 +53,32 @@ func Read(path string, limit int64) ([]byte, error) {
 	if !info.Mode().IsRegular() {
 		return nil, ErrNotRegular
 	}
-	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0) // the file may have been replaced
+	f, info, err := Open(path) // the file may have been replaced
 	if err != nil {
-		return nil, fs.ErrNotExist
+		if !errors.Is(err, ErrNotRegular) {
+			err = fs.ErrNotExist
+		}
+		return nil, err
 	}
 	defer f.Close()
-	if info, err = f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, ErrNotRegular
-	}
 	return readAll(f, info.Size(), limit)
+}
+
+// Open opens a regular file for reading. It never waits for a writer of a pipe.
+func Open(path string) (*os.File, fs.FileInfo, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|nonBlocking, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = ErrNotRegular
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 // ReadPrivate reads a file that only the effective user can access, of at most limit
