@@ -107,6 +107,8 @@ var Rows = []Row{
 
 	{"hit", "credcache", "a hit, over a Go program that reads and prints a file", UnitRatio, AtMost(1.2), true},
 	{"kubectl", "credcache", "`kubectl get` with credcache, over a static token", UnitRatio, AtMost(1.03), true},
+	{"kubectl-floor", "credcache", "`kubectl get` with a plugin that reads and prints a file, over a static token", UnitRatio, nil, true},
+	{"kubectl-over-floor", "credcache", "`kubectl get` with credcache, over that plugin", UnitRatio, nil, true},
 	{"no-hit", "parallel", "the slowest of ten clients, over the command without credcache", UnitRatio, AtMost(1.3), false},
 }
 
