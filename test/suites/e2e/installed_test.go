@@ -52,6 +52,7 @@ func TestInstalled(t *testing.T) {
 	t.Run("the chart's own test", func(t *testing.T) {
 		t.Log(helm(t, binary.Helm, nil, "test", release, "--timeout", "2m"))
 	})
+	t.Run("kubectl pullpass", testPlugin)
 	t.Run("kubectl debug", testDebug) // upgrades the release
 
 	eventually(t, "tokens expire", func() error {

@@ -58,7 +58,7 @@ func build() error {
 	if _, err := image.Pause(dir, ""); err != nil {
 		return err
 	}
-	if err := install.BuildPrograms(ctx, filepath.Join(dir, "current"), false, "renewer", "webhook"); err != nil {
+	if err := install.BuildPrograms(ctx, filepath.Join(dir, "current"), false, "renewer", "webhook", "kubectl-pullpass"); err != nil {
 		return err
 	}
 	return checkOutPrevious(ctx, filepath.Join(dir, "previous"))

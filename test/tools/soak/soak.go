@@ -51,8 +51,10 @@ const (
 
 	// patience is how long something may take that nothing but faults hinders.
 	patience = 4 * time.Minute
-	// quiet is the time without faults at the end.
-	quiet = time.Minute
+	// quiet is the time without faults at the end. API servers close a connection to
+	// the webhook when they have not used it for 90 seconds, so what is still open
+	// after this is in use, or leaked.
+	quiet = 2 * time.Minute
 )
 
 // A release is an installation of the chart.
