@@ -99,10 +99,21 @@ func (e *election) acquire(ctx context.Context) bool {
 		e.report(ctx, "cannot take the lease", err)
 		select {
 		case <-ctx.Done():
-		case <-time.After(wait.Jitter(retryPeriod, 1.2)):
+		case <-time.After(e.pause(err)):
 		}
 	}
 	return false
+}
+
+// pause is how long to wait after an error before the next attempt to take the lease.
+// If another replica holds it, that is until the lease expires at the latest:
+// replicas that look only now and then would take over seconds after that.
+func (e *election) pause(err error) time.Duration {
+	pause := wait.Jitter(retryPeriod, 0.2)
+	if errors.Is(err, errLeaseHeld) {
+		pause = min(pause, time.Until(e.changed.Add(e.duration())))
+	}
+	return pause
 }
 
 // hold renews the lease until the context ends. It returns early if another replica

@@ -147,9 +147,15 @@ func TestALeaseIsTakenRenewedAndReleased(t *testing.T) {
 		within      time.Duration
 		transitions int32
 	}{
-		"without a lease":                     {within: 0, transitions: 1},
-		"one that was released":               {before: renewedBy(""), within: 0, transitions: 4},
-		"one whose holder renews it no more":  {before: renewedBy("other"), within: leaseDuration + 2*retryPeriod + retryPeriod/2, transitions: 4},
+		"without a lease":                    {within: 0, transitions: 1},
+		"one that was released":              {before: renewedBy(""), within: 0, transitions: 4},
+		"one whose holder renews it no more": {before: renewedBy("other"), within: leaseDuration, transitions: 4},
+		"one whose holder dies meanwhile": {before: func(s *leaseServer) {
+			renewedBy("other")(s)
+			for n := range 3 {
+				time.AfterFunc(time.Duration(n)*retryPeriod, func() { s.edit(renewedBy("other")) })
+			}
+		}, within: 2*retryPeriod + retryPeriod*12/10 + leaseDuration, transitions: 4},
 		"one that this replica holds already": {before: renewedBy("one"), within: 0, transitions: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
