@@ -26,15 +26,15 @@ func (p *plugin) credentials() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "credentials",
 		Short: "Set, list, test and delete the AWS credentials of registries",
-		Long: `Sets, lists, tests and deletes the AWS credentials of registries. They are secrets
-in the installation's credentials namespace, one for each registry's host.`,
+		Long: `Set, list, test and delete the AWS credentials of registries. They are stored in
+the credentials namespace of the installation, in one secret for each host.`,
 		Args: cobra.NoArgs,
 	}
 	cmd.AddCommand(p.setCredentials(), p.listCredentials(), p.testCredentials(), p.deleteCredentials())
 	return cmd
 }
 
-// sources are where the keys of set come from.
+// sources are the possible sources of the keys for set.
 type sources struct {
 	env     bool
 	profile string
@@ -49,14 +49,14 @@ func (p *plugin) setCredentials() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "set HOST",
 		Short: "Set the AWS credentials of a registry",
-		Long: `Makes or replaces the AWS credentials of a registry, after AWS has given a token
-for them; if AWS refuses, nothing is written. The keys come from the environment,
-a profile of the AWS CLI, a file, standard input or, on a terminal, a prompt.
-They are never arguments, which stay in the shell's history.
+		Long: `Create or replace the AWS credentials of a registry. First, ask AWS for a token
+with them; if AWS does not issue one, write nothing. The keys come from the
+environment, a profile of the AWS CLI, a file, standard input or, in a terminal,
+a prompt. They are never arguments, because arguments stay in the shell history.
 
-A file holds lines such as aws_access_key_id=…, JSON of the AWS CLI, or the
-console's CSV file. With --role-arn alone the renewer assumes the role by its
-default credentials, which only itself can test.`,
+The file contains lines such as aws_access_key_id=…, JSON from the AWS CLI, or
+CSV from the AWS console. With --role-arn alone, the renewer assumes the role
+with its default credentials, which only the renewer can test.`,
 		Example: `  kubectl pullpass credentials set 123456789012.dkr.ecr.eu-west-1.amazonaws.com
   kubectl pullpass credentials set 123456789012.dkr.ecr.eu-west-1.amazonaws.com --from-profile puller
   aws iam create-access-key --user-name puller |
@@ -67,7 +67,7 @@ default credentials, which only itself can test.`,
 				return err
 			}
 			if dryRun != "none" && dryRun != "client" {
-				return usageError{fmt.Errorf("--dry-run=%q: want none or client", dryRun)}
+				return usageError{fmt.Errorf("--dry-run=%q: must be none or client", dryRun)}
 			}
 			registries, err := parseHosts(args)
 			if err != nil {
@@ -86,21 +86,21 @@ default credentials, which only itself can test.`,
 			return p.set(cmd.Context(), r, k, skipCheck, dryRun == "client", print)
 		}),
 	}
-	cmd.Flags().BoolVar(&from.env, "from-env", false, "take the keys from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN")
-	cmd.Flags().StringVar(&from.profile, "from-profile", "", "take the keys from `PROFILE` of the AWS CLI")
-	cmd.Flags().StringVar(&from.file, "from-file", "", "take the keys from `FILE`; - is standard input")
-	cmd.Flags().StringVar(&roleARN, "role-arn", "", "`ARN` of a role that the renewer is to assume")
-	cmd.Flags().StringVar(&externalID, "external-id", "", "`ID` that the role wants from who assumes it")
-	cmd.Flags().StringVar(&region, "region", "", "`REGION` whose STS is asked for the role; without the flag, the registry's")
-	cmd.Flags().BoolVar(&skipCheck, "skip-check", false, "do not ask AWS for a token first")
-	cmd.Flags().StringVar(&dryRun, "dry-run", "none", "with client, print the secret, keys and all, and write nothing")
+	cmd.Flags().BoolVar(&from.env, "from-env", false, "read the keys from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN")
+	cmd.Flags().StringVar(&from.profile, "from-profile", "", "read the keys from `PROFILE` of the AWS CLI")
+	cmd.Flags().StringVar(&from.file, "from-file", "", "read the keys from `FILE`; - means standard input")
+	cmd.Flags().StringVar(&roleARN, "role-arn", "", "`ARN` of a role that the renewer assumes")
+	cmd.Flags().StringVar(&externalID, "external-id", "", "external `ID` that the role's trust policy requires")
+	cmd.Flags().StringVar(&region, "region", "", "`REGION` of the STS endpoint for the role; by default, the registry's region")
+	cmd.Flags().BoolVar(&skipCheck, "skip-check", false, "do not test the credentials with AWS first")
+	cmd.Flags().StringVar(&dryRun, "dry-run", "none", "none or client; with client, write nothing, and with --output print the secret, including the keys")
 	cmd.Flag("dry-run").NoOptDefVal = "client"
 	cmd.MarkFlagsMutuallyExclusive("from-env", "from-profile", "from-file")
 	addOutput(cmd, print, "name or, with --dry-run=client, json, yaml")
 	return cmd
 }
 
-// keysFrom takes keys from the one source that is given.
+// keysFrom reads keys from the source that was specified.
 func (p *plugin) keysFrom(from sources, roleARN string) (keys, error) {
 	switch {
 	case from.env:
@@ -125,7 +125,7 @@ func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dry
 		return err
 	}
 	if i.State == doctor.Absent && !dryRun {
-		return errors.New("pullpass is not installed in the cluster; --install-namespace names where it will be")
+		return errors.New("pullpass is not installed in the cluster: install it first, or use --dry-run=client to print the secret")
 	}
 	where := i.Value
 	secret := &corev1.Secret{
@@ -148,11 +148,11 @@ func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dry
 	}
 	checked, err := check(ctx, parsed, r, skipCheck)
 	if err != nil {
-		return fmt.Errorf("AWS gives no token for %s with these credentials, so nothing was written: %w", r, err)
+		return fmt.Errorf("AWS did not issue a token for %s with these credentials, so nothing was written: %w", r, err)
 	}
 	if dryRun {
 		if output(print) == "" {
-			fmt.Fprintf(p.Out, "secret/%s in namespace %s would be written; %s\n", secret.Name, secret.Namespace, checked)
+			fmt.Fprintf(p.Out, "secret/%s in namespace %s would be written (dry run); %s\n", secret.Name, secret.Namespace, checked)
 			return nil
 		}
 		printer, err := print.ToPrinter()
@@ -174,22 +174,22 @@ func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dry
 	return nil
 }
 
-// check asks AWS for a token with a credential, and says what came of it.
+// check asks AWS for a token with a credential, and describes the result.
 func check(ctx context.Context, c credential.Credential, r ecr.Registry, skip bool) (string, error) {
 	if skip {
-		return "AWS was not asked", nil
+		return "the credentials were not tested", nil
 	}
 	if c.AccessKeyID == "" {
-		return "AWS was not asked, since only the renewer can assume the role by its default credentials", nil
+		return "the credentials were not tested, because only the renewer can assume the role with its default credentials", nil
 	}
 	expires, err := renewer.Ask(ctx, c, r)
 	if err != nil {
 		return "", err
 	}
-	return "AWS gives a token for it until " + expires.UTC().Format(time.RFC3339), nil
+	return "AWS issued a token that expires at " + expires.UTC().Format(time.RFC3339), nil
 }
 
-// write creates a secret, or replaces the content of the one that is there.
+// write creates a secret, or replaces the content of an existing one.
 func write(ctx context.Context, c *doctor.Collector, secret *corev1.Secret) (verb string, err error) {
 	client := c.Client.CoreV1().Secrets(secret.Namespace)
 	_, err = client.Create(ctx, secret, metav1.CreateOptions{FieldManager: fieldManager})
@@ -224,7 +224,7 @@ func (p *plugin) listCredentials() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List the AWS credentials of registries",
-		Long:  "Lists the registries that have AWS credentials, what kind they are, and which\nnamespaces use them. No key is shown.",
+		Long:  "List the registries that have AWS credentials, the kind of credentials, and how\nmany namespaces use them. Keys are never shown.",
 		Args:  cobra.NoArgs,
 		RunE: runs(func(cmd *cobra.Command, _ []string) error {
 			if err := checkOutput(output(print), "wide", "name"); err != nil {
@@ -260,11 +260,11 @@ func (p *plugin) listCredentials() *cobra.Command {
 	return cmd
 }
 
-// holds says what kind of credentials a secret has.
+// holds describes the kind of credentials in a secret.
 func holds(c doctor.CredentialSecret) string {
 	switch {
 	case c.Problem != "":
-		return "nothing usable"
+		return "no valid credentials"
 	case c.Role && c.Keys:
 		return "keys and a role"
 	case c.Role:
@@ -285,13 +285,13 @@ func (p *plugin) printCredentials(all []listed, i doctor.Installation, lacking [
 		return nil
 	case "", "wide":
 		if len(all) == 0 {
-			fmt.Fprintf(p.ErrOut, "no registry has credentials in namespace %s\n", i.CredentialsNS)
+			fmt.Fprintf(p.ErrOut, "no credentials found in namespace %s\n", i.CredentialsNS)
 		} else {
 			var rows [][]any
 			for _, l := range all {
 				rows = append(rows, []any{l.Registry, l.Holds, len(l.UsedBy), cmp.Or(l.Problem, "<none>"), l.Secret})
 			}
-			if err := p.table([]column{{name: "Registry"}, {name: "Holds"}, {name: "Namespaces"}, {name: "Problem"}, {name: "Secret", wide: true}}, rows, format == "wide", true); err != nil {
+			if err := p.table([]column{{name: "Registry"}, {name: "Credentials"}, {name: "Namespaces"}, {name: "Problem"}, {name: "Secret", wide: true}}, rows, format == "wide", true); err != nil {
 				return err
 			}
 		}
@@ -315,8 +315,8 @@ func (p *plugin) testCredentials() *cobra.Command {
 	return &cobra.Command{
 		Use:   "test HOST",
 		Short: "Ask AWS for a token with the credentials of a registry",
-		Long: `Asks AWS for a token with the credentials of a registry, from this machine and as
-the renewer does. The token is thrown away.`,
+		Long: `Ask AWS for a token with the credentials of a registry, in the same way as the
+renewer but from this machine. The token is discarded.`,
 		Example: `  kubectl pullpass credentials test 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -334,7 +334,7 @@ the renewer does. The token is thrown away.`,
 			}
 			secret, err := c.Client.CoreV1().Secrets(i.Value.CredentialsNS).Get(cmd.Context(), credential.SecretName(i.Value.CredentialsPrefix, registries[0]), metav1.GetOptions{})
 			if apierrors.IsNotFound(err) && i.Value.DefaultCredentials {
-				return errors.New("the registry uses the default credentials of the renewer, which only itself can test")
+				return errors.New("the registry uses the renewer's default credentials, which only the renewer can test")
 			}
 			if err != nil {
 				return err
@@ -345,7 +345,7 @@ the renewer does. The token is thrown away.`,
 			}
 			checked, err := check(cmd.Context(), parsed, registries[0], false)
 			if err != nil {
-				return fmt.Errorf("AWS gives no token for %s: %w", registries[0], err)
+				return fmt.Errorf("AWS did not issue a token for %s: %w", registries[0], err)
 			}
 			fmt.Fprintln(p.Out, checked)
 			return nil
@@ -358,8 +358,8 @@ func (p *plugin) deleteCredentials() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "delete HOST",
 		Short: "Delete the AWS credentials of a registry",
-		Long: `Deletes the AWS credentials of a registry. Without default credentials, its entries
-then leave all pull secrets at once.`,
+		Long: `Delete the AWS credentials of a registry. Unless the renewer has default
+credentials, it removes the registry from all pull secrets immediately.`,
 		Example: `  kubectl pullpass credentials delete 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
 		Args:    cobra.ExactArgs(1),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -385,7 +385,7 @@ then leave all pull secrets at once.`,
 			}
 			p.lacks(lacking)
 			if n := len(used[registries[0].String()]); n > 0 && !i.Value.DefaultCredentials {
-				fmt.Fprintf(p.ErrOut, "pods of %d namespaces will not be able to pull from %s: %s\n", n, registries[0], strings.Join(used[registries[0].String()], ", "))
+				fmt.Fprintf(p.ErrOut, "pods in %s will no longer be able to pull from %s: %s\n", count(n, "namespace"), registries[0], strings.Join(used[registries[0].String()], ", "))
 			}
 			if !yes && !p.confirm(fmt.Sprintf("Delete secret/%s in namespace %s?", name, i.Value.CredentialsNS)) {
 				fmt.Fprintln(p.ErrOut, "nothing was deleted")
@@ -398,6 +398,6 @@ then leave all pull secrets at once.`,
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return cmd
 }

@@ -26,12 +26,13 @@ func (p *plugin) explain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain (POD | KIND/NAME | --image REF)",
 		Short: "Find out why a pod cannot pull",
-		Long: `Walks the chain from the image to the kubelet, prints each link with a mark, and
-ends at the first broken one with the command that mends it.
+		Long: `Check each link of the chain from the image to the kubelet, stop at the first
+broken link, and print the command that fixes it.
 
-KIND is pod, deployment, statefulset, daemonset, replicaset, job or cronjob. Of
-a workload, the pod that is worst off is explained. Where there is no pod yet,
-one is created for show (dry run), which changes nothing.`,
+KIND is pod, deployment, statefulset, daemonset, replicaset, job or cronjob. For
+a workload, explain checks a pod that is waiting for an image or, if there is
+none, the newest pod. If no pod exists yet, explain creates one as a dry run,
+which changes nothing.`,
 		Example: `  kubectl pullpass explain web-6d4b75cb6d-hx2vw --namespace shop
   kubectl pullpass explain deployment/web --namespace shop
   kubectl pullpass explain --image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/web:1.0 --namespace shop`,
@@ -71,8 +72,8 @@ one is created for show (dry run), which changes nothing.`,
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&image, "image", "", "`REF` of an image that a pod would have, before anything exists")
-	cmd.Flags().StringVar(&account, "service-account", "", "`NAME` of the ServiceAccount that the pod of --image would have (default \"default\")")
+	cmd.Flags().StringVar(&image, "image", "", "`REF` of an image to check before a pod exists")
+	cmd.Flags().StringVar(&account, "service-account", "", "`NAME` of the ServiceAccount of a pod with --image (default \"default\")")
 	addOutput(cmd, print, "json, yaml")
 	return cmd
 }
@@ -83,11 +84,11 @@ func targetOf(args []string, image string) (t doctor.Target, err error) {
 	}
 	switch {
 	case image != "" && len(args) > 0:
-		return t, usageError{fmt.Errorf("give %s or --image, not both", args[0])}
+		return t, usageError{fmt.Errorf("specify %s or --image, not both", args[0])}
 	case image != "":
 		return doctor.Target{Image: image}, nil
 	case len(args) == 0:
-		return t, usageError{fmt.Errorf("give a POD, a KIND/NAME or --image")}
+		return t, usageError{fmt.Errorf("specify POD, KIND/NAME or --image")}
 	}
 	kind, name, ok := strings.Cut(args[0], "/")
 	if !ok {
@@ -95,7 +96,7 @@ func targetOf(args []string, image string) (t doctor.Target, err error) {
 	}
 	t = doctor.Target{Kind: kinds[strings.ToLower(kind)], Name: name}
 	if t.Kind == "" || name == "" || strings.Contains(name, "/") {
-		return t, usageError{fmt.Errorf("%q: want the name of a pod, or a pod, deployment, statefulset, daemonset, replicaset, job or cronjob as KIND/NAME", args[0])}
+		return t, usageError{fmt.Errorf("invalid argument %q: specify the name of a pod, or KIND/NAME of a pod, deployment, statefulset, daemonset, replicaset, job or cronjob", args[0])}
 	}
 	return t, nil
 }

@@ -27,7 +27,7 @@ var knownKeys = map[string]string{
 	"accesskeyid": credential.KeyAccessKeyID, "secretaccesskey": credential.KeySecretAccessKey, "sessiontoken": credential.KeySessionToken,
 }
 
-// maxKeys is far above what any form of keys takes, session tokens included.
+// maxKeys is far above the size of keys in any form, including session tokens.
 const maxKeys = 64 << 10
 
 // readKeys reads keys from a file, or from standard input for "-".
@@ -46,17 +46,17 @@ func (p *plugin) readKeys(path string) (keys, error) {
 	return parseKeys(text, path)
 }
 
-// parseKeys reads keys in any of the forms that AWS hands them out: JSON of the AWS
+// parseKeys reads keys in any form in which AWS issues them: JSON of the AWS
 // CLI (iam create-access-key, sts assume-role, credential processes), the CSV file
 // of the console, a profile of a credentials file, and lines of a shell. Errors
-// quote nothing of the text.
+// do not quote the text.
 func parseKeys(text []byte, from string) (keys, error) {
 	for _, parse := range []func([]byte) keys{fromJSON, fromCSV, fromLines} {
 		if k := parse(text); k[credential.KeyAccessKeyID] != "" || k[credential.KeyRoleARN] != "" {
 			return k, nil
 		}
 	}
-	return nil, usageError{fmt.Errorf("%s holds no %s: want lines such as %s=…, JSON of the AWS CLI, or the console's CSV file", from, credential.KeyAccessKeyID, credential.KeyAccessKeyID)}
+	return nil, usageError{fmt.Errorf("%s does not contain %s: use lines such as %s=…, JSON from the AWS CLI, or a CSV file from the AWS console", from, credential.KeyAccessKeyID, credential.KeyAccessKeyID)}
 }
 
 func fromJSON(text []byte) keys {
@@ -102,7 +102,7 @@ func fromLines(text []byte) keys {
 		line := strings.TrimSpace(lines.Text())
 		if strings.HasPrefix(line, "[") {
 			if sections++; sections > 1 {
-				return nil // whose keys are meant?
+				return nil // ambiguous: several profiles
 			}
 		}
 		name, value, ok := strings.Cut(strings.TrimPrefix(line, "export "), "=")
@@ -132,7 +132,7 @@ func envKeys(env environ.List) (keys, error) {
 		credential.KeySessionToken:    env.Get("AWS_SESSION_TOKEN"),
 	}
 	if k[credential.KeyAccessKeyID] == "" || k[credential.KeySecretAccessKey] == "" {
-		return nil, usageError{errors.New("--from-env: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY are not set in the environment")}
+		return nil, usageError{errors.New("--from-env: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY must both be set")}
 	}
 	return k, nil
 }
@@ -164,7 +164,7 @@ func profileKeys(name string, env environ.List) (keys, error) {
 	}
 	profile, ok := parsed.Profiles[name]
 	if !ok {
-		return nil, usageError{fmt.Errorf("--from-profile=%q: there is no such profile", name)}
+		return nil, usageError{fmt.Errorf("--from-profile=%q: profile not found", name)}
 	}
 	k := keys{}
 	for option, value := range profile {
@@ -173,10 +173,10 @@ func profileKeys(name string, env environ.List) (keys, error) {
 		}
 	}
 	if profile["role_arn"] != "" {
-		return nil, usageError{fmt.Errorf("--from-profile=%q: the profile assumes a role: name the profile with its keys, and give --role-arn", name)}
+		return nil, usageError{fmt.Errorf("--from-profile=%q: the profile assumes a role: use the profile that contains the keys, and add --role-arn", name)}
 	}
 	if k[credential.KeyAccessKeyID] == "" {
-		return nil, usageError{fmt.Errorf("--from-profile=%q: the profile holds no keys, and a login is of no use to the renewer", name)}
+		return nil, usageError{fmt.Errorf("--from-profile=%q: the profile does not contain keys, and the renewer cannot use a login session", name)}
 	}
 	return k, nil
 }
@@ -185,14 +185,14 @@ func profileKeys(name string, env environ.List) (keys, error) {
 func (p *plugin) askKeys() (keys, error) {
 	in, ok := p.In.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
-		return nil, usageError{errors.New("say where the keys come from: --from-env, --from-profile, --from-file FILE (- for standard input), or --role-arn alone; or run it on a terminal")}
+		return nil, usageError{errors.New("no keys specified: use --from-env, --from-profile, --from-file or --role-arn, or run the command in a terminal")}
 	}
 	fmt.Fprint(p.ErrOut, "AWS access key ID: ")
 	var id string
 	if _, err := fmt.Fscanln(in, &id); err != nil {
 		return nil, fmt.Errorf("reading the access key ID: %w", err)
 	}
-	fmt.Fprint(p.ErrOut, "AWS secret access key (it is not shown): ")
+	fmt.Fprint(p.ErrOut, "AWS secret access key (input is hidden): ")
 	secret, err := term.ReadPassword(int(in.Fd()))
 	fmt.Fprintln(p.ErrOut)
 	if err != nil {

@@ -22,7 +22,7 @@ func parseHosts(hosts []string) (registries []ecr.Registry, err error) {
 	for _, host := range hosts {
 		r, err := ecr.ParseRegistry(host)
 		if errors.Is(err, ecr.ErrNotECR) {
-			return nil, usageError{fmt.Errorf("%q is no host of an ECR registry", host)}
+			return nil, usageError{fmt.Errorf("%q is not an ECR registry host", host)}
 		}
 		if err != nil {
 			return nil, usageError{err}
@@ -36,12 +36,12 @@ func (p *plugin) label() *cobra.Command {
 	var timeout time.Duration
 	cmd := &cobra.Command{
 		Use:   "label NAMESPACE HOST…",
-		Short: "Label a namespace with registries, and wait for its pull secret",
-		Long: `Labels a namespace with registries' hosts, waits until its pull secret serves
-them, and says after how long, or explains why it does not.
+		Short: "Label a namespace with registries and wait for its pull secret",
+		Long: `Label a namespace with registry hosts, and wait until its pull secret has a
+token for each registry. If it does not get one, explain why.
 
-The label is a grant: whoever can read secrets or create pods in the namespace
-can pull what the registries' credentials may.`,
+The label grants access: anyone who can read secrets or create pods in the
+namespace can pull every image that the credentials of the registries can pull.`,
 		Example: `  kubectl pullpass label shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
 		Args:    cobra.MinimumNArgs(2),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -73,13 +73,13 @@ can pull what the registries' credentials may.`,
 			return p.await(cmd.Context(), c, args[0], registries, begin, timeout)
 		}),
 	}
-	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the pull secret; 0 does not wait")
+	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the pull secret; with 0, do not wait")
 	return cmd
 }
 
 // await waits until a namespace is served, or explains why it is not.
 func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace string, registries []ecr.Registry, begin time.Time, timeout time.Duration) error {
-	// A moment for causes that pass by themselves, such as an event of before.
+	// Some causes disappear by themselves, such as an event from before the label.
 	const settle = 3 * time.Second
 	for {
 		f, err := c.CollectNamespace(ctx, namespace, registries)
@@ -87,7 +87,7 @@ func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace strin
 			return err
 		}
 		if doctor.Served(f, registries, begin) {
-			fmt.Fprintf(p.Out, "pods can pull after %s with secret %s\n", time.Since(begin).Round(10*time.Millisecond), f.Installation.Value.SecretName)
+			fmt.Fprintf(p.Out, "pods can pull with secret %s, which was ready after %s\n", f.Installation.Value.SecretName, time.Since(begin).Round(10*time.Millisecond))
 			p.lacks(f.Lacking)
 			return nil
 		}
@@ -95,7 +95,7 @@ func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace strin
 		broken, isBroken := d.Broken()
 		waited := time.Since(begin)
 		if waited > timeout || isBroken && waited > settle && broken.Cause != doctor.TokenPending && broken.Cause != doctor.SecretMissing {
-			fmt.Fprintf(p.Out, "pods cannot pull after %s\n\n%s", waited.Round(time.Second), d)
+			fmt.Fprintf(p.Out, "pods still cannot pull after %s\n\n%s", waited.Round(time.Second), d)
 			return errBroken
 		}
 		select {
@@ -109,10 +109,11 @@ func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace strin
 func (p *plugin) unlabel() *cobra.Command {
 	return &cobra.Command{
 		Use:   "unlabel NAMESPACE HOST…",
-		Short: "Take labels of registries from a namespace",
-		Long: `Takes the labels of registries' hosts from a namespace, in whatever spelling they
-are there. Their entries leave the pull secret; with the last one the secret is
-deleted. Tokens that somebody has read live on for 12 hours at most.`,
+		Short: "Remove registry labels from a namespace",
+		Long: `Remove the labels of registry hosts from a namespace, however they are spelled.
+The renewer removes the registries from the pull secret, and deletes the secret
+when no registry is left. Anyone who has read a token can use it until it expires,
+for up to 12 hours.`,
 		Example: `  kubectl pullpass unlabel shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com`,
 		Args:    cobra.MinimumNArgs(2),
 		RunE: runs(func(cmd *cobra.Command, args []string) error {
@@ -154,7 +155,7 @@ deleted. Tokens that somebody has read live on for 12 hours at most.`,
 	}
 }
 
-// setLabels changes labels of a namespace. Those whose value is nil are taken away.
+// setLabels changes labels of a namespace. It removes those whose value is nil.
 func setLabels(ctx context.Context, client kubernetes.Interface, namespace string, labels map[string]any) error {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
 	if err != nil {

@@ -1,5 +1,5 @@
-// Kubectl-pullpass is a kubectl plugin that sets pullpass up, shows where it
-// stands, and finds out why a pod cannot pull. See kubectl pullpass --help.
+// Kubectl-pullpass is a kubectl plugin that sets up pullpass, shows its status, and
+// finds out why a pod cannot pull. See kubectl pullpass --help.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 // Exit codes.
 const (
 	exitOK     = 0
-	exitBroken = 1 // something is broken, or could not be done
+	exitBroken = 1 // there is a problem, or the command failed
 	exitUsage  = 2
 )
 
@@ -41,12 +41,12 @@ func main() {
 // errBroken ends the program with exitBroken. What is broken was printed.
 var errBroken = errors.New("something is broken")
 
-// A runError is one of a command that was given correctly.
+// A runError is an error of a command whose arguments are valid.
 type runError struct{ error }
 
 func (e runError) Unwrap() error { return e.error }
 
-// A usageError is one that only a command can find in its arguments.
+// A usageError is an error in the arguments that only the command itself can detect.
 type usageError struct{ error }
 
 func run(ctx context.Context, args, env []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -90,21 +90,21 @@ type plugin struct {
 // kubectlFlags are those of kubectl's own flags that help shows. The others work
 // as well.
 var kubectlFlags = map[string]string{
-	"namespace":  "`NAMESPACE` that is looked at",
-	"context":    "`NAME` of the kubeconfig's context",
-	"kubeconfig": "`FILE` that says how to reach the cluster",
-	"as":         "`USER` to act as",
+	"namespace":  "`NAMESPACE` to use",
+	"context":    "`NAME` of the kubeconfig context to use",
+	"kubeconfig": "kubeconfig `FILE` to use",
+	"as":         "`USER` to impersonate",
 }
 
 func (p *plugin) command() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "kubectl-pullpass",
-		Short: "Set pullpass up, see where it stands, and find out why a pod cannot pull",
-		Long: `Sets pullpass up, shows where it stands, and finds out why a pod cannot pull.
+		Short: "Set up pullpass, show its status, and find out why a pod cannot pull",
+		Long: `Set up pullpass, show its status, and find out why a pod cannot pull.
 
-It needs only the rights of its user, and says which one it lacked. All flags of
-"kubectl options" work. The exit code is 0 if all is well, 1 if something is
-broken or could not be done, and 2 for wrong usage.`,
+The plugin uses only your own permissions, and reports those that you lack. It
+accepts all flags that "kubectl options" lists. The exit code is 0 on success,
+1 if there is a problem or the command fails, and 2 for incorrect usage.`,
 		Example: `  kubectl pullpass credentials set 123456789012.dkr.ecr.eu-west-1.amazonaws.com
   kubectl pullpass label shop 123456789012.dkr.ecr.eu-west-1.amazonaws.com
   kubectl pullpass status --all-namespaces
@@ -119,8 +119,8 @@ broken or could not be done, and 2 for wrong usage.`,
 		usage, ok := kubectlFlags[f.Name]
 		f.Hidden, f.Usage = !ok, cmp.Or(usage, f.Usage)
 	})
-	root.PersistentFlags().StringVar(&p.namespace, "install-namespace", "", "`NAMESPACE` of pullpass itself; without the flag, it is looked for")
-	root.PersistentFlags().StringVar(&p.release, "release", "", "`NAME` of the Helm release of pullpass, where there are several")
+	root.PersistentFlags().StringVar(&p.namespace, "install-namespace", "", "`NAMESPACE` in which pullpass is installed; by default, the plugin searches for it")
+	root.PersistentFlags().StringVar(&p.release, "release", "", "`NAME` of the Helm release of pullpass, if there are several")
 	root.AddCommand(p.status(), p.explain(), p.credentials(), p.label(), p.unlabel(), p.restartStuck())
 	return root
 }
@@ -143,7 +143,7 @@ func (p *plugin) client() (kubernetes.Interface, error) {
 	}
 	config.QPS = -1 // the API server's own fairness limits requests
 	config.UserAgent = "kubectl-pullpass/" + version.String()
-	config.WarningHandler = rest.NoWarnings{} // about pods that are created for show
+	config.WarningHandler = rest.NoWarnings{} // about pods that are created as a dry run
 	config.WarningHandlerWithContext = rest.NoWarnings{}
 	config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	config.ContentType = "application/vnd.kubernetes.protobuf"
@@ -164,14 +164,14 @@ func (p *plugin) inNamespace() (string, error) {
 	return namespace, err
 }
 
-// lacks prints the rights that were lacking.
+// lacks prints the permissions that the user lacks.
 func (p *plugin) lacks(rights []string) {
 	for _, right := range rights {
-		fmt.Fprintf(p.ErrOut, "you lack the right to %s\n", right)
+		fmt.Fprintf(p.ErrOut, "you are not allowed to %s\n", right)
 	}
 }
 
-// confirm asks whether to go on.
+// confirm asks the user whether to continue.
 func (p *plugin) confirm(question string) bool {
 	fmt.Fprintf(p.ErrOut, "%s [y/N] ", question)
 	answer := ""
@@ -181,10 +181,18 @@ func (p *plugin) confirm(question string) bool {
 	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")
 }
 
+// count returns a number with its noun.
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
 // namespaceName checks a namespace's name, which becomes a part of URLs.
 func namespaceName(name string) error {
 	if problems := validation.ValidateNamespaceName(name, false); len(problems) > 0 {
-		return usageError{fmt.Errorf("namespace %q: %s", name, problems[0])}
+		return usageError{fmt.Errorf("invalid namespace %q: %s", name, problems[0])}
 	}
 	return nil
 }

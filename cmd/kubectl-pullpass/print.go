@@ -89,5 +89,5 @@ func checkOutput(format string, allowed ...string) error {
 			return nil
 		}
 	}
-	return usageError{fmt.Errorf("--output=%q: want json, yaml, jsonpath=…, go-template=…%s", format, strings.Join(append([]string{""}, allowed...), ", "))}
+	return usageError{fmt.Errorf("--output=%q: must be one of json, yaml, jsonpath=…, go-template=…%s", format, strings.Join(append([]string{""}, allowed...), ", "))}
 }

@@ -20,11 +20,11 @@ func (p *plugin) restartStuck() *cobra.Command {
 	var all, dryRun, yes bool
 	cmd := &cobra.Command{
 		Use:   "restart-stuck [--namespace NAMESPACE | --all-namespaces]",
-		Short: "Restart what waits for an image and would have the pull secret by now",
-		Long: `Finds pods that wait for an image and do not name the pull secret, although it
-serves their namespace by now. Their Deployments, StatefulSets and DaemonSets are
-restarted as kubectl rollout restart does it. Pods of others, such as Jobs, and
-bare pods are listed: you have to recreate them by hand.`,
+		Short: "Restart workloads whose pods wait for an image and lack the pull secret",
+		Long: `Find pods that are waiting for an image, do not name the pull secret, and would
+get it if they were recreated. Restart their Deployments, StatefulSets and
+DaemonSets in the same way as kubectl rollout restart. Pods of other owners,
+such as Jobs, and pods without an owner are only listed: recreate them by hand.`,
 		Example: `  kubectl pullpass restart-stuck --namespace shop --dry-run
   kubectl pullpass restart-stuck --all-namespaces --yes`,
 		Args: cobra.NoArgs,
@@ -51,9 +51,9 @@ bare pods are listed: you have to recreate them by hand.`,
 			return p.restart(cmd.Context(), c.Client, owners, dryRun, yes)
 		}),
 	}
-	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "say what would be restarted, and do nothing")
-	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "search all namespaces")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only print what would be restarted")
+	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	return cmd
 }
 
@@ -67,7 +67,7 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 		}
 	}
 	if len(owners) == 0 {
-		fmt.Fprintln(p.Out, "no pod waits for an image that its successor could pull")
+		fmt.Fprintln(p.Out, "found no stuck pods that a restart would fix")
 		return nil
 	}
 	for _, o := range restarts {
@@ -76,16 +76,16 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 	for _, o := range byHand {
 		for _, pod := range o.Pods {
 			if o.Owner.Kind == "" {
-				fmt.Fprintf(p.Out, "pod/%s in namespace %s is bare: recreate it by hand\n", pod, o.Namespace)
+				fmt.Fprintf(p.Out, "pod/%s in namespace %s has no owner: recreate it by hand\n", pod, o.Namespace)
 			} else {
-				fmt.Fprintf(p.Out, "pod/%s in namespace %s is of %s/%s: delete it, or recreate that, by hand\n", pod, o.Namespace, o.Owner.Kind, o.Owner.Name)
+				fmt.Fprintf(p.Out, "pod/%s in namespace %s is owned by %s/%s: delete the pod or recreate its owner by hand\n", pod, o.Namespace, o.Owner.Kind, o.Owner.Name)
 			}
 		}
 	}
 	switch {
 	case dryRun || len(restarts) == 0:
 		return errBroken
-	case !yes && !p.confirm(fmt.Sprintf("Restart %d of them?", len(restarts))):
+	case !yes && !p.confirm("Restart "+count(len(restarts), "workload")+"?"):
 		fmt.Fprintln(p.ErrOut, "nothing was restarted")
 		return errBroken
 	}
@@ -105,7 +105,7 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 }
 
 // rolloutRestart does what kubectl rollout restart does: it changes an annotation
-// of the template. A paused Deployment would make no pods of it.
+// of the template. A paused Deployment would not create pods from it.
 func rolloutRestart(ctx context.Context, client kubernetes.Interface, o doctor.StuckOwner) error {
 	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{
 		"annotations": map[string]string{"kubectl.kubernetes.io/restartedAt": time.Now().Format(time.RFC3339)},
@@ -122,7 +122,7 @@ func rolloutRestart(ctx context.Context, client kubernetes.Interface, o doctor.S
 			return err
 		}
 		if d.Spec.Paused {
-			return fmt.Errorf("it is paused: run kubectl rollout resume first")
+			return fmt.Errorf("the Deployment is paused: run kubectl rollout resume first")
 		}
 		_, err = apps.Deployments(o.Namespace).Patch(ctx, o.Owner.Name, types.StrategicMergePatchType, patch, options)
 	case "statefulset":

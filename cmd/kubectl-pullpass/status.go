@@ -21,12 +21,13 @@ func (p *plugin) status() *cobra.Command {
 	print := outputFlags()
 	cmd := &cobra.Command{
 		Use:   "status [--namespace NAMESPACE | --all-namespaces]",
-		Short: "Show where labelled namespaces stand",
-		Long: `Prints a row for each labelled namespace and registry, and a line for each cause
-of trouble.
+		Short: "Show the status of labelled namespaces",
+		Long: `Print a row for each labelled namespace and registry, and a line for each
+problem.
 
-PODS are those with an image of the registry that name the pull secret, WITHOUT
-those that do not, and STUCK those of both that wait for such an image.`,
+PODS is the number of pods with an image in the registry that name the pull
+secret, and WITHOUT is the number of those that do not. STUCK is the number of
+pods in both groups that are waiting for such an image.`,
 		Example: `  kubectl pullpass status --all-namespaces
   kubectl pullpass status --namespace shop --watch`,
 		Args: cobra.NoArgs,
@@ -35,10 +36,10 @@ those that do not, and STUCK those of both that wait for such an image.`,
 				return err
 			}
 			if watch && output(print) != "" && output(print) != "wide" {
-				return usageError{fmt.Errorf("--watch and --output=%s exclude each other", output(print))}
+				return usageError{fmt.Errorf("--watch cannot be used with --output=%s", output(print))}
 			}
 			if interval < time.Second {
-				return usageError{fmt.Errorf("--interval=%s: want a second at least", interval)}
+				return usageError{fmt.Errorf("--interval=%s: must be at least 1s", interval)}
 			}
 			namespace := ""
 			if !all {
@@ -66,15 +67,15 @@ those that do not, and STUCK those of both that wait for such an image.`,
 			return nil
 		}),
 	}
-	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "all namespaces")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on, and print rows again that have changed")
-	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch looks")
+	cmd.Flags().BoolVarP(&all, "all-namespaces", "A", false, "show all namespaces")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "keep running, and print the rows that change")
+	cmd.Flags().DurationVar(&interval, "interval", 5*time.Second, "how often --watch checks for changes")
 	addOutput(cmd, print, "wide, name, json, yaml")
 	return cmd
 }
 
 func (p *plugin) readStatus(ctx context.Context, namespace string) (doctor.Status, error) {
-	c, err := p.collector() // a new one, which lacks no right yet
+	c, err := p.collector() // a new one, which has not recorded any missing permissions
 	if err != nil {
 		return doctor.Status{}, err
 	}
@@ -87,10 +88,10 @@ func (p *plugin) printStatus(status doctor.Status, namespace string, print *gene
 		if len(status.Rows) == 0 {
 			where := "namespace " + namespace + " is not labelled with a registry"
 			if namespace == "" {
-				where = "no namespace is labelled with a registry"
+				where = "no namespaces are labelled with a registry"
 			}
 			if len(status.Lacking) > 0 {
-				where = "no labelled namespace can be seen"
+				where = "no labelled namespaces are visible to you"
 			}
 			fmt.Fprintln(p.ErrOut, where)
 		} else if err := p.table(statusColumns, rowsOf(status.Rows, time.Now()), format == "wide", true); err != nil {

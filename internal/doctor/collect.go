@@ -84,7 +84,7 @@ const (
 type SeveralError struct{ Found []string }
 
 func (e SeveralError) Error() string {
-	return fmt.Sprintf("there are several installations (%s): choose with --install-namespace and --release", strings.Join(e.Found, ", "))
+	return fmt.Sprintf("found several installations (%s): select one with --install-namespace and --release", strings.Join(e.Found, ", "))
 }
 
 // Installation finds the installation, the renewer's flags, and what adds the secret to
@@ -361,7 +361,7 @@ func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
 		f.Template = j.Spec.JobTemplate.Spec.Template
 		return nil
 	default:
-		return fmt.Errorf("%s has no pods: give a pod, deployment, statefulset, daemonset, replicaset, job or cronjob", t.Kind)
+		return fmt.Errorf("unsupported kind %q: specify a pod, deployment, statefulset, daemonset, replicaset, job or cronjob", t.Kind)
 	}
 	return c.worst(ctx, selector, f)
 }
@@ -389,7 +389,7 @@ func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f
 		}
 	}
 	if f.Pod != nil {
-		f.Subject = fmt.Sprintf("%s/%s in namespace %s, by its pod %s", f.Owner.Kind, f.Owner.Name, f.Namespace, f.Pod.Name)
+		f.Subject = fmt.Sprintf("%s/%s in namespace %s, pod %s", f.Owner.Kind, f.Owner.Name, f.Namespace, f.Pod.Name)
 		f.Template = corev1.PodTemplateSpec{ObjectMeta: f.Pod.ObjectMeta, Spec: f.Pod.Spec}
 	}
 	return nil
@@ -529,12 +529,12 @@ func (c *Collector) try(ctx context.Context, f *Facts) error {
 			f.Trial.Secrets = append(f.Trial.Secrets, s.Name)
 		}
 	case status == metav1.StatusReasonForbidden && strings.Contains(err.Error(), `cannot create resource "pods"`):
-		c.lack("create pods (for show) in namespace " + f.Namespace)
+		c.lack("create pods (dry run) in namespace " + f.Namespace)
 	case apierrors.IsNotFound(err): // the namespace does not exist, which another link reports
 	case status != metav1.StatusReasonUnknown:
 		f.Trial.State, f.Trial.Refusal = Available, err.Error()
 	default:
-		return fmt.Errorf("creating a pod for show: %w", err)
+		return fmt.Errorf("creating a pod (dry run): %w", err)
 	}
 	return nil
 }

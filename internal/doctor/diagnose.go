@@ -35,7 +35,7 @@ func Diagnose(f Facts) Diagnosis {
 	add := func(links ...Link) (broken bool) {
 		for _, l := range links {
 			if l.Mark == Broken && pulled {
-				l.Mark, l.Cause, l.Mend = Noted, "", nil
+				l.Mark, l.Cause, l.Fix = Noted, "", nil
 			}
 			d.Links = append(d.Links, l)
 			if l.Mark == Broken {
@@ -49,7 +49,7 @@ func Diagnose(f Facts) Diagnosis {
 		return d
 	}
 	if pulled {
-		d.Links = append(d.Links, Link{Name: "kubelet", Text: "the images are pulled"})
+		d.Links = append(d.Links, Link{Name: "kubelet", Text: "the images have been pulled"})
 	}
 	if add(installationLink(f)) || add(namespaceLink(f)) {
 		return d
@@ -109,15 +109,15 @@ func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 			repository, _, _ := strings.Cut(image, ":")
 			if strings.ToLower(repository) != repository {
 				return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
-					Text: fmt.Sprintf("%s has capital letters, which no kubelet takes", image),
-					Mend: []string{"# write the image in lower case: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
+					Text: fmt.Sprintf("%s contains uppercase letters: repository names must be lowercase", image),
+					Fix:  []string{"# use lowercase: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
 			}
 		}
 		if ok {
 			if !slices.Contains(registries, r) {
 				registries = append(registries, r)
 			}
-			links = append(links, Link{Name: "image", Text: fmt.Sprintf("%s is of the ECR registry %s", image, r)})
+			links = append(links, Link{Name: "image", Text: fmt.Sprintf("%s is in the ECR registry %s", image, r)})
 			continue
 		}
 		_, err := ecr.ParseRegistry(host)
@@ -127,23 +127,23 @@ func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 		switch {
 		case hasPort && bareErr == nil:
 			return append(links, Link{Name: "image", Mark: Broken, Cause: HostWithPort,
-				Text: fmt.Sprintf("%s names the port %s, and to kubelets a host with a port is another registry", image, port),
-				Mend: []string{"# leave the port out: " + strings.Replace(image, host, bare, 1)}}), nil
+				Text: fmt.Sprintf("%s includes port %s: kubelets treat a host with a port as a different registry", image, port),
+				Fix:  []string{"# remove the port: " + strings.Replace(image, host, bare, 1)}}), nil
 		case errors.As(err, &malformed):
 			return append(links, Link{Name: "image", Mark: Broken, Cause: MalformedHost, Text: fmt.Sprintf("%v", err),
-				Mend: []string{"# correct the image: " + image}}), nil
+				Fix: []string{"# correct the registry host of the image " + image}}), nil
 		case err == nil: // a registry without a repository
-			return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage, Text: fmt.Sprintf("%s names a registry and no repository", image),
-				Mend: []string{"# correct the image: " + image + "/REPOSITORY:TAG"}}), nil
+			return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage, Text: fmt.Sprintf("%s is a registry host without a repository", image),
+				Fix: []string{"# add the repository and the tag: " + image + "/REPOSITORY:TAG"}}), nil
 		}
-		links = append(links, Link{Name: "image", Mark: Noted, Text: fmt.Sprintf("%s is not of ECR, so pullpass has no part in it", image)})
+		links = append(links, Link{Name: "image", Mark: Noted, Text: fmt.Sprintf("%s is not an ECR image, so pullpass does not handle it", image)})
 	}
 	if len(registries) == 0 {
 		last := &links[len(links)-1]
 		last.Mark, last.Cause = Broken, NoECRImage
-		last.Mend = []string{"# give the pod another pull secret, for the registry of that image"}
+		last.Fix = []string{"# add a pull secret for the image's registry to the pod"}
 		if len(links) > 1 {
-			last.Text = "none of the images is of ECR, so pullpass has no part in them"
+			last.Text = "none of the images is an ECR image, so pullpass does not handle them"
 		}
 	}
 	return links, registries
@@ -156,18 +156,18 @@ func installationLink(f Facts) Link {
 	switch f.Installation.State {
 	case Absent:
 		return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "pullpass is not installed in the cluster",
-			Mend: []string{"helm install pullpass charts/pullpass --namespace pullpass --create-namespace"}}
+			Fix: []string{"helm install pullpass charts/pullpass --namespace pullpass --create-namespace"}}
 	case NotRead:
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("the installation cannot be seen; its pull secret is taken to be %s", i.SecretName)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("you are not allowed to see the installation; assuming that its pull secret is named %s", i.SecretName)}
 	}
 	where := fmt.Sprintf("release %s in namespace %s", i.Release, i.Namespace)
 	down := func(text string) Link {
 		return Link{Name: name, Mark: Broken, Cause: RenewerDown, Text: where + ": " + text,
-			Mend: []string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=renewer", i.Namespace)}}
+			Fix: []string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=renewer", i.Namespace)}}
 	}
 	scale := func(l Link) Link {
 		if i.Desired == 0 {
-			l.Mend = []string{fmt.Sprintf("kubectl scale deployment %s-renewer --replicas 2 --namespace %s", i.Fullname, i.Namespace)}
+			l.Fix = []string{fmt.Sprintf("kubectl scale deployment %s-renewer --replicas 2 --namespace %s", i.Fullname, i.Namespace)}
 		}
 		return l
 	}
@@ -175,20 +175,20 @@ func installationLink(f Facts) Link {
 	// moment.
 	switch {
 	case i.Leader.State == Available && i.Leader.Value.Works(f.Now):
-		return Link{Name: name, Text: where + ", and a renewer leads"}
+		return Link{Name: name, Text: where + ": a renewer replica is the leader"}
 	case i.Leader.State == Available || i.Leader.State == Absent:
 		l := scale(down("no renewer replica is the leader"))
 		if i.Desired == 0 {
-			l.Text += ", since its Deployment is scaled to 0"
+			l.Text += ", because the Deployment is scaled to 0"
 		}
 		if hasGoodToken(f) {
-			l.Mark, l.Cause, l.Mend = Noted, "", nil
+			l.Mark, l.Cause, l.Fix = Noted, "", nil
 		}
 		return l
 	case i.Replicas > 0:
-		return Link{Name: name, Text: where}
+		return Link{Name: name, Text: where + ": the renewer is ready"}
 	default:
-		return scale(down("no replica of the renewer is ready"))
+		return scale(down("no renewer replica is ready"))
 	}
 }
 
@@ -207,15 +207,15 @@ func namespaceLink(f Facts) Link {
 	const name = "namespace"
 	switch {
 	case f.Labels.State == NotRead:
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("namespace %s cannot be read, so neither can its labels", f.Namespace)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("you are not allowed to read namespace %s and its labels", f.Namespace)}
 	case f.Labels.State == Absent:
-		return Link{Name: name, Mark: Broken, Cause: NamespaceGone, Text: fmt.Sprintf("there is no namespace %s", f.Namespace),
-			Mend: []string{"kubectl create namespace " + f.Namespace}}
+		return Link{Name: name, Mark: Broken, Cause: NamespaceGone, Text: fmt.Sprintf("namespace %s does not exist", f.Namespace),
+			Fix: []string{"kubectl create namespace " + f.Namespace}}
 	case f.Labels.Value.DeletionTimestamp != nil:
-		return Link{Name: name, Mark: Broken, Cause: NamespaceLeaving, Text: fmt.Sprintf("namespace %s is being deleted, and gets no secret any more", f.Namespace),
-			Mend: []string{fmt.Sprintf("kubectl describe namespace %s   # says what it waits for", f.Namespace)}}
+		return Link{Name: name, Mark: Broken, Cause: NamespaceLeaving, Text: fmt.Sprintf("namespace %s is being deleted, so the renewer no longer creates a pull secret in it", f.Namespace),
+			Fix: []string{fmt.Sprintf("kubectl describe namespace %s   # shows what blocks the deletion", f.Namespace)}}
 	}
-	return Link{Name: name, Text: fmt.Sprintf("namespace %s is there", f.Namespace)}
+	return Link{Name: name, Text: fmt.Sprintf("namespace %s exists", f.Namespace)}
 }
 
 // registryLinks are those of one registry: its label, its credentials, its token.
@@ -230,9 +230,9 @@ func registryLinks(f Facts, r ecr.Registry) []Link {
 // labelLink reports whether the namespace is labelled with the registry.
 func labelLink(f Facts, r ecr.Registry) Link {
 	const name = "label"
-	mend := []string{fmt.Sprintf("kubectl pullpass label %s %s", f.Namespace, r)}
+	fix := []string{fmt.Sprintf("kubectl pullpass label %s %s", f.Namespace, r)}
 	if f.Labels.State != Available {
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether namespace %s is labelled with %s is not known", f.Namespace, r)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether namespace %s is labelled with %s", f.Namespace, r)}
 	}
 	labels := f.Labels.Value.Labels
 	registries, _ := ecr.ParseLabels(labels)
@@ -245,12 +245,12 @@ func labelLink(f Facts, r ecr.Registry) Link {
 		var malformed *ecr.MalformedError
 		switch {
 		case err == nil && labelled == r:
-			return Link{Name: name, Mark: Broken, Cause: LabelValue, Mend: mend,
-				Text: fmt.Sprintf(`the label %s of namespace %s has the value %q, and only "true" asks for a pull secret`, key, f.Namespace, labels[key])}
+			return Link{Name: name, Mark: Broken, Cause: LabelValue, Fix: fix,
+				Text: fmt.Sprintf(`label %s of namespace %s has the value %q; only "true" requests a pull secret`, key, f.Namespace, labels[key])}
 		case errors.As(err, &malformed) && labels[key] != "false" && resembles(malformed.Host, r.String()):
 			_, problems := ecr.ParseLabels(map[string]string{key: labels[key]})
 			return Link{Name: name, Mark: Broken, Cause: LabelMalformed,
-				Mend: append([]string{fmt.Sprintf("kubectl label namespace %s %s-", f.Namespace, key)}, mend...),
+				Fix:  append([]string{fmt.Sprintf("kubectl label namespace %s %s-", f.Namespace, key)}, fix...),
 				Text: fmt.Sprintf("namespace %s: %v", f.Namespace, problems[0])}
 		case err == nil && labels[key] == "true":
 			other = append(other, labelled.String())
@@ -258,15 +258,15 @@ func labelLink(f Facts, r ecr.Registry) Link {
 	}
 	for _, host := range other {
 		if o, err := ecr.ParseRegistry(host); err == nil && o.Account() == r.Account() && o.Region() == r.Region() && o.Public() == r.Public() {
-			return Link{Name: name, Mark: Broken, Cause: LabelledOtherwise, Mend: mend,
-				Text: fmt.Sprintf("namespace %s is labelled with %s, another host of the same registry: hosts are compared whole, and the image's is %s", f.Namespace, host, r)}
+			return Link{Name: name, Mark: Broken, Cause: LabelledOtherwise, Fix: fix,
+				Text: fmt.Sprintf("namespace %s is labelled with %s, a different host of the same registry; the label must match the image's host, %s", f.Namespace, host, r)}
 		}
 	}
 	text := fmt.Sprintf("namespace %s is not labelled with %s", f.Namespace, r)
 	if len(other) > 0 {
-		text += ", but with " + strings.Join(other, ", ")
+		text = fmt.Sprintf("namespace %s is labelled with %s, but not with %s", f.Namespace, strings.Join(other, ", "), r)
 	}
-	return Link{Name: name, Mark: Broken, Cause: NotLabelled, Text: text, Mend: mend}
+	return Link{Name: name, Mark: Broken, Cause: NotLabelled, Text: text, Fix: fix}
 }
 
 // resembles reports whether a host that is not a registry host was probably meant as the
@@ -292,30 +292,30 @@ func credentialsLink(f Facts, r ecr.Registry) Link {
 	const name = "credentials"
 	i := f.Installation.Value
 	secret := credential.SecretName(i.CredentialsPrefix, r)
-	mend := []string{fmt.Sprintf("kubectl pullpass credentials set %s", r)}
+	fix := []string{fmt.Sprintf("kubectl pullpass credentials set %s", r)}
 	switch c := f.Credentials[r]; c.State {
 	case Available:
 		if c.Value.Problem != "" {
-			return Link{Name: name, Mark: Broken, Cause: BadCredentials, Mend: mend,
+			return Link{Name: name, Mark: Broken, Cause: BadCredentials, Fix: fix,
 				Text: fmt.Sprintf("secret %s in namespace %s %s", secret, i.CredentialsNS, c.Value.Problem)}
 		}
-		return Link{Name: name, Text: fmt.Sprintf("they are in the secret %s in namespace %s", secret, i.CredentialsNS)}
+		return Link{Name: name, Text: fmt.Sprintf("the credentials are stored in secret %s in namespace %s", secret, i.CredentialsNS)}
 	case Absent:
 		if i.DefaultCredentials {
-			return Link{Name: name, Text: "they are the default credentials of the renewer"}
+			return Link{Name: name, Text: "the renewer uses its default credentials"}
 		}
-		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Mend: mend,
-			Text: fmt.Sprintf("there is no secret %s in namespace %s", secret, i.CredentialsNS)}
+		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Fix: fix,
+			Text: fmt.Sprintf("secret %s in namespace %s does not exist", secret, i.CredentialsNS)}
 	}
 	// If the user may not read the secret, events show its state.
 	warning, warned := lasting(f, r)
 	switch {
 	case warned && warning.Reason == pullsecret.ReasonNoCredentials:
-		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Text: pullsecret.Cause(warning.Message, r.String()), Mend: mend}
+		return Link{Name: name, Mark: Broken, Cause: NoCredentials, Text: pullsecret.Cause(warning.Message, r.String()), Fix: fix}
 	case good(f, r):
-		return Link{Name: name, Text: "they have given a token"}
+		return Link{Name: name, Text: "AWS issued a token for the credentials"}
 	}
-	return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether there are any for %s is not known", r)}
+	return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether there are credentials for %s", r)}
 }
 
 // good reports whether the pull secret has a token of the registry that has not
@@ -357,8 +357,8 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 	failing := warned && warning.Reason == pullsecret.ReasonTokenFailed
 	failed := Link{Name: name, Mark: Broken, Cause: TokenFailed}
 	if failing {
-		failed.Text = fmt.Sprintf("AWS gives no token for %s: %s", r, pullsecret.Cause(warning.Message, r.String()))
-		failed.Mend = mendToken(warning.Message, f.Installation.Value, r)
+		failed.Text = fmt.Sprintf("AWS did not issue a token for %s: %s", r, pullsecret.Cause(warning.Message, r.String()))
+		failed.Fix = tokenFix(warning.Message, f.Installation.Value, r)
 	}
 	e, has := f.Secret.Value.Entries[r.String()]
 	switch {
@@ -368,47 +368,47 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 		case failing:
 			return failed
 		case isReady && !warned:
-			return Link{Name: name, Text: fmt.Sprintf("there was one %s ago, by the event %s", age(f.Now.Sub(ready.Last)), ready.Reason)}
+			return Link{Name: name, Text: fmt.Sprintf("the event %s reported a token %s ago", ready.Reason, age(f.Now.Sub(ready.Last)))}
 		}
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("whether there is one for %s is not known", r)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether there is a token for %s", r)}
 	case has && !f.Now.Before(e.Ends(f.Now)):
 		if failing {
-			failed.Text += fmt.Sprintf("; the last one expired at %s", moment(e.Expires))
+			failed.Text += fmt.Sprintf("; the last token expired at %s", moment(e.Expires))
 			return failed
 		}
-		return Link{Name: name, Mark: Broken, Cause: TokenExpired, Text: fmt.Sprintf("the one for %s expired at %s and has no successor", r, moment(e.Expires)),
-			Mend: []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}}
+		return Link{Name: name, Mark: Broken, Cause: TokenExpired, Text: fmt.Sprintf("the token for %s expired at %s and was not renewed", r, moment(e.Expires)),
+			Fix: []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}}
 	case has && failing:
-		failed.Mark, failed.Cause, failed.Mend = Noted, "", nil
-		failed.Text = fmt.Sprintf("the one for %s lives until %s, in %s, but has no successor: %s", r, moment(e.Expires), age(e.Expires.Sub(f.Now)), pullsecret.Cause(warning.Message, r.String()))
+		failed.Mark, failed.Cause, failed.Fix = Noted, "", nil
+		failed.Text = fmt.Sprintf("the token for %s expires at %s (in %s) and cannot be renewed: %s", r, moment(e.Expires), age(e.Expires.Sub(f.Now)), pullsecret.Cause(warning.Message, r.String()))
 		return failed
 	case has:
-		return Link{Name: name, Text: fmt.Sprintf("the one for %s lives until %s, in %s", r, moment(e.Expires), age(e.Expires.Sub(f.Now)))}
+		return Link{Name: name, Text: fmt.Sprintf("the token for %s expires at %s (in %s)", r, moment(e.Expires), age(e.Expires.Sub(f.Now)))}
 	case failing:
 		return failed
 	case warned || f.Secret.State == Available && (!f.Secret.Value.Marks.Ours || !f.Secret.Value.Intact || f.Secret.Value.Marks.Immutable || f.Secret.Value.Marks.Leaving):
-		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("the one for %s has not come into the pull secret", r)}
+		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("the pull secret has no token for %s", r)}
 	case f.Secret.State == Absent && f.Events.State == NotRead:
-		return Link{Name: name, Mark: Unknown, Text: "the events that would tell cannot be read"}
+		return Link{Name: name, Mark: Unknown, Text: "cannot tell whether the renewer has requested a token, because you are not allowed to read events"}
 	}
-	return Link{Name: name, Mark: Broken, Cause: TokenPending, Text: fmt.Sprintf("there is none yet for %s, and nothing is said against it: it is on its way", r),
-		Mend: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
+	return Link{Name: name, Mark: Broken, Cause: TokenPending, Text: fmt.Sprintf("the pull secret has no token for %s yet, and no event reports a problem: the renewer is still requesting the token", r),
+		Fix: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
 }
 
-// mendToken returns the remedy for an error from AWS.
-func mendToken(message string, i Installation, r ecr.Registry) []string {
+// tokenFix returns the remedy for an error from AWS.
+func tokenFix(message string, i Installation, r ecr.Registry) []string {
 	has := func(texts ...string) bool {
 		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(message, t) })
 	}
 	set := fmt.Sprintf("kubectl pullpass credentials set %s", r)
 	switch {
 	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "holds "):
-		return []string{set + "   # the key does not exist, is inactive, or its secret part is wrong"}
+		return []string{set + "   # the access key does not exist or is inactive, or the secret access key is wrong"}
 	case has("ExpiredToken"):
-		return []string{set + "   # the session has ended"}
+		return []string{set + "   # the session has expired"}
 	case has("AssumeRole"):
 		return []string{
-			"# the role does not trust the caller, or the external id, subject or audience differs:",
+			"# the role does not trust the caller, or the external ID, subject or audience does not match:",
 			"aws iam get-role --role-name ROLE --query Role.AssumeRolePolicyDocument",
 			fmt.Sprintf("kubectl pullpass credentials test %s", r),
 		}
@@ -418,14 +418,14 @@ func mendToken(message string, i Installation, r ecr.Registry) []string {
 			action = "ecr-public:GetAuthorizationToken and sts:GetServiceBearerToken"
 		}
 		return []string{
-			fmt.Sprintf("# allow the identity %s, on the resource *, then:", action),
+			fmt.Sprintf("# allow %s on resource * for the identity, then run:", action),
 			fmt.Sprintf("kubectl pullpass credentials test %s", r),
 		}
 	case has("getting AWS credentials"):
-		return []string{set + "   # or mend the default credentials of the renewer's pods"}
+		return []string{set + "   # or fix the default credentials of the renewer's pods"}
 	case has("dial tcp", "deadline exceeded", "no such host", "connection refused", "timeout"):
 		return []string{
-			"# the renewer has no way to AWS: look at DNS, proxies, network policies and endpoint variables",
+			"# the renewer cannot reach AWS: check DNS, proxies, network policies and endpoint variables",
 			fmt.Sprintf("kubectl describe deployment %s-renewer --namespace %s", i.Fullname, i.Namespace),
 		}
 	}
@@ -445,10 +445,10 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 			warning = w
 		}
 	}
-	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Mend: mendApply(warning.Message, f)}
+	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Fix: applyFix(warning.Message, f)}
 	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
-		Text: fmt.Sprintf("the secret %s in namespace %s is not pullpass's, and is never touched", i.SecretName, f.Namespace),
-		Mend: []string{manual + "   # or give it another name"}}
+		Text: fmt.Sprintf("secret %s in namespace %s was not created by pullpass, so the renewer does not change it", i.SecretName, f.Namespace),
+		Fix:  []string{manual + "   # or recreate it under another name"}}
 	switch f.Secret.State {
 	case NotRead:
 		switch warning.Reason {
@@ -457,39 +457,39 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 		case pullsecret.ReasonApplyFailed:
 			return apply
 		}
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("secret %s in namespace %s cannot be read", i.SecretName, f.Namespace)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("you are not allowed to read secret %s in namespace %s", i.SecretName, f.Namespace)}
 	case Absent:
 		if warning.Reason == pullsecret.ReasonApplyFailed {
 			return apply
 		}
-		return Link{Name: name, Mark: Broken, Cause: SecretMissing, Text: fmt.Sprintf("there is no secret %s in namespace %s", i.SecretName, f.Namespace),
-			Mend: []string{fmt.Sprintf("kubectl get events --namespace %s --field-selector involvedObject.name=%s", f.Namespace, i.SecretName)}}
+		return Link{Name: name, Mark: Broken, Cause: SecretMissing, Text: fmt.Sprintf("secret %s in namespace %s does not exist", i.SecretName, f.Namespace),
+			Fix: []string{fmt.Sprintf("kubectl get events --namespace %s --field-selector involvedObject.name=%s", f.Namespace, i.SecretName)}}
 	}
 	switch {
 	case !s.Marks.Ours:
 		return foreign
 	case s.Marks.Leaving:
 		return Link{Name: name, Mark: Broken, Cause: SecretLeaving,
-			Text: fmt.Sprintf("secret %s was deleted, and its finalizers keep it: %s", i.SecretName, strings.Join(s.Finalizers, ", ")),
-			Mend: []string{"# have whoever set the finalizers finish, or take them away:", fmt.Sprintf("kubectl patch secret %s --namespace %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", i.SecretName, f.Namespace)}}
+			Text: fmt.Sprintf("secret %s is being deleted, but its finalizers block the deletion: %s", i.SecretName, strings.Join(s.Finalizers, ", ")),
+			Fix:  []string{"# wait for the controllers that own the finalizers, or remove the finalizers:", fmt.Sprintf("kubectl patch secret %s --namespace %s --type merge --patch '{\"metadata\":{\"finalizers\":null}}'", i.SecretName, f.Namespace)}}
 	case s.Marks.Immutable && (!s.Intact || warning.Reason == pullsecret.ReasonApplyFailed || !allGood(f, registries)):
-		return Link{Name: name, Mark: Broken, Cause: ImmutableSecret, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s is immutable and cannot be renewed; if you delete it, the renewer recreates it", i.SecretName)}
+		return Link{Name: name, Mark: Broken, Cause: ImmutableSecret, Fix: []string{manual},
+			Text: fmt.Sprintf("secret %s is immutable, so the renewer cannot update it; if you delete it, the renewer recreates it", i.SecretName)}
 	case !s.Intact && warning.Reason == pullsecret.ReasonApplyFailed:
 		return apply
 	case !s.Intact:
-		return Link{Name: name, Mark: Broken, Cause: SecretEdited, Mend: []string{manual},
-			Text: fmt.Sprintf("secret %s was edited and has not been put back; if you delete it, the renewer recreates it", i.SecretName)}
+		return Link{Name: name, Mark: Broken, Cause: SecretEdited, Fix: []string{manual},
+			Text: fmt.Sprintf("secret %s was edited, and the renewer has not restored it; if you delete it, the renewer recreates it", i.SecretName)}
 	case !allGood(f, registries):
 		if warning.Reason == pullsecret.ReasonApplyFailed {
 			return apply
 		}
 		return Link{Name: name, Mark: Broken, Cause: SecretMissing, Text: fmt.Sprintf("secret %s has no entry for the registry", i.SecretName),
-			Mend: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
+			Fix: []string{fmt.Sprintf("kubectl pullpass status --namespace %s --watch", f.Namespace)}}
 	}
-	text := fmt.Sprintf("secret %s is there, pullpass's own and as it was written", i.SecretName)
+	text := fmt.Sprintf("secret %s exists, was created by pullpass, and is unchanged", i.SecretName)
 	if s.Marks.Immutable {
-		return Link{Name: name, Mark: Noted, Text: text + ", but immutable, so that it cannot be renewed"}
+		return Link{Name: name, Mark: Noted, Text: text + ", but it is immutable and cannot be renewed"}
 	}
 	return Link{Name: name, Text: text}
 }
@@ -498,15 +498,15 @@ func allGood(f Facts, registries []ecr.Registry) bool {
 	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool { return !good(f, r) })
 }
 
-// mendRefusal returns the remedy for an object that the API server rejected, or nil if it
+// refusalFix returns the remedy for an object that the API server rejected, or nil if it
 // is unknown.
-func mendRefusal(message string, f Facts) []string {
+func refusalFix(message string, f Facts) []string {
 	has := func(text string) bool { return strings.Contains(message, text) }
 	switch {
 	case has("exceeded quota"):
 		return []string{fmt.Sprintf("kubectl describe resourcequota --namespace %s", f.Namespace)}
 	case has("violates PodSecurity"):
-		return []string{fmt.Sprintf("kubectl get namespace %s --show-labels   # and correct the pod, or the level", f.Namespace)}
+		return []string{fmt.Sprintf("kubectl get namespace %s --show-labels   # then correct the pod or the enforced level", f.Namespace)}
 	case has("ValidatingAdmissionPolicy"):
 		return []string{"kubectl get validatingadmissionpolicybindings"}
 	case has("admission webhook"):
@@ -515,19 +515,19 @@ func mendRefusal(message string, f Facts) []string {
 	return nil
 }
 
-// mendApply returns the remedy for a pull secret that could not be written.
-func mendApply(message string, f Facts) []string {
-	if mend := mendRefusal(message, f); mend != nil {
-		return mend
+// applyFix returns the remedy for a pull secret that could not be written.
+func applyFix(message string, f Facts) []string {
+	if fix := refusalFix(message, f); fix != nil {
+		return fix
 	}
 	has := func(text string) bool { return strings.Contains(message, text) }
 	switch {
 	case has("is immutable"):
 		return []string{fmt.Sprintf("kubectl delete secret %s --namespace %s", f.Installation.Value.SecretName, f.Namespace)}
 	case has("another client changes"):
-		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # names who writes it", f.Installation.Value.SecretName, f.Namespace)}
+		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # shows which client changes it", f.Installation.Value.SecretName, f.Namespace)}
 	case has(`resource "secrets"`):
-		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
+		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the RBAC roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
 	}
 	return []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}
 }

@@ -85,9 +85,9 @@ func TestDiagnose(t *testing.T) {
 		cause  Cause  // empty for none
 		text   string // somewhere in the whole
 	}{
-		"nothing":                     {func(*Facts) {}, "", "Nothing is wrong."},
+		"nothing":                     {func(*Facts) {}, "", "No problems found."},
 		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour); f.Installation.Value.Leader.Value.Renewed = f.Now }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
-		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "has no successor: GetAuthorizationToken"},
+		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "cannot be renewed: GetAuthorizationToken"},
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 			f.Events.Value[0].Last = now.Add(-2 * time.Hour)
@@ -98,12 +98,12 @@ func TestDiagnose(t *testing.T) {
 			f.Installation.Value.Leader.Value.Renewed = f.Now
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 		}, TokenFailed, "kubectl pullpass credentials set " + host},
-		"no token and nothing against it": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, TokenPending, "on its way"},
+		"no token and nothing against it": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, TokenPending, "no event reports a problem"},
 		"an edited secret":                {func(f *Facts) { f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil }, SecretEdited, "kubectl delete secret pullpass --namespace shop"},
 		"a contested secret": {func(f *Facts) {
 			f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil
 			warn(f, pullsecret.ReasonApplyFailed, "another client changes secret pullpass whenever it was written")
-		}, ApplyFailed, "names who writes it"},
+		}, ApplyFailed, "shows which client changes it"},
 		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
 		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
 		"a foreign secret":                      {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
@@ -117,11 +117,11 @@ func TestDiagnose(t *testing.T) {
 		"default credentials": {func(f *Facts) {
 			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
 			f.Installation.Value.DefaultCredentials = true
-		}, "", "default credentials of the renewer"},
+		}, "", "the renewer uses its default credentials"},
 		"no credentials any more": {func(f *Facts) {
 			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
 		}, NoCredentials, ""},
-		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "Nothing is wrong."},
+		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "No problems found."},
 
 		"AWS's no, after NoCredentials in the same second": {func(f *Facts) {
 			f.Secret = Read[PullSecret]{State: Absent}
@@ -129,11 +129,11 @@ func TestDiagnose(t *testing.T) {
 			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
 		}, TokenFailed, "UnrecognizedClientException"},
 
-		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled, at 2026-01-01T11:00:00Z"},
+		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
 		"before the installation":  {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
 		"while the webhook failed": {without, FailedOpen, "the webhook was down"},
-		"a restart mends it":       {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
-		"a condition of theirs":    {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a condition of the installation left it out (mine)"},
+		"a restart fixes it":       {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
+		"a condition of theirs":    {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
 		"by the objectSelector": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
@@ -149,10 +149,10 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
-		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later, or the webhook was down"},
-		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images are pulled"},
-		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "by the installation's rules"},
-		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "a pod that is created now gets the secret"},
+		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
+		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images have been pulled"},
+		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "according to the installation's rules"},
+		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "new pods get the secret"},
 		"a trial that does not get it": {func(f *Facts) { template(f); f.Trial = Trial{State: Available} }, FailedOpen, ""},
 		"a trial that is refused":      {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Refusal: "no pods here"} }, PodRefused, "no pods here"},
 		"an account that is not there": {func(f *Facts) { template(f); f.Account.State = Absent }, AccountForbids, "kubectl create serviceaccount default"},
@@ -165,8 +165,8 @@ func TestDiagnose(t *testing.T) {
 			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
 			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
 		}, "", ""},
-		"nothing but the pod may be read":   {func(f *Facts) { nothing(f) }, "", "not all could be looked at"},
-		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, WithoutSecret, "is not labelled, or was labelled later"},
+		"nothing but the pod may be read":   {func(f *Facts) { nothing(f) }, "", "some checks could not be completed"},
+		"nothing but a pod that is without": {func(f *Facts) { nothing(f); without(f) }, WithoutSecret, "is not labelled or was labelled later"},
 		"events tell what secrets would": {func(f *Facts) {
 			nothing(f)
 			f.Events.State = Available
@@ -177,7 +177,7 @@ func TestDiagnose(t *testing.T) {
 			f.Events.State = Available
 			warn(f, pullsecret.ReasonForeign, "not pullpass's")
 		}, ForeignSecret, ""},
-		"a kubelet that says nothing more": {stuck, PullFailed, "waits with ErrImagePull"},
+		"a kubelet that says nothing more": {stuck, PullFailed, "is waiting with reason ErrImagePull"},
 		"an event says more": {func(f *Facts) {
 			stuck(f)
 			f.PodEvents.Value = []Event{{Warning: true, Message: "Failed to pull image " + image + ": 403 Forbidden"}}
@@ -194,8 +194,8 @@ func TestDiagnose(t *testing.T) {
 			if !strings.Contains(d.String(), c.text) {
 				t.Errorf("%q is not in it:\n%s", c.text, d)
 			}
-			if c.cause != "" && len(broken.Mend) == 0 {
-				t.Errorf("nothing mends it:\n%s", d)
+			if c.cause != "" && len(broken.Fix) == 0 {
+				t.Errorf("no fix for it:\n%s", d)
 			}
 			if n := len(d.Links); c.cause != "" && d.Links[n-1].Cause != c.cause {
 				t.Errorf("the broken link is not the last:\n%s", d)

@@ -3,7 +3,7 @@
 // The flow:
 //
 //	Collector reads → Facts → Diagnose → a chain of links, from the image to the
-//	kubelet's words, of which the first broken one is the cause
+//	kubelet's message, of which the first broken one is the cause
 //
 // It contains none of the product's rules: hosts are in internal/ecr, the rule of injection
 // is in internal/injection, and the format of secrets and events is in
@@ -92,7 +92,7 @@ type Link struct {
 	Mark  Mark     `json:"mark"`
 	Text  string   `json:"text"`            // what was found
 	Cause Cause    `json:"cause,omitempty"` // if it is broken
-	Mend  []string `json:"mend,omitempty"`  // if it is broken: commands to type, or instructions as comments
+	Fix   []string `json:"fix,omitempty"`   // if it is broken: commands to type, or instructions as comments
 }
 
 // A Diagnosis is the result for one pod, workload or image.
@@ -127,17 +127,17 @@ func (d Diagnosis) String() string {
 	out.WriteString("\n")
 	switch broken, ok := d.Broken(); {
 	case ok:
-		fmt.Fprintf(&out, "The cause is %s. To mend it:\n\n", broken.Cause)
-		for _, line := range broken.Mend {
+		fmt.Fprintf(&out, "The cause is %s. To fix it:\n\n", broken.Cause)
+		for _, line := range broken.Fix {
 			fmt.Fprintf(&out, "  %s\n", line)
 		}
 	case unknown:
-		out.WriteString("No broken link was found, but not all could be looked at.\n")
+		out.WriteString("No problems found, but some checks could not be completed.\n")
 	default:
-		out.WriteString("Nothing is wrong.\n")
+		out.WriteString("No problems found.\n")
 	}
 	if len(d.Lacking) > 0 {
-		out.WriteString("\nYou lack the right to:\n\n")
+		out.WriteString("\nYou are not allowed to:\n\n")
 		for _, right := range d.Lacking {
 			fmt.Fprintf(&out, "  %s\n", right)
 		}

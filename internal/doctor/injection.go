@@ -39,7 +39,7 @@ func injectionLinks(f Facts, registries []ecr.Registry) []Link {
 		return []Link{{Name: name, Text: fmt.Sprintf("the pod names the secret %s", secret)}}
 	}
 	if f.Pod == nil && names(&f.Template.Spec, secret) {
-		return []Link{{Name: name, Text: fmt.Sprintf("the pod template names the secret %s itself", secret)}, account}
+		return []Link{{Name: name, Text: fmt.Sprintf("the pod template names the secret %s", secret)}, account}
 	}
 	if f.Pod == nil && f.Trial.State == Available {
 		return trialLinks(f, registries, account)
@@ -60,26 +60,26 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 	secret := f.Installation.Value.SecretName
 	if f.Trial.Refusal != "" {
 		if account.Mark == Broken {
-			return []Link{{Name: name, Mark: Noted, Text: "a new pod would be refused: " + f.Trial.Refusal}, account}
+			return []Link{{Name: name, Mark: Noted, Text: "the API server rejects new pods: " + f.Trial.Refusal}, account}
 		}
-		return []Link{{Name: name, Mark: Broken, Cause: PodRefused, Text: "the API server refuses new pods: " + f.Trial.Refusal, Mend: mendPods(f.Trial.Refusal, f)}}
+		return []Link{{Name: name, Mark: Broken, Cause: PodRefused, Text: "the API server rejects new pods: " + f.Trial.Refusal, Fix: podsFix(f.Trial.Refusal, f)}}
 	}
 	if slices.Contains(f.Trial.Secrets, secret) {
-		return []Link{{Name: name, Text: fmt.Sprintf("a pod that is created now gets the secret %s", secret)}, account}
+		return []Link{{Name: name, Text: fmt.Sprintf("new pods get the secret %s", secret)}, account}
 	}
 	why := whyNot(f, registries)
 	if why.Mark == Broken {
 		return []Link{why}
 	}
-	return []Link{failedOpen(f, "a pod that is created now does not get the secret")}
+	return []Link{failedOpen(f, "new pods do not get the secret")}
 }
 
-// mendPods returns the remedy for rejected pods.
-func mendPods(message string, f Facts) []string {
-	if mend := mendRefusal(message, f); mend != nil {
-		return mend
+// podsFix returns the remedy for rejected pods.
+func podsFix(message string, f Facts) []string {
+	if fix := refusalFix(message, f); fix != nil {
+		return fix
 	}
-	return []string{"# the message says what refuses them"}
+	return []string{"# the message states the reason"}
 }
 
 // accountLink reports whether the ServiceAccount permits a pod to name the secret.
@@ -89,16 +89,16 @@ func accountLink(f Facts) Link {
 	secret := f.Installation.Value.SecretName
 	switch {
 	case f.Account.State == NotRead:
-		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("ServiceAccount %s cannot be read", account)}
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("you are not allowed to read ServiceAccount %s", account)}
 	case f.Account.State == Absent:
-		return Link{Name: name, Mark: Broken, Cause: AccountForbids, Text: fmt.Sprintf("there is no ServiceAccount %s in namespace %s, so no pod of it is created", account, f.Namespace),
-			Mend: []string{fmt.Sprintf("kubectl create serviceaccount %s --namespace %s", account, f.Namespace)}}
+		return Link{Name: name, Mark: Broken, Cause: AccountForbids, Text: fmt.Sprintf("ServiceAccount %s in namespace %s does not exist, so the API server rejects its pods", account, f.Namespace),
+			Fix: []string{fmt.Sprintf("kubectl create serviceaccount %s --namespace %s", account, f.Namespace)}}
 	case forbids(f):
 		return Link{Name: name, Mark: Broken, Cause: AccountForbids,
-			Text: fmt.Sprintf("ServiceAccount %s is annotated %s and does not list the secret %s, so pods that name it are refused", account, enforceAnnotation, secret),
-			Mend: []string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, secret)}}
+			Text: fmt.Sprintf("ServiceAccount %s has the annotation %s and does not list the secret %s, so the API server rejects pods that name the secret", account, enforceAnnotation, secret),
+			Fix:  []string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, secret)}}
 	}
-	return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s permits it", account)}
+	return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s allows the secret", account)}
 }
 
 func accountName(name string) string {
@@ -113,82 +113,82 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	const name = "injection"
 	i := f.Installation.Value
 	a := i.Admission.Value
-	broken := func(cause Cause, text string, mend ...string) Link {
-		return Link{Name: name, Mark: Broken, Cause: cause, Text: text, Mend: mend}
+	broken := func(cause Cause, text string, fix ...string) Link {
+		return Link{Name: name, Mark: Broken, Cause: cause, Text: text, Fix: fix}
 	}
 	meta := f.Template.ObjectMeta
 	again := recreate(f)
 	if _, mirror := meta.Annotations[injection.MirrorAnnotation]; mirror {
-		return broken(MirrorPod, "the pod is a mirror pod, which its kubelet runs by itself and which can name no secret",
-			"# give the node credentials of its own, such as an ECR credential provider of its kubelet")
+		return broken(MirrorPod, "the pod is the mirror pod of a static pod, which cannot name secrets",
+			"# give the node its own credentials, for example with a kubelet credential provider for ECR")
 	}
 	if meta.Labels[injection.Label] == injection.Never {
-		return broken(PodOptsOut, fmt.Sprintf("the pod opts out by its label %s=%s", injection.Label, injection.Never), append(takeLabel(f), again...)...)
+		return broken(PodOptsOut, fmt.Sprintf("the pod opts out with the label %s=%s", injection.Label, injection.Never), append(takeLabel(f), again...)...)
 	}
 	if f.Labels.State == Available && f.Labels.Value.Labels[injection.Label] == injection.Never {
-		return broken(NamespaceOptsOut, fmt.Sprintf("namespace %s opts out by its label %s=%s", f.Namespace, injection.Label, injection.Never),
+		return broken(NamespaceOptsOut, fmt.Sprintf("namespace %s opts out with the label %s=%s", f.Namespace, injection.Label, injection.Never),
 			append([]string{fmt.Sprintf("kubectl label namespace %s %s-", f.Namespace, injection.Label)}, again...)...)
 	}
 	switch i.Admission.State {
 	case NotRead:
 		if f.Pod == nil {
-			return Link{Name: name, Mark: Unknown, Text: "what gives pods the secret cannot be seen"}
+			return Link{Name: name, Mark: Unknown, Text: "cannot tell whether new pods get the secret"}
 		}
 		if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
 			return before(f, at, again)
 		}
-		text := "its namespace was labelled later, or the webhook was down"
+		text := "its namespace was labelled later or the webhook was down"
 		if f.Labels.State != Available {
-			text = "its namespace is not labelled, or was labelled later, or the webhook was down"
+			text = "its namespace is not labelled or was labelled later, or the webhook was down"
 		}
-		return broken(WithoutSecret, fmt.Sprintf("the pod does not name the secret %s, and why cannot be seen: %s", i.SecretName, text),
-			append([]string{"# have somebody who may read more explain it, or recreate the pod:"}, again...)...)
+		return broken(WithoutSecret, fmt.Sprintf("the pod does not name the secret %s, possibly because %s", i.SecretName, text),
+			append([]string{"# ask a user with more permissions to run this command, or recreate the pod:"}, again...)...)
 	case Absent:
 		if i.HasWebhook {
-			return broken(InjectionStopped, "the MutatingWebhookConfiguration is gone, as after an emergency stop, so no pod gets the secret",
+			return broken(InjectionStopped, "the MutatingWebhookConfiguration does not exist, for example after an emergency stop, so new pods do not get the secret",
 				append([]string{upgrade(i)}, again...)...)
 		}
 		if f.Account.State == Available && lists(f.Account.Value, i.SecretName) {
 			if f.Pod == nil {
-				return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s gives its pods the secret %s", accountName(f.Template.Spec.ServiceAccountName), i.SecretName)}
+				return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s adds the secret %s to its pods", accountName(f.Template.Spec.ServiceAccountName), i.SecretName)}
 			}
-			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or names pull secrets of its own", i.SecretName), again...)
+			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), again...)
 		}
 		account := accountName(f.Template.Spec.ServiceAccountName)
-		return broken(NoInjection, "nothing gives pods the secret (injection.mode is none), and neither the pod nor its ServiceAccount names it",
+		return broken(NoInjection, "pullpass does not add the secret to pods (injection.mode is none), and neither the pod nor its ServiceAccount names it",
 			append([]string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, i.SecretName)}, again...)...)
 	}
 	if a.Unbound {
-		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding is gone, as after an emergency stop, so no pod gets the secret",
+		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding does not exist, for example after an emergency stop, so new pods do not get the secret",
 			append([]string{upgrade(i)}, again...)...)
 	}
 	if f.Labels.State == Available && !selects(a.Namespaces, withName(f.Labels.Value)) {
-		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection, by the installation's namespaceSelector", f.Namespace),
-			"# run the pod in another namespace, or have it or its ServiceAccount name the secret:",
+		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection: the installation's namespaceSelector excludes it", f.Namespace),
+			"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:",
 			fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, accountName(f.Template.Spec.ServiceAccountName), f.Namespace, i.SecretName))
 	}
 	if !selects(a.Objects, meta.Labels) {
-		return broken(PodExempt, "the pod is exempt from injection, by the installation's objectSelector on its labels",
-			"# correct the pod's labels, or the value injection.objectSelector of the chart")
+		return broken(PodExempt, "the pod is exempt from injection: the installation's objectSelector excludes its labels",
+			"# change the pod's labels or the chart value injection.objectSelector")
 	}
 	if f.Pod == nil {
 		if f.Labels.State == Available && injection.Match(a.Inject, registries, f.Labels.Value.Labels) != injection.Injected {
-			return broken(NotLabelled, "the namespace's labels do not ask for the secret")
+			return broken(NotLabelled, "the namespace's labels do not request the secret")
 		}
 		if f.Trial.State == Available {
-			return Link{Name: name, Text: "nothing stands against it"}
+			return Link{Name: name, Text: "no rule excludes the pod from injection"}
 		}
-		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("by the installation's rules, a pod that is created now gets the secret %s; you may not create one for show", i.SecretName)}
+		return Link{Name: name, Mark: Noted, Text: fmt.Sprintf("according to the installation's rules, new pods get the secret %s; you are not allowed to verify this with a dry run", i.SecretName)}
 	}
 	if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
 		return before(f, at, again)
 	}
 	if created(f).Before(a.Created) {
-		return broken(BeforeInstallation, fmt.Sprintf("the pod was created at %s, before pullpass gave pods the secret, at %s", moment(created(f)), moment(a.Created)), again...)
+		return broken(BeforeInstallation, fmt.Sprintf("the pod was created at %s, before injection was enabled at %s", moment(created(f)), moment(a.Created)), again...)
 	}
 	if a.Inject == injection.Matching && imageChanged(f.Pod, registries) {
-		return broken(ImageChanged, "the pod's image is of ECR only since it was created, when pull secrets can no longer be added",
-			append(again, "# or install with injection.pods=all, so that every pod of a labelled namespace gets the secret")...)
+		return broken(ImageChanged, "the ECR image was added to the pod after its creation, and pull secrets cannot be added to an existing pod",
+			append(again, "# or set the chart value injection.pods=all, so that every new pod in a labelled namespace gets the secret")...)
 	}
 	return failedOpen(f, "the pod was created without the secret")
 }
@@ -198,17 +198,21 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 func failedOpen(f Facts, text string) Link {
 	i := f.Installation.Value
 	a := i.Admission.Value
-	l := Link{Name: "injection", Mark: Broken, Cause: FailedOpen, Mend: recreate(f)}
+	l := Link{Name: "injection", Mark: Broken, Cause: FailedOpen, Fix: recreate(f)}
+	was := "was"
+	if f.Pod == nil {
+		was = "is"
+	}
 	switch {
 	case len(a.Conditions) > 0:
-		l.Text = fmt.Sprintf("%s, although its namespace asked for it: a condition of the installation left it out (%s), or the webhook was down", text, strings.Join(a.Conditions, ", "))
+		l.Text = fmt.Sprintf("%s, although the namespace requests it: a match condition of the installation (%s) excludes the pod, or the webhook %s down", text, strings.Join(a.Conditions, ", "), was)
 	case a.Policy:
-		l.Text = text + ", although its namespace asked for it: the policy was not in force at that moment"
+		l.Text = fmt.Sprintf("%s, although the namespace requests it: the policy %s not in effect", text, was)
 	default:
-		l.Text = text + ", although its namespace asked for it: the webhook was down, and fails open"
+		l.Text = fmt.Sprintf("%s, although the namespace requests it: the webhook %s down and fails open", text, was)
 	}
 	if !a.Policy && (f.Pod == nil || i.HasWebhook && i.WebhookReady == 0) {
-		l.Mend = append([]string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)}, l.Mend...)
+		l.Fix = append([]string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)}, l.Fix...)
 	}
 	return l
 }
@@ -219,8 +223,8 @@ func upgrade(i Installation) string {
 
 // before reports that a pod is older than its namespace's label.
 func before(f Facts, at time.Time, again []string) Link {
-	return Link{Name: "injection", Mark: Broken, Cause: BeforeLabel, Mend: again,
-		Text: fmt.Sprintf("the pod was created at %s, before namespace %s was labelled, at %s", moment(created(f)), f.Namespace, moment(at))}
+	return Link{Name: "injection", Mark: Broken, Cause: BeforeLabel, Fix: again,
+		Text: fmt.Sprintf("the pod was created at %s, before namespace %s was labelled at %s", moment(created(f)), f.Namespace, moment(at))}
 }
 
 func created(f Facts) time.Time { return f.Pod.CreationTimestamp.Time }
@@ -285,9 +289,9 @@ func recreate(f Facts) []string {
 	case f.Owner.Restartable():
 		return []string{fmt.Sprintf("kubectl rollout restart %s/%s --namespace %s", f.Owner.Kind, f.Owner.Name, f.Namespace)}
 	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates another", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
+		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates a new pod", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
 	default:
-		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # and recreate it:", f.Pod.Name, f.Namespace),
+		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # then recreate the pod:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
 	}
 }
@@ -297,7 +301,7 @@ func takeLabel(f Facts) []string {
 	if f.Owner.Restartable() {
 		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, f.Owner.Name, f.Namespace, injection.Label)}
 	}
-	return []string{fmt.Sprintf("# take the label %s out of the pod's manifest", injection.Label)}
+	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
 }
 
 // selects reports whether a selector matches an object with the labels. An invalid selector

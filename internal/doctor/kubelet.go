@@ -16,19 +16,19 @@ func kubeletLink(f Facts, waiting []waits) Link {
 	if f.Pod == nil {
 		for _, e := range f.PodEvents.Value {
 			if e.Reason == "FailedCreate" && e.Warning && f.Trial.State != Available {
-				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "there is no pod yet: " + e.Message, Mend: mendPods(e.Message, f)}
+				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "no pod exists yet: " + e.Message, Fix: podsFix(e.Message, f)}
 			}
 		}
-		return Link{Name: name, Text: "there is no pod yet"}
+		return Link{Name: name, Text: "no pod exists yet"}
 	}
 	if len(waiting) == 0 {
 		for _, c := range f.Pod.Status.Conditions {
 			if c.Type == corev1.PodScheduled && c.Status == corev1.ConditionFalse {
-				return Link{Name: name, Mark: Broken, Cause: NotScheduled, Text: "no node has the pod yet, so nothing has been pulled: " + c.Message,
-					Mend: []string{fmt.Sprintf("kubectl describe pod %s --namespace %s", f.Pod.Name, f.Namespace)}}
+				return Link{Name: name, Mark: Broken, Cause: NotScheduled, Text: "the pod has not been scheduled to a node yet: " + c.Message,
+					Fix: []string{fmt.Sprintf("kubectl describe pod %s --namespace %s", f.Pod.Name, f.Namespace)}}
 			}
 		}
-		return Link{Name: name, Text: "no container waits for an image"}
+		return Link{Name: name, Text: "no container is waiting for an image"}
 	}
 	w := waiting[0]
 	said := w.message
@@ -40,12 +40,12 @@ func kubeletLink(f Facts, waiting []waits) Link {
 			}
 		}
 	}
-	l := Link{Name: name, Mark: Broken, Text: fmt.Sprintf("container %s waits with %s: %s", w.container, w.reason, said)}
+	l := Link{Name: name, Mark: Broken, Text: fmt.Sprintf("container %s is waiting with reason %s: %s", w.container, w.reason, said)}
 	if said == "" {
-		l.Text = fmt.Sprintf("container %s waits with %s", w.container, w.reason)
+		l.Text = fmt.Sprintf("container %s is waiting with reason %s", w.container, w.reason)
 	}
 	l.Cause = causeOf(w.reason, said)
-	l.Mend = mendPull(l.Cause, w, f)
+	l.Fix = pullFix(l.Cause, w, f)
 	return l
 }
 
@@ -81,7 +81,7 @@ func causeOf(reason, message string) Cause {
 	return PullFailed
 }
 
-func mendPull(cause Cause, w waits, f Facts) []string {
+func pullFix(cause Cause, w waits, f Facts) []string {
 	r, _ := ecr.ParseImage(w.image)
 	_, repository, _ := strings.Cut(w.image, "/")
 	repository, digest, _ := strings.Cut(repository, "@")
@@ -96,12 +96,12 @@ func mendPull(cause Cause, w waits, f Facts) []string {
 	switch cause {
 	case PullDenied:
 		return []string{
-			"# the token is good, and its identity may not pull: allow it ecr:BatchGetImage, ecr:GetDownloadUrlForLayer and",
-			"# ecr:BatchCheckLayerAvailability in its policy and, if the registry is of another account, in the repository's:",
+			"# the token is valid, but its identity is not allowed to pull: allow ecr:BatchGetImage, ecr:GetDownloadUrlForLayer",
+			"# and ecr:BatchCheckLayerAvailability in its policy and, for a registry in another account, in the repository's policy:",
 			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, repository, where),
 		}
 	case NotAuthenticated:
-		return append([]string{"# the pull secret is good by now, and the kubelet tries again within 5 minutes; at once with a new pod:"}, recreate(f)...)
+		return append([]string{"# the pull secret is valid now, and the kubelet retries within 5 minutes; to retry immediately, recreate the pod:"}, recreate(f)...)
 	case ImageNotFound:
 		id := "imageTag=" + tag
 		if digest != "" {
@@ -111,13 +111,13 @@ func mendPull(cause Cause, w waits, f Facts) []string {
 		}
 		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, repository, id, where)}
 	case WrongPlatform:
-		return []string{"# push the image for the architecture of the node:", fmt.Sprintf("kubectl get node %s --output jsonpath='{.status.nodeInfo.architecture}'", f.Pod.Spec.NodeName)}
+		return []string{"# push an image for the node's architecture:", fmt.Sprintf("kubectl get node %s --output jsonpath='{.status.nodeInfo.architecture}'", f.Pod.Spec.NodeName)}
 	case RegistryUnreached:
-		return []string{fmt.Sprintf("# the node %s does not reach the registry: look at its DNS, proxy, routes and certificate authorities", f.Pod.Spec.NodeName)}
+		return []string{fmt.Sprintf("# node %s cannot reach the registry: check its DNS, proxy, routes and certificate authorities", f.Pod.Spec.NodeName)}
 	case InvalidImage:
-		return []string{"# correct the image: " + w.image}
+		return []string{"# correct the image name " + w.image}
 	case NeverPulled:
-		return []string{"# the container's imagePullPolicy is Never: set IfNotPresent, or put the image onto the node"}
+		return []string{"# the container's imagePullPolicy is Never: set it to IfNotPresent, or load the image onto the node"}
 	}
 	return []string{fmt.Sprintf("kubectl describe pod %s --namespace %s", f.Pod.Name, f.Namespace)}
 }

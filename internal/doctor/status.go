@@ -26,7 +26,7 @@ type Row struct {
 	State     string       `json:"state"`
 	Cause     Cause        `json:"cause,omitempty"`
 	Text      string       `json:"text,omitempty"`
-	Mend      []string     `json:"mend,omitempty"`
+	Fix       []string     `json:"fix,omitempty"`
 	Expires   *metav1.Time `json:"expires,omitempty"` // the token
 	Event     string       `json:"event,omitempty"`   // the last one's reason
 	EventTime *metav1.Time `json:"eventTime,omitempty"`
@@ -121,7 +121,7 @@ func (c *Collector) scanNamespaces(ctx context.Context, namespace string, _ Inst
 			keep(ns)
 		}
 		if read.State == Absent {
-			return fmt.Errorf("there is no namespace %s", namespace)
+			return fmt.Errorf("namespace %s does not exist", namespace)
 		}
 		return err
 	}
@@ -285,15 +285,15 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 	type group struct {
 		cause      Cause
 		text       string
-		mend       string
+		fix        string
 		namespaces []string
 	}
 	groups := map[string]*group{}
 	var order []string
-	broken := func(cause Cause, text, mend, namespace string) {
+	broken := func(cause Cause, text, fix, namespace string) {
 		key := string(cause) + text
 		if groups[key] == nil {
-			groups[key] = &group{cause: cause, text: text, mend: mend}
+			groups[key] = &group{cause: cause, text: text, fix: fix}
 			order = append(order, key)
 		}
 		groups[key].namespaces = append(groups[key].namespaces, namespace)
@@ -312,15 +312,15 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 		for _, r := range registries {
 			row := rowOf(f, r, s)
 			if row.Cause != "" {
-				mend := ""
-				if len(row.Mend) > 0 {
-					mend = row.Mend[len(row.Mend)-1]
+				fix := ""
+				if len(row.Fix) > 0 {
+					fix = row.Fix[len(row.Fix)-1]
 				}
 				text := row.Text
 				if row.Cause != NoCredentials && row.Cause != BadCredentials && row.Cause != TokenFailed {
-					text, mend = titleOf(row.Cause), "kubectl pullpass status --namespace "+name+" --output wide"
+					text, fix = titleOf(row.Cause), "kubectl pullpass status --namespace "+name+" --output wide"
 				}
-				broken(row.Cause, text, mend, name)
+				broken(row.Cause, text, fix, name)
 			}
 			status.Broken = status.Broken || row.State == pullsecret.StateFailed || row.State == pullsecret.StateForeign || row.Pods.Stuck > 0
 			status.Rows = append(status.Rows, row)
@@ -333,31 +333,31 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 	}
 	if link := installationLink(Facts{Now: now, Installation: installation}); link.Mark == Broken {
 		status.Broken = true
-		status.Summary = append(status.Summary, fmt.Sprintf("%s: %s", link.Text, link.Mend[0]))
+		status.Summary = append(status.Summary, fmt.Sprintf("%s; run: %s", link.Text, link.Fix[0]))
 	}
 	for _, key := range order {
 		g := groups[key]
 		slices.Sort(g.namespaces)
-		status.Summary = append(status.Summary, fmt.Sprintf("%s (%s): %s: %s", g.cause, inNamespaces(slices.Compact(g.namespaces)), g.text, g.mend))
+		status.Summary = append(status.Summary, fmt.Sprintf("%s (%s): %s; run: %s", g.cause, inNamespaces(slices.Compact(g.namespaces)), g.text, g.fix))
 	}
 	if n := total(s.stuckWithout); n > 0 {
 		status.Broken = true
-		status.Summary = append(status.Summary, fmt.Sprintf("%s (%s) for an image and cannot get the secret any more: kubectl pullpass restart-stuck%s",
-			plural(n, "pod waits", "pods wait"), inNamespaces(slices.Sorted(maps.Keys(s.stuckWithout))), where(slices.Sorted(maps.Keys(s.stuckWithout)))))
+		status.Summary = append(status.Summary, fmt.Sprintf("%s for an image without the pull secret (%s); run: kubectl pullpass restart-stuck%s",
+			plural(n, "pod is waiting", "pods are waiting"), inNamespaces(slices.Sorted(maps.Keys(s.stuckWithout))), where(slices.Sorted(maps.Keys(s.stuckWithout)))))
 	}
 	for _, pod := range s.stuckNamed {
 		namespace, name, _ := strings.Cut(pod, "/")
-		status.Summary = append(status.Summary, fmt.Sprintf("a pod that names the secret cannot pull: kubectl pullpass explain %s --namespace %s", name, namespace))
+		status.Summary = append(status.Summary, fmt.Sprintf("pod %s (namespace %s) names the pull secret but cannot pull; run: kubectl pullpass explain %s --namespace %s", name, namespace, name, namespace))
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.unlabelled)) {
 		status.Broken = true
 		namespace, host, _ := strings.Cut(key, " ")
-		status.Summary = append(status.Summary, fmt.Sprintf("%s (namespace %s) for an image of %s, with which the namespace is not labelled: kubectl pullpass label %s %s",
-			plural(s.unlabelled[key], "pod waits", "pods wait"), namespace, host, namespace, host))
+		status.Summary = append(status.Summary, fmt.Sprintf("%s for an image in %s, but namespace %s is not labelled with it; run: kubectl pullpass label %s %s",
+			plural(s.unlabelled[key], "pod is waiting", "pods are waiting"), host, namespace, namespace, host))
 	}
 	if i.Admission.State == Absent && i.HasWebhook || i.Admission.Value.Unbound {
 		status.Broken = true
-		status.Summary = append(status.Summary, "injection is stopped, so no pod gets the secret: "+upgrade(i))
+		status.Summary = append(status.Summary, "injection is stopped, so new pods do not get the pull secret; run: "+upgrade(i))
 	}
 	return status
 }
@@ -390,7 +390,7 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 		case Unknown:
 			row.State = StateUnknown
 		case Broken:
-			row.Cause, row.Text, row.Mend = l.Cause, l.Text, l.Mend
+			row.Cause, row.Text, row.Fix = l.Cause, l.Text, l.Fix
 			row.State = pullsecret.StateFailed
 			if l.Cause == ForeignSecret {
 				row.State = pullsecret.StateForeign
@@ -404,7 +404,7 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 	// The token is valid, but cannot be renewed.
 	if w, ok := lasting(f, r); ok && row.State == pullsecret.StateReady && w.Reason != pullsecret.ReasonInvalidLabel {
 		row.State, row.Cause, row.Text = pullsecret.StateFailed, TokenFailed, pullsecret.Cause(w.Message, r.String())
-		row.Mend = mendToken(w.Message, f.Installation.Value, r)
+		row.Fix = tokenFix(w.Message, f.Installation.Value, r)
 	}
 	return row
 }
@@ -412,15 +412,15 @@ func rowOf(f Facts, r ecr.Registry, s *scan) Row {
 // titleOf describes a cause, for many namespaces at once.
 func titleOf(c Cause) string {
 	return map[Cause]string{
-		TokenExpired:    "tokens have expired and have no successor",
-		TokenPending:    "tokens are on their way",
-		ForeignSecret:   "a secret of the pull secret's name is not pullpass's",
-		ImmutableSecret: "the pull secret is immutable and cannot be renewed",
-		SecretLeaving:   "the pull secret was deleted, and finalizers keep it",
-		SecretEdited:    "the pull secret was edited and has not been put back",
-		SecretMissing:   "there is no pull secret, or no entry in it",
-		ApplyFailed:     "the API server refuses the pull secret",
-		LabelMalformed:  "a label is nearly a registry's host, or its value is not true",
+		TokenExpired:    "tokens expired and were not renewed",
+		TokenPending:    "the renewer is still requesting tokens",
+		ForeignSecret:   "a secret that pullpass did not create has the name of the pull secret",
+		ImmutableSecret: "the pull secret is immutable, so the renewer cannot update it",
+		SecretLeaving:   "the pull secret is being deleted, but finalizers block the deletion",
+		SecretEdited:    "the pull secret was edited, and the renewer has not restored it",
+		SecretMissing:   "the pull secret does not exist or has no entry for the registry",
+		ApplyFailed:     "the renewer cannot write the pull secret",
+		LabelMalformed:  "a label resembles a registry host but is not one, or its value is not true",
 	}[c]
 }
 
@@ -482,7 +482,7 @@ func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []Stuck
 	}
 	var found []*corev1.Pod
 	err = c.pods(ctx, namespace, func(pod *corev1.Pod) {
-		if wouldMend(pod, installation, &s, c.Now()) {
+		if wouldPull(pod, installation, &s, c.Now()) {
 			kept := pod.DeepCopy()
 			kept.ManagedFields = nil
 			found = append(found, kept)
@@ -504,8 +504,8 @@ func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []Stuck
 	return owners, c.lacking, nil
 }
 
-// wouldMend reports whether a stuck pod could pull if it were recreated.
-func wouldMend(pod *corev1.Pod, installation Read[Installation], s *scan, now time.Time) bool {
+// wouldPull reports whether a stuck pod could pull if it were recreated.
+func wouldPull(pod *corev1.Pod, installation Read[Installation], s *scan, now time.Time) bool {
 	i := installation.Value
 	meta, labelled := s.namespaces[pod.Namespace]
 	if !labelled || names(&pod.Spec, i.SecretName) {

@@ -41,13 +41,13 @@ func testPlugin(t *testing.T) {
 	pullpass(t, 1, "kubectl pullpass restart-stuck --namespace "+namespace, "status", "--namespace", namespace)
 	pullpass(t, 0, deployment, "restart-stuck", "--namespace", namespace, "--yes")
 	waitRunning(t, namespace, "web-", 1)
-	pullpass(t, 0, "Nothing is wrong.", "explain", deployment, "--namespace", namespace)
+	pullpass(t, 0, "No problems found.", "explain", deployment, "--namespace", namespace)
 	pullpass(t, 0, "", "status", "--namespace", namespace)
-	pullpass(t, 0, "AWS gives a token for it until ", "credentials", "test", registry)
+	pullpass(t, 0, "AWS issued a token that expires at ", "credentials", "test", registry)
 }
 
-// pullpass runs the kubectl plugin, and holds that it ends with an exit code and
-// prints a text and no secret.
+// pullpass runs the kubectl plugin, and checks that it exits with a code, prints a
+// text, and prints no secret.
 func pullpass(t *testing.T, code int, text string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), programs[binary.Kubectl], append([]string{"pullpass"}, args...)...)

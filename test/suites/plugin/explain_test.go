@@ -43,7 +43,7 @@ func explainAll(w *world, setUps []setUp) {
 			if s.cause == "" {
 				want = 0
 			}
-			if r.code != want || s.cause != "" && !strings.Contains(r.stdout, "\nThe cause is "+s.cause+". To mend it:\n") || s.cause == "" && !strings.Contains(r.stdout, "Nothing is wrong.") {
+			if r.code != want || s.cause != "" && !strings.Contains(r.stdout, "\nThe cause is "+s.cause+". To fix it:\n") || s.cause == "" && !strings.Contains(r.stdout, "No problems found.") {
 				t.Errorf("exit code %d, want %d and the cause %q:\n%s%s", r.code, want, s.cause, r.stdout, r.stderr)
 			}
 		})

@@ -134,7 +134,7 @@ var arbitrary = []struct {
 	by      string
 }{
 	{regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`), "TIME"},
-	{regexp.MustCompile(`\b(in|after|was one) \d[0-9hms.]*`), "$1 AGE"},
+	{regexp.MustCompile(`\b(in|after|token) \d[0-9hms.]*[hms]\b`), "$1 AGE"},
 	{regexp.MustCompile(`\(\d[0-9hmsd]* ago\)`), "(AGE ago)"},
 	{regexp.MustCompile(`(  )1[12]h(\d+m)?(  )`), "${1}AGE$3"},
 	{regexp.MustCompile(`\bweb-[a-z0-9]{6,10}-[a-z0-9]{5}\b`), "web-RANDOM"},

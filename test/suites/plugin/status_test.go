@@ -261,11 +261,11 @@ func TestFormats(t *testing.T) {
 		Kind  string
 		Links []struct {
 			Name, Mark, Cause string
-			Mend              []string
+			Fix               []string
 		}
 	}
 	w.Must(json.Unmarshal([]byte(r.stdout), &d))
-	if last := d.Links[len(d.Links)-1]; d.Kind != "Diagnosis" || last.Mark != "broken" || last.Cause == "" || len(last.Mend) == 0 || r.code != 1 {
+	if last := d.Links[len(d.Links)-1]; d.Kind != "Diagnosis" || last.Mark != "broken" || last.Cause == "" || len(last.Fix) == 0 || r.code != 1 {
 		t.Errorf("exit code %d: %+v", r.code, d)
 	}
 	if r := w.pullpass("completion", "bash"); r.code != 0 || !strings.Contains(r.stdout, "__complete") {
