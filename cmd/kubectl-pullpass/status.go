@@ -61,7 +61,7 @@ pods in both groups that are waiting for such an image.`,
 			if err := p.printStatus(status, namespace, print); err != nil {
 				return err
 			}
-			if status.Broken {
+			if status.Broken || len(status.Rows) == 0 && len(status.Lacking) > 0 { // nothing seen is not fine
 				return errBroken
 			}
 			return nil

@@ -149,7 +149,12 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
-		"nobody may see what injects":  {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
+		"nobody may see what injects": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
+		"a pod that runs without it, unlabelled": {func(f *Facts) {
+			without(f)
+			f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning}
+			f.Labels.Value.Labels = nil
+		}, "", "the namespace's labels do not request the secret"},
 		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images have been pulled"},
 		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "according to the installation's rules"},
 		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "new pods get the secret"},
@@ -160,6 +165,11 @@ func TestDiagnose(t *testing.T) {
 			template(f)
 			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
 		}, AccountForbids, "imagePullSecrets"},
+		"an account that forbids, with other secrets": {func(f *Facts) {
+			template(f)
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, AccountForbids, `{"imagePullSecrets":[{"name":"theirs"},{"name":"pullpass"}]}`},
 		"an account that lists it": {func(f *Facts) {
 			template(f)
 			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}

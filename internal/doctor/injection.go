@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -96,7 +97,7 @@ func accountLink(f Facts) Link {
 	case forbids(f):
 		return Link{Name: name, Mark: Broken, Cause: AccountForbids,
 			Text: fmt.Sprintf("ServiceAccount %s has the annotation %s and does not list the secret %s, so the API server rejects pods that name the secret", account, enforceAnnotation, secret),
-			Fix:  []string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, secret)}}
+			Fix:  []string{addToAccount(f, secret)}}
 	}
 	return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s allows the secret", account)}
 }
@@ -154,9 +155,8 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 			}
 			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), again...)
 		}
-		account := accountName(f.Template.Spec.ServiceAccountName)
 		return broken(NoInjection, "pullpass does not add the secret to pods (injection.mode is none), and neither the pod nor its ServiceAccount names it",
-			append([]string{fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, account, f.Namespace, i.SecretName)}, again...)...)
+			append([]string{addToAccount(f, i.SecretName)}, again...)...)
 	}
 	if a.Unbound {
 		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding does not exist, for example after an emergency stop, so new pods do not get the secret",
@@ -165,16 +165,16 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	if f.Labels.State == Available && !selects(a.Namespaces, withName(f.Labels.Value)) {
 		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection: the installation's namespaceSelector excludes it", f.Namespace),
 			"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:",
-			fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":[{"name":"%s"}]}'`, accountName(f.Template.Spec.ServiceAccountName), f.Namespace, i.SecretName))
+			addToAccount(f, i.SecretName))
 	}
 	if !selects(a.Objects, meta.Labels) {
 		return broken(PodExempt, "the pod is exempt from injection: the installation's objectSelector excludes its labels",
 			"# change the pod's labels or the chart value injection.objectSelector")
 	}
+	if f.Labels.State == Available && injection.Match(a.Inject, registries, f.Labels.Value.Labels) != injection.Injected {
+		return broken(NotLabelled, "the namespace's labels do not request the secret")
+	}
 	if f.Pod == nil {
-		if f.Labels.State == Available && injection.Match(a.Inject, registries, f.Labels.Value.Labels) != injection.Injected {
-			return broken(NotLabelled, "the namespace's labels do not request the secret")
-		}
 		if f.Trial.State == Available {
 			return Link{Name: name, Text: "no rule excludes the pod from injection"}
 		}
@@ -205,7 +205,11 @@ func failedOpen(f Facts, text string) Link {
 	}
 	switch {
 	case len(a.Conditions) > 0:
-		l.Text = fmt.Sprintf("%s, although the namespace requests it: a match condition of the installation (%s) excludes the pod, or the webhook %s down", text, strings.Join(a.Conditions, ", "), was)
+		down := "the webhook " + was + " down"
+		if a.Policy {
+			down = "the policy " + was + " not in effect"
+		}
+		l.Text = fmt.Sprintf("%s, although the namespace requests it: a match condition of the installation (%s) excludes the pod, or %s", text, strings.Join(a.Conditions, ", "), down)
 	case a.Policy:
 		l.Text = fmt.Sprintf("%s, although the namespace requests it: the policy %s not in effect", text, was)
 	default:
@@ -302,6 +306,25 @@ func takeLabel(f Facts) []string {
 		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, f.Owner.Name, f.Namespace, injection.Label)}
 	}
 	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
+}
+
+// addToAccount returns how to add the pull secret to the list of the pod's ServiceAccount.
+// A patch replaces the list, so it contains the entries that are there.
+func addToAccount(f Facts, secret string) string {
+	var refs []corev1.LocalObjectReference
+	note := "   # replaces the list: add the secrets that it already contains"
+	if f.Account.State != NotRead {
+		note = ""
+	}
+	if f.Account.State == Available {
+		refs = slices.Clone(f.Account.Value.ImagePullSecrets)
+	}
+	list, err := json.Marshal(append(refs, corev1.LocalObjectReference{Name: secret}))
+	if err != nil {
+		panic(err) // names and nothing else
+	}
+	return fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":%s}'%s`,
+		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, list, note)
 }
 
 // selects reports whether a selector matches an object with the labels. An invalid selector
