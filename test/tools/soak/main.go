@@ -1,7 +1,7 @@
 // Soak runs the whole product for a while, in a cluster with a node, with faults
 // drawn at random all the time, and says what came of it. Its exit code is 0 only
 // if no pod was refused, none was left without a secret that it needed outside of
-// an announced outage, no pull failed, and no namespace held a token that had ended.
+// an announced outage, no pull failed, and no namespace held a token that had expired.
 //
 //	go run ./tools/soak -duration 20m -seed 1 -report soak.md
 //

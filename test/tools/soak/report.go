@@ -51,11 +51,11 @@ func (s *soak) report() report {
 		s.seed, whole.Round(time.Second), quiet, s.c.Version(), runtime.NumCPU(), s.load, webhookTimeout)
 	fmt.Fprintf(&out, "## What must be zero\n\n| what | number |\n| --- | --- |\n")
 	zero("pods refused", p.refused)
-	zero("pods created without a secret that they needed, outside of an announced outage", p.without)
+	zero("pods created without a secret that they needed, outside of an outage of the webhook", p.without)
 	zero("pulls that failed although the secret was there, and not by the kubelet's own race", p.pullsFailed)
 	zero("namespaces without a secret for "+overdue.String()+", outside of an outage and the recovery from it", t.late)
-	zero("namespaces whose token ended", slices.Sorted(maps.Keys(t.dead)))
-	zero("secrets that no registry would take", t.bad)
+	zero("namespaces whose token expired", slices.Sorted(maps.Keys(t.dead)))
+	zero("secrets that no registry would accept", t.bad)
 	var denied []string
 	if n := s.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationManifest, Status: 403}); n > 0 {
 		denied = append(denied, fmt.Sprintf("%d manifests were refused", n))
@@ -72,18 +72,18 @@ func (s *soak) report() report {
 	row("created, by the webhook", p.created["webhook"])
 	row("created, by the policy", p.created["policy"])
 	row("created in a second, on average", fmt.Sprintf("%.1f of %d", float64(created)/time.Since(s.began).Seconds(), s.rate))
-	row("not attempted, since the API server had "+fmt.Sprint(underWay)+" to answer", p.notAttempted)
+	row("not attempted, because "+fmt.Sprint(underWay)+" requests were in flight", p.notAttempted)
 	row("not stored while etcd was paused", p.notStored)
 	row("creation, median, p99 and longest", fmt.Sprintf("%s, %s, %s", seconds(percentile(p.latencies, 0.5)), seconds(percentile(p.latencies, 0.99)), seconds(percentile(p.latencies, 1))))
 	for _, what := range slices.Sorted(maps.Keys(p.excused)) {
 		row(fmt.Sprintf("created without the secret while %s", what), p.excused[what])
 	}
 	for _, reason := range slices.Sorted(maps.Keys(s.failedOpen)) {
-		row("times that the API server went on without the webhook: "+reason, s.failedOpen[reason])
+		row("times that the API server failed open: "+reason, s.failedOpen[reason])
 	}
-	row("that pulled their image and ran", p.pulled)
-	row("whose first pull failed since the kubelet could not read a secret that was there: its own race, or etcd was paused", p.races)
-	row("whose first pull failed since the kubelet came before the secret, in no outage", p.overtaken)
+	row("that pulled their image and started", p.pulled)
+	row("whose first pull failed because the kubelet could not read an existing secret yet: its own race, or etcd was paused", p.races)
+	row("whose first pull failed because the kubelet was faster than the renewer, outside of an outage", p.overtaken)
 	row("that waited for a secret in an outage", p.waited)
 	row("the longest from creation to running", seconds(p.slowest))
 
@@ -91,23 +91,23 @@ func (s *soak) report() report {
 	row("namespaces labelled, and deleted", fmt.Sprintf("%d, %d", s.spaces.made, s.spaces.gone))
 	row("secrets seen written, both releases", t.written)
 	row("tokens that AWS issued, each for "+tokenLifetime.String(), len(s.aws.Tokens()))
-	row("from label to secret in no outage: median, p99, longest", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.calm, 0.5)), seconds(percentile(t.calm, 0.99)), seconds(percentile(t.calm, 1)), len(t.calm)))
-	row("the same in an outage and the recovery from it", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.troubled, 0.5)), seconds(percentile(t.troubled, 0.99)), seconds(percentile(t.troubled, 1)), len(t.troubled)))
-	row("the least life that a namespace's token ever had left", fmt.Sprintf("%s (%s)", t.least.Round(time.Second), t.leastIn))
+	row("from label to secret outside of an outage: median, p99, longest", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.calm, 0.5)), seconds(percentile(t.calm, 0.99)), seconds(percentile(t.calm, 1)), len(t.calm)))
+	row("the same during an outage or the recovery from it", fmt.Sprintf("%s, %s, %s (of %d)", seconds(percentile(t.troubled, 0.5)), seconds(percentile(t.troubled, 0.99)), seconds(percentile(t.troubled, 1)), len(t.troubled)))
+	row("the shortest remaining life of any namespace's token", fmt.Sprintf("%s (%s)", t.least.Round(time.Second), t.leastIn))
 
-	fmt.Fprintf(&out, "\n## Programs\n\nThe replica that has most of it, at the start, ever, and after the quiet time.\n\n| component | resident memory, MiB | goroutines | open files |\n| --- | --- | --- | --- |\n")
+	fmt.Fprintf(&out, "\n## Programs\n\nThe highest value of any replica: at the start, at the peak, and after the quiet time.\n\n| component | resident memory, MiB | goroutines | open files |\n| --- | --- | --- | --- |\n")
 	for _, component := range slices.Sorted(maps.Keys(s.usage.peak)) {
 		a, b, c := s.usage.start[component], s.usage.peak[component], s.usage.end[component]
 		fmt.Fprintf(&out, "| %s | %.0f, %.0f, %.0f | %.0f, %.0f, %.0f | %.0f, %.0f, %.0f |\n", component,
 			a.memory/(1<<20), b.memory/(1<<20), c.memory/(1<<20), a.goroutines, b.goroutines, c.goroutines, a.files, b.files, c.files)
 	}
-	fmt.Fprintf(&out, "\n| how containers ended | times |\n| --- | --- |\n")
+	fmt.Fprintf(&out, "\n| how containers exited | times |\n| --- | --- |\n")
 	for _, how := range slices.Sorted(maps.Keys(s.usage.endings)) {
 		row(how, len(s.usage.endings[how]))
 	}
 
-	fmt.Fprintf(&out, "\n## Faults\n\n| outage | lasted, of %s |\n| --- | --- |\n", whole.Round(time.Second))
-	for _, what := range []outage{webhookDown, webhookBlind, renewerDown, awsDown, storeDown} {
+	fmt.Fprintf(&out, "\n## Faults\n\n| outage | duration, of %s |\n| --- | --- |\n", whole.Round(time.Second))
+	for _, what := range []outage{webhookDown, webhookLingers, webhookBlind, renewerDown, awsDown, storeDown} {
 		row(string(what), s.outages.total(s.ended, what).Round(time.Second))
 	}
 	fmt.Fprintf(&out, "\n| fault | drawn |\n| --- | --- |\n")
