@@ -7,7 +7,33 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/pullpass/pullpass/internal/ecr"
 )
+
+func TestNames(t *testing.T) {
+	const host = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+	for name, want := range map[string]string{
+		SecretName("keys", parsed(t, host)): host,
+		"keys-nowhere":                      "",
+		"keys" + host:                       "",
+		"others-" + host:                    "",
+	} {
+		r, ok := RegistryOf("keys", name)
+		if ok != (want != "") || ok && r != parsed(t, want) {
+			t.Errorf("%s: registry %s, %t; want %q", name, r, ok, want)
+		}
+	}
+}
+
+func parsed(t *testing.T, host string) ecr.Registry {
+	t.Helper()
+	r, err := ecr.ParseRegistry(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
 
 func TestParseCredential(t *testing.T) {
 	const role = "arn:aws:iam::111111111111:role/pull"

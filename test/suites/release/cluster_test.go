@@ -73,6 +73,12 @@ func TestCluster(t *testing.T) {
 	must(t, w.cluster.ImportArchive(ctx, w.file("pullpass_"+w.version+"_image.tar")))
 	must(t, w.cluster.StartCertManager(ctx))
 
+	t.Run("the quick start", func(t *testing.T) {
+		w := w.in(t)
+		w.quickStart(user)
+		w.helm("uninstall", "pullpass", "--namespace", "pullpass", "--wait")
+		w.kubectl("delete", "namespace", "pullpass", "shop")
+	})
 	t.Run("the chart", func(t *testing.T) {
 		w := w.in(t)
 		values := filepath.Join(t.TempDir(), "values.yaml")

@@ -5,6 +5,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 
 	"github.com/pullpass/pullpass/test/harness/binary"
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
+	"github.com/pullpass/pullpass/test/harness/image"
 	"github.com/pullpass/pullpass/test/harness/repo"
 )
 
@@ -65,6 +67,67 @@ func (w world) createCredential(block int, user fakeaws.User) {
 	}
 	if strings.Contains(string(out), user.SecretAccessKey) {
 		w.Errorf("the key is shown: %s", out)
+	}
+}
+
+var indented = regexp.MustCompile("(?ms)^   ```\n(.*?)^   ```")
+
+// quickStart runs the README's quick start as it is written, from the installation of
+// the chart on. What its first two steps make is there: an image on the node, and
+// cert-manager. The chart and the plugin are the release's, and the keys come from the
+// environment instead of a terminal.
+func (w world) quickStart(user fakeaws.User) {
+	w.Helper()
+	readme, err := os.ReadFile(filepath.Join(repo.Root(), "README.md"))
+	must(w.T, err)
+	_, steps, _ := strings.Cut(string(readme), "\n## Quick start\n")
+	steps, _, _ = strings.Cut(steps, "\n## ")
+	_, steps, _ = strings.Cut(steps, "\n3. ")
+	script := ""
+	for _, match := range indented.FindAllStringSubmatch(steps, -1) {
+		script += strings.ReplaceAll(match[1], "\n   ", "\n")
+	}
+	const set = "kubectl pullpass credentials set \"$registry\"\n"
+	if strings.Count(script, "make build && sudo install ") != 1 || strings.Count(script, set) != 1 {
+		w.Fatalf("the quick start is another one than this test knows:\n%s", script)
+	}
+	script = strings.Replace(script, "make build && sudo install ", ": ", 1)
+	script = strings.Replace(script, set, strings.TrimSpace(set)+" --from-env\n", 1)
+
+	dir, bin := w.TempDir(), w.TempDir()
+	charts := filepath.Join(dir, "charts")
+	must(w.T, os.Mkdir(charts, 0o755))
+	run(w.T, "tar", "-xzf", w.file("pullpass-"+w.version+".tgz"), "-C", charts)
+	values := filepath.Join(charts, "pullpass", "values.yaml")
+	text, err := os.ReadFile(values)
+	must(w.T, err)
+	var all map[string]any
+	must(w.T, yaml.Unmarshal(text, &all))
+	all["renewer"].(map[string]any)["extraEnv"] = w.environment() // where the fake AWS is
+	text, err = yaml.Marshal(all)
+	must(w.T, err)
+	must(w.T, os.WriteFile(values, text, 0o600))
+	run(w.T, "tar", "-xzf", w.file("kubectl-pullpass_"+w.version+"_linux_"+runtime.GOARCH+".tar.gz"), "-C", bin)
+	for name, program := range map[string]string{"kubectl": w.paths[binary.Kubectl], "helm": w.paths[binary.Helm]} {
+		must(w.T, os.Symlink(program, filepath.Join(bin, name)))
+	}
+	img, err := image.Pause(os.Getenv(buildVariable), "shop")
+	must(w.T, err)
+	_, err = w.aws.AddImage(registry, "shop/web", "1.0", img)
+	must(w.T, err)
+
+	cmd := exec.CommandContext(w.Context(), "bash", "-euxo", "pipefail", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(w.aws.Environment(),
+		"PATH="+bin+":"+os.Getenv("PATH"), "HOME="+w.TempDir(), "KUBECONFIG="+w.cluster.Kubeconfig(),
+		"registry="+registry, "image="+registry+"/shop/web:1.0",
+		"AWS_ACCESS_KEY_ID="+user.AccessKeyID, "AWS_SECRET_ACCESS_KEY="+user.SecretAccessKey)
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.HasSuffix(string(out), "\nNo problems found.\n") {
+		w.Fatalf("%v\n%s\n%s", err, out, w.diagnosis())
+	}
+	if phase := w.kubectl("get", "pod", "web", "--namespace", "shop", "--output", "jsonpath={.status.phase}"); phase != "Running" {
+		w.Errorf("the pod is %s", phase)
 	}
 }
 
