@@ -17,7 +17,9 @@ import (
 )
 
 // Diagnose walks the chain until its first broken link.
-func Diagnose(f Facts) Diagnosis {
+func Diagnose(f Facts) Diagnosis { return diagnose(f).escaped() }
+
+func diagnose(f Facts) Diagnosis {
 	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
 	waiting := waitingFor(f.Pod)
 	images := f.Images
@@ -71,6 +73,10 @@ func Diagnose(f Facts) Diagnosis {
 // DiagnoseNamespace walks the links of the chain that concern a namespace, for registries
 // that it is labelled with.
 func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
+	return diagnoseNamespace(f, registries).escaped()
+}
+
+func diagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
 	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
 	for _, links := range [][]Link{{installationLink(f), namespaceLink(f)}, nil, {secretLink(f, registries)}} {
 		if links == nil {
