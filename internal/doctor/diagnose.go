@@ -560,30 +560,65 @@ type waits struct{ container, image, reason, message string }
 // pkg/kubelet/images, and CRI's own).
 var pullReasons = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed", "ErrInvalidImageName"}
 
-// waitingFor returns the containers of a pod that wait for an image.
+// waitingFor returns the containers of a pod that wait for an image, with each image that
+// they may be waiting for. For the image of a volume, the kubelet has the containers wait
+// that mount it.
 func waitingFor(pod *corev1.Pod) (waiting []waits) {
 	if pod == nil {
 		return nil
 	}
-	images := map[string]string{}
+	volumes := map[string]string{}
+	for _, v := range pod.Spec.Volumes {
+		if v.Image != nil && v.Image.Reference != "" {
+			volumes[v.Name] = v.Image.Reference
+		}
+	}
+	images := map[string][]string{}
+	add := func(container, image string, mounts []corev1.VolumeMount) {
+		images[container] = []string{image}
+		for _, m := range mounts {
+			if reference, ok := volumes[m.Name]; ok && !slices.Contains(images[container], reference) {
+				images[container] = append(images[container], reference)
+			}
+		}
+	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		images[c.Name] = c.Image
+		add(c.Name, c.Image, c.VolumeMounts)
 	}
 	for _, c := range pod.Spec.EphemeralContainers {
-		images[c.Name] = c.Image
+		add(c.Name, c.Image, c.VolumeMounts)
 	}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if w := s.State.Waiting; w != nil && slices.Contains(pullReasons, w.Reason) {
-			waiting = append(waiting, waits{s.Name, cmp.Or(images[s.Name], s.Image), w.Reason, w.Message})
+			for _, image := range named(images[s.Name], w.Message) {
+				waiting = append(waiting, waits{s.Name, cmp.Or(image, s.Image), w.Reason, w.Message})
+			}
 		}
 	}
 	return waiting
 }
 
-// hasPulled reports whether a pod has pulled all its ECR images.
+// named returns the images that a message names, or all if it names none.
+func named(images []string, message string) []string {
+	// The reference of one image may begin like that of another.
+	words := strings.FieldsFunc(message, func(c rune) bool { return strings.ContainsRune(` "'\,;()`, c) })
+	found := slices.DeleteFunc(slices.Clone(images), func(image string) bool {
+		return !slices.Contains(words, image) && !slices.Contains(words, image+":")
+	})
+	if len(found) == 0 {
+		return images
+	}
+	return found
+}
+
+// hasPulled reports whether a pod has pulled all its ECR images. A pending pod may have
+// those of its containers, but not those of its volumes.
 func hasPulled(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
+	switch pod.Status.Phase {
+	case corev1.PodRunning, corev1.PodSucceeded:
 		return true
+	case corev1.PodPending:
+		return false
 	}
 	statuses := map[string]corev1.ContainerStatus{}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
