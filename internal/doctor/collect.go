@@ -113,6 +113,7 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 		if c.Namespace == "" && right != "" { // it may be in another namespace
 			return Read[Installation]{Value: assumed}, nil
 		}
+		assumed.Sought = c.sought()
 		return Read[Installation]{Value: assumed, State: Absent}, nil
 	case 1:
 	default:
@@ -130,6 +131,17 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	}
 	err = c.admission(ctx, &i)
 	return Read[Installation]{Value: i, State: Available}, err
+}
+
+// sought returns which installation the user named, or nothing if that was none.
+func (c *Collector) sought() string {
+	switch {
+	case c.Release != "":
+		return "release " + c.Release + " of pullpass" + in(c.Namespace)
+	case c.Namespace != "":
+		return "pullpass installation" + in(c.Namespace)
+	}
+	return ""
 }
 
 // installationOf reads the flags of the renewer's Deployment. The name of the lease is

@@ -111,13 +111,12 @@ func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 	for _, image := range images {
 		host, _, _ := strings.Cut(image, "/")
 		r, ok := ecr.ParseImage(image)
-		if ok && strings.ToLower(image) != image && !strings.Contains(image, "@") {
-			repository, _, _ := strings.Cut(image, ":")
-			if strings.ToLower(repository) != repository {
-				return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
-					Text: fmt.Sprintf("%s contains uppercase letters: repository names must be lowercase", image),
-					Fix:  []string{"# use lowercase: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
-			}
+		repository, _, _ := strings.Cut(image, "@")
+		repository, _, _ = strings.Cut(repository, ":")
+		if ok && strings.ToLower(repository) != repository {
+			return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
+				Text: fmt.Sprintf("%s contains uppercase letters: registry hosts and repository names must be lowercase", image),
+				Fix:  []string{"# use lowercase: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
 		}
 		if ok {
 			if !slices.Contains(registries, r) {
@@ -161,6 +160,10 @@ func installationLink(f Facts) Link {
 	i := f.Installation.Value
 	switch f.Installation.State {
 	case Absent:
+		if i.Sought != "" {
+			return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "there is no " + i.Sought,
+				Fix: []string{fmt.Sprintf("kubectl get deployments --all-namespaces --selector %s,%s --label-columns %s   # shows the installations and their releases", partOf, renewerComponent, releaseLabel)}}
+		}
 		return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "pullpass is not installed in the cluster",
 			Fix: []string{"helm install pullpass charts/pullpass --namespace pullpass --create-namespace"}}
 	case NotRead:
@@ -196,6 +199,13 @@ func installationLink(f Facts) Link {
 	default:
 		return scale(down("no renewer replica is ready"))
 	}
+}
+
+// secretIsKnown reports whether the name of the pull secret is known. If the user may not
+// read the installation, the name is an assumption, unless pullpass's secret or events about
+// it confirm the name.
+func secretIsKnown(f Facts) bool {
+	return f.Installation.State == Available || f.Secret.Value.Marks.Ours || len(f.Events.Value) > 0
 }
 
 func hasGoodToken(f Facts) bool {
@@ -368,6 +378,8 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 	}
 	e, has := f.Secret.Value.Entries[r.String()]
 	switch {
+	case !secretIsKnown(f):
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether there is a token for %s", r)}
 	case f.Secret.State == NotRead:
 		ready, isReady := last(f.Events.Value, r.String(), false)
 		switch {
@@ -407,8 +419,10 @@ func tokenFix(message string, i Installation, r ecr.Registry) []string {
 		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(message, t) })
 	}
 	set := fmt.Sprintf("kubectl pullpass credentials set %s", r)
+	// Whatever the problem is, the error begins with the secret.
+	malformed := credential.MalformedError{Secret: i.CredentialsNS + "/" + credential.SecretName(i.CredentialsPrefix, r)}
 	switch {
-	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "holds "):
+	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", malformed.Error()):
 		return []string{set + "   # the access key does not exist or is inactive, or the secret access key is wrong"}
 	case has("ExpiredToken"):
 		return []string{set + "   # the session has expired"}
@@ -454,7 +468,14 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Fix: applyFix(warning.Message, f)}
 	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
 		Text: fmt.Sprintf("secret %s in namespace %s was not created by pullpass, so the renewer does not change it", i.SecretName, f.Namespace),
-		Fix:  []string{manual + "   # or recreate it under another name"}}
+		Fix: []string{
+			"# recreate the secret under another name, and change what uses it",
+			"# or install pullpass with another name for its pull secrets: set the chart value secretName",
+			"# or, only if nothing uses it: " + manual,
+		}}
+	if f.Secret.State != NotRead && !secretIsKnown(f) {
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether namespace %s has a pull secret, because you are not allowed to see the name of pull secrets", f.Namespace)}
+	}
 	switch f.Secret.State {
 	case NotRead:
 		switch warning.Reason {

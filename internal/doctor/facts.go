@@ -71,6 +71,7 @@ type Trial struct {
 
 // An Installation is one release of the chart.
 type Installation struct {
+	Sought             string // what was searched for and does not exist, if the user named it
 	Release            string // of Helm
 	Namespace          string
 	Fullname           string // prefix of the names of its objects
