@@ -20,6 +20,9 @@ func kubeletLink(f Facts, waiting []waits) Link {
 				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "no pod exists yet: " + e.Message, Fix: podsFix(e.Message, f)}
 			}
 		}
+		if f.Owner != (Owner{}) && f.Pods == NotRead {
+			return Link{Name: name, Mark: Unknown, Text: "you are not allowed to list pods in namespace " + f.Namespace}
+		}
 		return Link{Name: name, Text: "no pod exists yet"}
 	}
 	if len(waiting) == 0 {
