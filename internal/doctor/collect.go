@@ -11,11 +11,14 @@ import (
 
 	"github.com/spf13/pflag"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/pullpass/pullpass/internal/credential"
@@ -113,6 +116,7 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 		if c.Namespace == "" && right != "" { // it may be in another namespace
 			return Read[Installation]{Value: assumed}, nil
 		}
+		assumed.Sought = c.sought()
 		return Read[Installation]{Value: assumed, State: Absent}, nil
 	case 1:
 	default:
@@ -130,6 +134,17 @@ func (c *Collector) Installation(ctx context.Context) (Read[Installation], error
 	}
 	err = c.admission(ctx, &i)
 	return Read[Installation]{Value: i, State: Available}, err
+}
+
+// sought returns which installation the user named, or nothing if that was none.
+func (c *Collector) sought() string {
+	switch {
+	case c.Release != "":
+		return "release " + c.Release + " of pullpass" + in(c.Namespace)
+	case c.Namespace != "":
+		return "pullpass installation" + in(c.Namespace)
+	}
+	return ""
 }
 
 // installationOf reads the flags of the renewer's Deployment. The name of the lease is
@@ -158,6 +173,13 @@ func installationOf(d *appsv1.Deployment) (i Installation, lease string) {
 		lease = ""
 	}
 	i.CredentialsNS = cmp.Or(i.CredentialsNS, d.Namespace)
+	// Anyone may create a Deployment with the labels, and commands contain these names.
+	if len(validation.IsDNS1123Subdomain(i.SecretName)) > 0 {
+		i.SecretName = pullsecret.DefaultName
+	}
+	if len(validation.IsDNS1123Label(i.CredentialsNS)) > 0 {
+		i.CredentialsNS = d.Namespace
+	}
 	return i, lease
 }
 
@@ -312,7 +334,9 @@ func templateFor(t Target) corev1.PodTemplateSpec {
 // subject reads a pod, or a workload and its pod with the worst state.
 func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
 	apps, core, batch := c.Client.AppsV1(), c.Client.CoreV1(), c.Client.BatchV1()
+	var workload metav1.Object
 	var selector *metav1.LabelSelector
+	var err error
 	f.Owner = Owner{t.Kind, t.Name}
 	switch t.Kind {
 	case "pod":
@@ -324,75 +348,137 @@ func (c *Collector) subject(ctx context.Context, t Target, f *Facts) error {
 		f.Template = corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec}
 		return nil
 	case "deployment":
-		d, err := apps.Deployments(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template, selector = d.Spec.Template, d.Spec.Selector
+		var d *appsv1.Deployment
+		d, err = apps.Deployments(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template, selector = d, d.Spec.Template, d.Spec.Selector
 	case "statefulset":
-		s, err := apps.StatefulSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template, selector = s.Spec.Template, s.Spec.Selector
+		var s *appsv1.StatefulSet
+		s, err = apps.StatefulSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template, selector = s, s.Spec.Template, s.Spec.Selector
 	case "daemonset":
-		s, err := apps.DaemonSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template, selector = s.Spec.Template, s.Spec.Selector
+		var s *appsv1.DaemonSet
+		s, err = apps.DaemonSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template, selector = s, s.Spec.Template, s.Spec.Selector
 	case "replicaset":
-		s, err := apps.ReplicaSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template, selector = s.Spec.Template, s.Spec.Selector
+		var s *appsv1.ReplicaSet
+		s, err = apps.ReplicaSets(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template, selector = s, s.Spec.Template, s.Spec.Selector
 	case "job":
-		j, err := batch.Jobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template, selector = j.Spec.Template, j.Spec.Selector
+		var j *batchv1.Job
+		j, err = batch.Jobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template, selector = j, j.Spec.Template, j.Spec.Selector
 	case "cronjob":
-		j, err := batch.CronJobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		f.Template = j.Spec.JobTemplate.Spec.Template
-		return nil
+		var j *batchv1.CronJob
+		j, err = batch.CronJobs(t.Namespace).Get(ctx, t.Name, metav1.GetOptions{})
+		workload, f.Template = j, j.Spec.JobTemplate.Spec.Template
+		selector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: batchv1.JobNameLabel, Operator: metav1.LabelSelectorOpExists}}}
 	default:
 		return fmt.Errorf("unsupported kind %q: specify a pod, deployment, statefulset, daemonset, replicaset, job or cronjob", t.Kind)
 	}
-	return c.worst(ctx, selector, f)
+	if err != nil {
+		return err
+	}
+	isMine, err := c.owns(ctx, f, workload.GetUID())
+	if err != nil {
+		return err
+	}
+	return c.worst(ctx, selector, isMine, f)
+}
+
+// owns returns whether a pod belongs to the workload, by its controller. Deployments and
+// CronJobs control ReplicaSets and Jobs, which control the pods. If the user may not list
+// these, their names have to do: that of the workload, and a suffix without a hyphen.
+func (c *Collector) owns(ctx context.Context, f *Facts, workload types.UID) (func(*corev1.Pod) bool, error) {
+	controlledBy := func(o metav1.Object, uids ...types.UID) bool {
+		ref := metav1.GetControllerOf(o)
+		return ref != nil && slices.Contains(uids, ref.UID)
+	}
+	var between []types.UID
+	keep := func(o metav1.Object) {
+		if controlledBy(o, workload) {
+			between = append(between, o.GetUID())
+		}
+	}
+	var kind, kinds string
+	var list func(metav1.ListOptions) (next string, err error)
+	switch f.Owner.Kind {
+	case "deployment":
+		kind, kinds = "ReplicaSet", "replicasets"
+		list = func(o metav1.ListOptions) (string, error) {
+			sets, err := c.Client.AppsV1().ReplicaSets(f.Namespace).List(ctx, o)
+			if err != nil {
+				return "", err
+			}
+			for n := range sets.Items {
+				keep(&sets.Items[n])
+			}
+			return sets.Continue, nil
+		}
+	case "cronjob":
+		kind, kinds = "Job", "jobs"
+		list = func(o metav1.ListOptions) (string, error) {
+			jobs, err := c.Client.BatchV1().Jobs(f.Namespace).List(ctx, o)
+			if err != nil {
+				return "", err
+			}
+			for n := range jobs.Items {
+				keep(&jobs.Items[n])
+			}
+			return jobs.Continue, nil
+		}
+	default:
+		return func(pod *corev1.Pod) bool { return controlledBy(pod, workload) }, nil
+	}
+	read, err := take(c, "list", kinds, f.Namespace, struct{}{}, pages(metav1.ListOptions{}, list))
+	if read.State != Available {
+		return func(pod *corev1.Pod) bool {
+			ref := metav1.GetControllerOf(pod)
+			if ref == nil || ref.Kind != kind {
+				return false
+			}
+			suffix, ok := strings.CutPrefix(ref.Name, f.Owner.Name+"-")
+			return ok && !strings.Contains(suffix, "-")
+		}, err
+	}
+	return func(pod *corev1.Pod) bool { return controlledBy(pod, between...) }, nil
 }
 
 // worst returns a pod of a workload that is waiting for an image, or else the newest
 // one.
-func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, f *Facts) error {
+func (c *Collector) worst(ctx context.Context, selector *metav1.LabelSelector, isMine func(*corev1.Pod) bool, f *Facts) error {
 	s, err := metav1.LabelSelectorAsSelector(selector)
 	if err != nil {
 		return err
 	}
-	list, err := c.Client.CoreV1().Pods(f.Namespace).List(ctx, metav1.ListOptions{LabelSelector: s.String()})
-	pods, err := take(c, "list", "pods", f.Namespace, list, err)
-	if err != nil || pods.State != Available {
+	err = pages(metav1.ListOptions{LabelSelector: s.String()}, func(o metav1.ListOptions) (string, error) {
+		list, err := c.Client.CoreV1().Pods(f.Namespace).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for i := range list.Items {
+			if pod := &list.Items[i]; pod.DeletionTimestamp == nil && isMine(pod) && worse(pod, f.Pod) {
+				f.Pod = pod
+			}
+		}
+		return list.Continue, nil
+	})
+	pods, err := take(c, "list", "pods", f.Namespace, struct{}{}, err)
+	f.Pods = pods.State
+	if err != nil {
 		return err
-	}
-	for i := range list.Items {
-		pod := &list.Items[i]
-		if pod.DeletionTimestamp != nil {
-			continue
-		}
-		waiting, waited := len(waitingFor(pod)) > 0, len(waitingFor(f.Pod)) > 0
-		if f.Pod == nil || waiting && !waited || waiting == waited && pod.CreationTimestamp.After(f.Pod.CreationTimestamp.Time) {
-			f.Pod = pod
-		}
 	}
 	if f.Pod != nil {
 		f.Subject = fmt.Sprintf("%s/%s in namespace %s, pod %s", f.Owner.Kind, f.Owner.Name, f.Namespace, f.Pod.Name)
 		f.Template = corev1.PodTemplateSpec{ObjectMeta: f.Pod.ObjectMeta, Spec: f.Pod.Spec}
 	}
 	return nil
+}
+
+// worse reports whether a pod is waiting for an image and the other is not or, if they are
+// alike, whether it is newer.
+func worse(pod, other *corev1.Pod) bool {
+	waiting, waited := len(waitingFor(pod)) > 0, len(waitingFor(other)) > 0
+	return other == nil || waiting && !waited || waiting == waited && pod.CreationTimestamp.After(other.CreationTimestamp.Time)
 }
 
 // ownerOf returns the workload that created a pod. If the user may not read the

@@ -17,7 +17,9 @@ import (
 )
 
 // Diagnose walks the chain until its first broken link.
-func Diagnose(f Facts) Diagnosis {
+func Diagnose(f Facts) Diagnosis { return diagnose(f).escaped() }
+
+func diagnose(f Facts) Diagnosis {
 	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
 	waiting := waitingFor(f.Pod)
 	images := f.Images
@@ -71,6 +73,10 @@ func Diagnose(f Facts) Diagnosis {
 // DiagnoseNamespace walks the links of the chain that concern a namespace, for registries
 // that it is labelled with.
 func DiagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
+	return diagnoseNamespace(f, registries).escaped()
+}
+
+func diagnoseNamespace(f Facts, registries []ecr.Registry) Diagnosis {
 	d := Diagnosis{Subject: f.Subject, Lacking: f.Lacking}
 	for _, links := range [][]Link{{installationLink(f), namespaceLink(f)}, nil, {secretLink(f, registries)}} {
 		if links == nil {
@@ -105,13 +111,12 @@ func imageLinks(images []string) (links []Link, registries []ecr.Registry) {
 	for _, image := range images {
 		host, _, _ := strings.Cut(image, "/")
 		r, ok := ecr.ParseImage(image)
-		if ok && strings.ToLower(image) != image && !strings.Contains(image, "@") {
-			repository, _, _ := strings.Cut(image, ":")
-			if strings.ToLower(repository) != repository {
-				return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
-					Text: fmt.Sprintf("%s contains uppercase letters: repository names must be lowercase", image),
-					Fix:  []string{"# use lowercase: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
-			}
+		repository, _, _ := strings.Cut(image, "@")
+		repository, _, _ = strings.Cut(repository, ":")
+		if ok && strings.ToLower(repository) != repository {
+			return append(links, Link{Name: "image", Mark: Broken, Cause: InvalidImage,
+				Text: fmt.Sprintf("%s contains uppercase letters: registry hosts and repository names must be lowercase", image),
+				Fix:  []string{"# use lowercase: " + strings.ToLower(repository) + strings.TrimPrefix(image, repository)}}), nil
 		}
 		if ok {
 			if !slices.Contains(registries, r) {
@@ -155,6 +160,10 @@ func installationLink(f Facts) Link {
 	i := f.Installation.Value
 	switch f.Installation.State {
 	case Absent:
+		if i.Sought != "" {
+			return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "there is no " + i.Sought,
+				Fix: []string{fmt.Sprintf("kubectl get deployments --all-namespaces --selector %s,%s --label-columns %s   # shows the installations and their releases", partOf, renewerComponent, releaseLabel)}}
+		}
 		return Link{Name: name, Mark: Broken, Cause: NotInstalled, Text: "pullpass is not installed in the cluster",
 			Fix: []string{"helm install pullpass charts/pullpass --namespace pullpass --create-namespace"}}
 	case NotRead:
@@ -190,6 +199,13 @@ func installationLink(f Facts) Link {
 	default:
 		return scale(down("no renewer replica is ready"))
 	}
+}
+
+// secretIsKnown reports whether the name of the pull secret is known. If the user may not
+// read the installation, the name is an assumption, unless pullpass's secret or events about
+// it confirm the name.
+func secretIsKnown(f Facts) bool {
+	return f.Installation.State == Available || f.Secret.Value.Marks.Ours || len(f.Events.Value) > 0
 }
 
 func hasGoodToken(f Facts) bool {
@@ -362,6 +378,8 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 	}
 	e, has := f.Secret.Value.Entries[r.String()]
 	switch {
+	case !secretIsKnown(f):
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether there is a token for %s", r)}
 	case f.Secret.State == NotRead:
 		ready, isReady := last(f.Events.Value, r.String(), false)
 		switch {
@@ -401,8 +419,10 @@ func tokenFix(message string, i Installation, r ecr.Registry) []string {
 		return slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(message, t) })
 	}
 	set := fmt.Sprintf("kubectl pullpass credentials set %s", r)
+	// Whatever the problem is, the error begins with the secret.
+	malformed := credential.MalformedError{Secret: i.CredentialsNS + "/" + credential.SecretName(i.CredentialsPrefix, r)}
 	switch {
-	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", "holds "):
+	case has("UnrecognizedClientException", "InvalidClientTokenId", "InvalidSignatureException", "SignatureDoesNotMatch", malformed.Error()):
 		return []string{set + "   # the access key does not exist or is inactive, or the secret access key is wrong"}
 	case has("ExpiredToken"):
 		return []string{set + "   # the session has expired"}
@@ -448,7 +468,14 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 	apply := Link{Name: name, Mark: Broken, Cause: ApplyFailed, Text: pullsecret.Cause(warning.Message, ""), Fix: applyFix(warning.Message, f)}
 	foreign := Link{Name: name, Mark: Broken, Cause: ForeignSecret,
 		Text: fmt.Sprintf("secret %s in namespace %s was not created by pullpass, so the renewer does not change it", i.SecretName, f.Namespace),
-		Fix:  []string{manual + "   # or recreate it under another name"}}
+		Fix: []string{
+			"# recreate the secret under another name, and change what uses it",
+			"# or install pullpass with another name for its pull secrets: set the chart value secretName",
+			"# or, only if nothing uses it: " + manual,
+		}}
+	if f.Secret.State != NotRead && !secretIsKnown(f) {
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether namespace %s has a pull secret, because you are not allowed to see the name of pull secrets", f.Namespace)}
+	}
 	switch f.Secret.State {
 	case NotRead:
 		switch warning.Reason {
@@ -554,30 +581,65 @@ type waits struct{ container, image, reason, message string }
 // pkg/kubelet/images, and CRI's own).
 var pullReasons = []string{"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "SignatureValidationFailed", "ErrInvalidImageName"}
 
-// waitingFor returns the containers of a pod that wait for an image.
+// waitingFor returns the containers of a pod that wait for an image, with each image that
+// they may be waiting for. For the image of a volume, the kubelet has the containers wait
+// that mount it.
 func waitingFor(pod *corev1.Pod) (waiting []waits) {
 	if pod == nil {
 		return nil
 	}
-	images := map[string]string{}
+	volumes := map[string]string{}
+	for _, v := range pod.Spec.Volumes {
+		if v.Image != nil && v.Image.Reference != "" {
+			volumes[v.Name] = v.Image.Reference
+		}
+	}
+	images := map[string][]string{}
+	add := func(container, image string, mounts []corev1.VolumeMount) {
+		images[container] = []string{image}
+		for _, m := range mounts {
+			if reference, ok := volumes[m.Name]; ok && !slices.Contains(images[container], reference) {
+				images[container] = append(images[container], reference)
+			}
+		}
+	}
 	for _, c := range slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers) {
-		images[c.Name] = c.Image
+		add(c.Name, c.Image, c.VolumeMounts)
 	}
 	for _, c := range pod.Spec.EphemeralContainers {
-		images[c.Name] = c.Image
+		add(c.Name, c.Image, c.VolumeMounts)
 	}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses, pod.Status.EphemeralContainerStatuses) {
 		if w := s.State.Waiting; w != nil && slices.Contains(pullReasons, w.Reason) {
-			waiting = append(waiting, waits{s.Name, cmp.Or(images[s.Name], s.Image), w.Reason, w.Message})
+			for _, image := range named(images[s.Name], w.Message) {
+				waiting = append(waiting, waits{s.Name, cmp.Or(image, s.Image), w.Reason, w.Message})
+			}
 		}
 	}
 	return waiting
 }
 
-// hasPulled reports whether a pod has pulled all its ECR images.
+// named returns the images that a message names, or all if it names none.
+func named(images []string, message string) []string {
+	// The reference of one image may begin like that of another.
+	words := strings.FieldsFunc(message, func(c rune) bool { return strings.ContainsRune(` "'\,;()`, c) })
+	found := slices.DeleteFunc(slices.Clone(images), func(image string) bool {
+		return !slices.Contains(words, image) && !slices.Contains(words, image+":")
+	})
+	if len(found) == 0 {
+		return images
+	}
+	return found
+}
+
+// hasPulled reports whether a pod has pulled all its ECR images. A pending pod may have
+// those of its containers, but not those of its volumes.
 func hasPulled(pod *corev1.Pod) bool {
-	if pod.Status.Phase == corev1.PodRunning || pod.Status.Phase == corev1.PodSucceeded {
+	switch pod.Status.Phase {
+	case corev1.PodRunning, corev1.PodSucceeded:
 		return true
+	case corev1.PodPending:
+		return false
 	}
 	statuses := map[string]corev1.ContainerStatus{}
 	for _, s := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {

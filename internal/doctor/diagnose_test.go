@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/pullsecret"
@@ -129,11 +130,12 @@ func TestDiagnose(t *testing.T) {
 			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
 		}, TokenFailed, "UnrecognizedClientException"},
 
-		"before the label":         {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
-		"before the installation":  {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
-		"while the webhook failed": {without, FailedOpen, "the webhook was down"},
-		"a restart fixes it":       {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
-		"a condition of theirs":    {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
+		"before the label":                   {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
+		"before the installation":            {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
+		"while the webhook failed":           {without, FailedOpen, "the webhook was down"},
+		"a restart fixes it":                 {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
+		"a Job of a CronJob makes a new pod": {func(f *Facts) { without(f); f.Owner = Owner{"cronjob", "nightly"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its Job creates a new pod"},
+		"a condition of theirs":              {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
 		"by the objectSelector": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
@@ -159,7 +161,15 @@ func TestDiagnose(t *testing.T) {
 		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "according to the installation's rules"},
 		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "new pods get the secret"},
 		"a trial that does not get it": {func(f *Facts) { template(f); f.Trial = Trial{State: Available} }, FailedOpen, ""},
-		"a trial that is refused":      {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Refusal: "no pods here"} }, PodRefused, "no pods here"},
+		"a trial that is refused": {func(f *Facts) {
+			template(f)
+			f.Owner, f.Trial = Owner{"deployment", "web"}, Trial{State: Available, Refusal: "no pods here"}
+		}, PodRefused, "no pods here"},
+		"a trial for an image that is refused": {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Refusal: "no pods here"} }, "", "some checks could not be completed"},
+		"a trial for an image that is refused for its secret": {func(f *Facts) {
+			template(f)
+			f.Trial = Trial{State: Available, Refusal: `imagePullSecrets[0].name="pullpass" is not allowed because service account default does not reference that imagePullSecret`}
+		}, PodRefused, "does not reference"},
 		"an account that is not there": {func(f *Facts) { template(f); f.Account.State = Absent }, AccountForbids, "kubectl create serviceaccount default"},
 		"an account that forbids": {func(f *Facts) {
 			template(f)
@@ -182,6 +192,28 @@ func TestDiagnose(t *testing.T) {
 			f.Events.State = Available
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 		}, TokenFailed, "UnrecognizedClientException"},
+		"a secret of the assumed name is not there": {func(f *Facts) { assumed(f); f.Secret = Read[PullSecret]{State: Absent} }, "", "? pull secret"},
+		"an account that forbids a secret of the assumed name": {func(f *Facts) {
+			assumed(f)
+			template(f)
+			f.Secret = Read[PullSecret]{}
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+		}, "", "? account"},
+		"a secret of the assumed name is another's": {func(f *Facts) {
+			assumed(f)
+			f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil
+		}, "", "? token"},
+		"a secret of the assumed name is another's with an old entry": {func(f *Facts) {
+			assumed(f)
+			f.Secret.Value.Marks.Ours = false
+			f.Now = now.Add(12 * time.Hour)
+		}, "", "? token"},
+		"a secret of the assumed name is pullpass's": {func(f *Facts) { assumed(f); f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil }, SecretEdited, ""},
+		"a pod with a secret of another name than the assumed one": {func(f *Facts) {
+			nothing(f)
+			stuck(f)
+			f.Pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, PullFailed, "? injection"},
 		"events tell of a foreign secret": {func(f *Facts) {
 			nothing(f)
 			f.Events.State = Available
@@ -218,6 +250,65 @@ func TestDiagnose(t *testing.T) {
 func nothing(f *Facts) {
 	i := Installation{SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds"}
 	*f = Facts{Now: f.Now, Subject: f.Subject, Namespace: f.Namespace, Images: f.Images, Pod: f.Pod, Template: f.Template, Installation: Read[Installation]{Value: i}}
+}
+
+// assumed is what a user knows who may not read the installation.
+func assumed(f *Facts) {
+	f.Installation = Read[Installation]{Value: Installation{SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds"}}
+	f.Credentials = nil
+}
+
+// TestForeignSecretIsNotDeletedFirst reads the remedies for a secret that may be in use.
+func TestForeignSecretIsNotDeletedFirst(t *testing.T) {
+	f := sound(t)
+	f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil
+	broken, _ := Diagnose(f).Broken()
+	for n, line := range broken.Fix {
+		if !strings.HasPrefix(line, "# ") || strings.Contains(line, "delete") && (n != len(broken.Fix)-1 || !strings.Contains(line, "if nothing uses it")) {
+			t.Errorf("line %d: %s", n, line)
+		}
+	}
+	if all := strings.Join(broken.Fix, "\n"); !strings.Contains(all, "another name") || !strings.Contains(all, "secretName") {
+		t.Error(all)
+	}
+}
+
+// TestMalformedCredentials knows the problem of a credential secret from an event.
+func TestMalformedCredentials(t *testing.T) {
+	r := registry(t, host)
+	_, problem := credential.Parse(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "pullpass", Name: credential.SecretName("creds", r)}})
+	for message, want := range map[string]bool{
+		problem.Error(): true,
+		"operation error ECR: GetAuthorizationToken: the connection that the pool holds was closed": false,
+	} {
+		f := sound(t)
+		f.Secret = Read[PullSecret]{State: Absent}
+		f.Credentials = nil
+		warn(&f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage(host, message))
+		broken, _ := Diagnose(f).Broken()
+		if got := strings.Contains(broken.Fix[0], "credentials set"); got != want {
+			t.Errorf("%q: %q", message, broken.Fix)
+		}
+	}
+}
+
+// TestUppercase has images that no kubelet accepts or finds a secret for.
+func TestUppercase(t *testing.T) {
+	const digest = "@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for image, want := range map[string]string{
+		strings.ToUpper(host) + "/app:V1":       host + "/app:V1",
+		strings.ToUpper(host) + "/app" + digest: host + "/app" + digest,
+		host + "/App:V1" + digest:               host + "/app:V1" + digest,
+		host + "/app:V1":                        "",
+		host + "/app:V1" + digest:               "",
+	} {
+		f := sound(t)
+		f.Images, f.Pod.Spec.Containers[0].Image = []string{image}, image
+		broken, ok := Diagnose(f).Broken()
+		if ok != (want != "") || ok && (broken.Cause != InvalidImage || !strings.HasSuffix(broken.Fix[0], " "+want)) {
+			t.Errorf("%s: %+v", image, broken)
+		}
+	}
 }
 
 func TestKubeletsWords(t *testing.T) {

@@ -13,7 +13,9 @@ package doctor
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Mark is the state of a link of the chain.
@@ -110,6 +112,46 @@ func (d Diagnosis) Broken() (Link, bool) {
 		}
 	}
 	return Link{}, false
+}
+
+// escaped returns the diagnosis with control characters escaped in all that is printed.
+// Images, messages and names come from the cluster: a line feed would add a line to what is
+// found or even a command, and an escape sequence would reach the terminal.
+func (d Diagnosis) escaped() Diagnosis {
+	d.Subject = escape(d.Subject)
+	for n := range d.Links {
+		l := &d.Links[n]
+		l.Text = escape(l.Text)
+		for n := range l.Fix {
+			l.Fix[n] = escape(l.Fix[n])
+		}
+	}
+	return d
+}
+
+// escape escapes what is not printable, as [strconv.Quote] does.
+func escape(text string) string {
+	var out strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		if invalid := r == utf8.RuneError && size == 1; invalid || !strconv.IsPrint(r) {
+			quoted := strconv.Quote(text[:size])
+			out.WriteString(quoted[1 : len(quoted)-1])
+		} else {
+			out.WriteString(text[:size])
+		}
+		text = text[size:]
+	}
+	return out.String()
+}
+
+// shell returns a word for a shell, in quotes if it has characters that may be special.
+func shell(word string) string {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:@-"
+	if word != "" && strings.Trim(word, plain) == "" {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // String returns the diagnosis as text.

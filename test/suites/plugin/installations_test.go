@@ -24,7 +24,7 @@ func TestSeveralInstallations(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%s%s", flag, r.code, r.stdout, r.stderr)
 		}
 	}
-	if r := one.pullpass("status", "--all-namespaces", "--release", "nobody"); r.code == 0 || !strings.Contains(r.stdout+r.stderr, "not installed") {
+	if r := one.pullpass("status", "--all-namespaces", "--release", "nobody"); r.code == 0 || !strings.Contains(r.stdout+r.stderr, "there is no release nobody of pullpass") {
 		t.Errorf("exit code %d\n%s%s", r.code, r.stdout, r.stderr)
 	}
 }
