@@ -85,7 +85,7 @@ func (p *plugin) restart(ctx context.Context, client kubernetes.Interface, owner
 	switch {
 	case dryRun || len(restarts) == 0:
 		return errBroken
-	case !yes && !p.confirm("Restart "+count(len(restarts), "workload")+"?"):
+	case !yes && !p.confirm(ctx, "Restart "+count(len(restarts), "workload")+"?"):
 		fmt.Fprintln(p.ErrOut, "nothing was restarted")
 		return errBroken
 	}
