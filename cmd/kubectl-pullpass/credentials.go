@@ -28,7 +28,14 @@ func (p *plugin) credentials() *cobra.Command {
 		Short: "Set, list, test and delete the AWS credentials of registries",
 		Long: `Set, list, test and delete the AWS credentials of registries. They are stored in
 the credentials namespace of the installation, in one secret for each host.`,
-		Args: cobra.NoArgs,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q for %q\n\n%s", args[0], cmd.CommandPath(), strings.TrimSpace(cmd.UsageString()))
+			}
+			return nil
+		},
+		RunE:                  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		DisableFlagsInUseLine: true,
 	}
 	cmd.AddCommand(p.setCredentials(), p.listCredentials(), p.testCredentials(), p.deleteCredentials())
 	return cmd
@@ -69,12 +76,15 @@ with its default credentials, which only the renewer can test.`,
 			if dryRun != "none" && dryRun != "client" {
 				return usageError{fmt.Errorf("--dry-run=%q: must be none or client", dryRun)}
 			}
+			if format := output(print); dryRun != "client" && format != "" && format != "name" {
+				return usageError{fmt.Errorf("--output=%s requires --dry-run=client", format)}
+			}
 			registries, err := parseHosts(args)
 			if err != nil {
 				return err
 			}
 			r := registries[0]
-			k, err := p.keysFrom(from, roleARN)
+			k, err := p.keysFrom(cmd.Context(), from, roleARN)
 			if err != nil {
 				return err
 			}
@@ -100,19 +110,29 @@ with its default credentials, which only the renewer can test.`,
 	return cmd
 }
 
+// certain returns the installation. If the user may not read it, the user must name its
+// namespace, because a guess would be changed.
+func (p *plugin) certain(ctx context.Context, c *doctor.Collector) (doctor.Read[doctor.Installation], error) {
+	i, err := c.Installation(ctx)
+	if err == nil && i.State == doctor.NotRead && p.namespace == "" {
+		err = usageError{errors.New("you are not allowed to search for the installation: name its namespace with --install-namespace")}
+	}
+	return i, err
+}
+
 // keysFrom reads keys from the source that was specified.
-func (p *plugin) keysFrom(from sources, roleARN string) (keys, error) {
+func (p *plugin) keysFrom(ctx context.Context, from sources, roleARN string) (keys, error) {
 	switch {
 	case from.env:
 		return envKeys(p.env)
 	case from.profile != "":
 		return profileKeys(from.profile, p.env)
 	case from.file != "":
-		return p.readKeys(from.file)
+		return p.readKeys(ctx, from.file)
 	case roleARN != "":
 		return keys{}, nil
 	}
-	return p.askKeys()
+	return p.askKeys(ctx)
 }
 
 func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dryRun bool, print *genericclioptions.PrintFlags) error {
@@ -120,7 +140,7 @@ func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dry
 	if err != nil {
 		return err
 	}
-	i, err := c.Installation(ctx)
+	i, err := p.certain(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -371,7 +391,7 @@ credentials, it removes the registry from all pull secrets immediately.`,
 			if err != nil {
 				return err
 			}
-			i, err := c.Installation(cmd.Context())
+			i, err := p.certain(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
@@ -387,7 +407,7 @@ credentials, it removes the registry from all pull secrets immediately.`,
 			if n := len(used[registries[0].String()]); n > 0 && !i.Value.DefaultCredentials {
 				fmt.Fprintf(p.ErrOut, "pods in %s will no longer be able to pull from %s: %s\n", count(n, "namespace"), registries[0], strings.Join(used[registries[0].String()], ", "))
 			}
-			if !yes && !p.confirm(fmt.Sprintf("Delete secret/%s in namespace %s?", name, i.Value.CredentialsNS)) {
+			if !yes && !p.confirm(cmd.Context(), fmt.Sprintf("Delete secret/%s in namespace %s?", name, i.Value.CredentialsNS)) {
 				fmt.Fprintln(p.ErrOut, "nothing was deleted")
 				return errBroken
 			}

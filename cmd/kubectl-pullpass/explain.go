@@ -60,7 +60,7 @@ which changes nothing.`,
 			if err != nil {
 				return err
 			}
-			d := doctor.Diagnose(facts)
+			d := p.aimedDiagnosis(doctor.Diagnose(facts))
 			if output(print) != "" {
 				err = p.print(print, "Diagnosis", d)
 			} else {

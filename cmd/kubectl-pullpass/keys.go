@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/csv"
 	"encoding/json"
 	"errors"
@@ -31,9 +32,9 @@ var knownKeys = map[string]string{
 const maxKeys = 64 << 10
 
 // readKeys reads keys from a file, or from standard input for "-".
-func (p *plugin) readKeys(path string) (keys, error) {
+func (p *plugin) readKeys(ctx context.Context, path string) (keys, error) {
 	if path == "-" {
-		text, err := io.ReadAll(io.LimitReader(p.In, maxKeys))
+		text, err := interruptible(ctx, func() ([]byte, error) { return io.ReadAll(io.LimitReader(p.In, maxKeys)) })
 		if err != nil {
 			return nil, fmt.Errorf("reading standard input: %w", err)
 		}
@@ -182,21 +183,55 @@ func profileKeys(name string, env environ.List) (keys, error) {
 }
 
 // askKeys asks for keys on a terminal. The secret part is not shown.
-func (p *plugin) askKeys() (keys, error) {
+func (p *plugin) askKeys(ctx context.Context) (keys, error) {
 	in, ok := p.In.(*os.File)
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return nil, usageError{errors.New("no keys specified: use --from-env, --from-profile, --from-file or --role-arn, or run the command in a terminal")}
 	}
 	fmt.Fprint(p.ErrOut, "AWS access key ID: ")
-	var id string
-	if _, err := fmt.Fscanln(in, &id); err != nil {
+	id, err := p.line(ctx)
+	if err != nil {
 		return nil, fmt.Errorf("reading the access key ID: %w", err)
 	}
 	fmt.Fprint(p.ErrOut, "AWS secret access key (input is hidden): ")
-	secret, err := term.ReadPassword(int(in.Fd()))
+	before, err := term.GetState(int(in.Fd()))
+	if err != nil {
+		return nil, fmt.Errorf("reading the state of the terminal: %w", err)
+	}
+	secret, err := interruptible(ctx, func() ([]byte, error) { return term.ReadPassword(int(in.Fd())) })
 	fmt.Fprintln(p.ErrOut)
 	if err != nil {
+		err = errors.Join(err, term.Restore(int(in.Fd()), before))
 		return nil, fmt.Errorf("reading the secret access key: %w", err)
 	}
 	return keys{credential.KeyAccessKeyID: id, credential.KeySecretAccessKey: strings.TrimSpace(string(secret))}, nil
+}
+
+// line reads a word that the user types.
+func (p *plugin) line(ctx context.Context) (string, error) {
+	return interruptible(ctx, func() (word string, err error) {
+		_, err = fmt.Fscanln(p.In, &word)
+		return word, err
+	})
+}
+
+// interruptible returns what read returns, or an error as soon as the user interrupts the
+// program. A read of a terminal cannot be cancelled, so it is left behind: the program ends.
+func interruptible[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, errors.New("interrupted")
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -60,8 +61,8 @@ namespace can pull every image that the credentials of the registries can pull.`
 			if err != nil {
 				return err
 			}
-			begin := time.Now()
-			if err := setLabels(cmd.Context(), c.Client, args[0], labels); err != nil {
+			ns, err := setLabels(cmd.Context(), c.Client, args[0], labels)
+			if err != nil {
 				return err
 			}
 			for _, r := range registries {
@@ -70,40 +71,51 @@ namespace can pull every image that the credentials of the registries can pull.`
 			if timeout == 0 {
 				return nil
 			}
-			return p.await(cmd.Context(), c, args[0], registries, begin, timeout)
+			return p.await(cmd.Context(), c, ns, registries, timeout)
 		}),
 	}
 	cmd.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait for the pull secret; with 0, do not wait")
 	return cmd
 }
 
-// await waits until a namespace is served, or explains why it is not.
-func (p *plugin) await(ctx context.Context, c *doctor.Collector, namespace string, registries []ecr.Registry, begin time.Time, timeout time.Duration) error {
+// await waits until a namespace is served, or explains why it is not. It compares events
+// with the time of the label by the API server's clock.
+func (p *plugin) await(ctx context.Context, c *doctor.Collector, ns *corev1.Namespace, registries []ecr.Registry, timeout time.Duration) error {
 	// Some causes disappear by themselves, such as an event from before the label.
 	const settle = 3 * time.Second
-	for {
-		f, err := c.CollectNamespace(ctx, namespace, registries)
-		if err != nil {
-			return err
-		}
-		if doctor.Served(f, registries, begin) {
-			fmt.Fprintf(p.Out, "pods can pull with secret %s, which was ready after %s\n", f.Installation.Value.SecretName, time.Since(begin).Round(10*time.Millisecond))
+	begin, since := time.Now(), doctor.LabelledSince(ns, registries)
+	f, err := c.CollectNamespace(ctx, ns.Name, registries)
+	for pause := 200 * time.Millisecond; err == nil; err = c.Refresh(ctx, &f, registries) {
+		waited := time.Since(begin)
+		if doctor.Served(f, registries, since) {
+			fmt.Fprintf(p.Out, "pods can pull with secret %s, which was ready after %s\n", f.Installation.Value.SecretName, waited.Round(10*time.Millisecond))
 			p.lacks(f.Lacking)
 			return nil
 		}
-		d := doctor.DiagnoseNamespace(f, registries)
-		broken, isBroken := d.Broken()
-		waited := time.Since(begin)
-		if waited > timeout || isBroken && waited > settle && broken.Cause != doctor.TokenPending && broken.Cause != doctor.SecretMissing {
-			fmt.Fprintf(p.Out, "pods still cannot pull after %s\n\n%s", waited.Round(time.Second), d)
-			return errBroken
+		broken, isBroken := doctor.DiagnoseNamespace(f, registries).Broken()
+		if waited > timeout || doctor.Blind(f) || isBroken && waited > settle && broken.Cause != doctor.TokenPending && broken.Cause != doctor.SecretMissing {
+			// The renewer may have changed since.
+			if f, err = c.CollectNamespace(ctx, ns.Name, registries); err != nil {
+				return err
+			}
+			d := doctor.DiagnoseNamespace(f, registries)
+			if _, isBroken = d.Broken(); isBroken || waited > timeout || doctor.Blind(f) {
+				text := "pods still cannot pull"
+				if doctor.Uncertain(f, d) {
+					text = "cannot tell whether pods can pull"
+				}
+				fmt.Fprintf(p.Out, "%s after %s\n\n%s", text, waited.Round(time.Second), p.aimedDiagnosis(d))
+				return errBroken
+			}
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(pause):
+			pause = min(2*pause, time.Second)
 		}
 	}
+	return err
 }
 
 func (p *plugin) unlabel() *cobra.Command {
@@ -139,7 +151,7 @@ for up to 12 hours.`,
 				}
 			}
 			if len(labels) > 0 {
-				if err := setLabels(cmd.Context(), client, args[0], labels); err != nil {
+				if _, err := setLabels(cmd.Context(), client, args[0], labels); err != nil {
 					return err
 				}
 			}
@@ -156,13 +168,12 @@ for up to 12 hours.`,
 }
 
 // setLabels changes labels of a namespace. It removes those whose value is nil.
-func setLabels(ctx context.Context, client kubernetes.Interface, namespace string, labels map[string]any) error {
+func setLabels(ctx context.Context, client kubernetes.Interface, namespace string, labels map[string]any) (*corev1.Namespace, error) {
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"labels": labels}})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
-	return err
+	return client.CoreV1().Namespaces().Patch(ctx, namespace, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: fieldManager})
 }
 
 // fieldManager owns what the plugin writes.

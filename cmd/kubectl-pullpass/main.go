@@ -171,11 +171,11 @@ func (p *plugin) lacks(rights []string) {
 	}
 }
 
-// confirm asks the user whether to continue.
-func (p *plugin) confirm(question string) bool {
+// confirm asks the user whether to continue. An interrupt means no.
+func (p *plugin) confirm(ctx context.Context, question string) bool {
 	fmt.Fprintf(p.ErrOut, "%s [y/N] ", question)
-	answer := ""
-	if _, err := fmt.Fscanln(p.In, &answer); err != nil {
+	answer, err := p.line(ctx)
+	if err != nil {
 		fmt.Fprintln(p.ErrOut) // there is no answer
 	}
 	return strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes")

@@ -61,7 +61,7 @@ pods in both groups that are waiting for such an image.`,
 			if err := p.printStatus(status, namespace, print); err != nil {
 				return err
 			}
-			if status.Broken || len(status.Rows) == 0 && len(status.Lacking) > 0 { // nothing seen is not fine
+			if status.Broken || status.Unknown() { // nothing seen is not fine
 				return errBroken
 			}
 			return nil
@@ -79,7 +79,9 @@ func (p *plugin) readStatus(ctx context.Context, namespace string) (doctor.Statu
 	if err != nil {
 		return doctor.Status{}, err
 	}
-	return c.Status(ctx, namespace)
+	status, err := c.Status(ctx, namespace)
+	p.aimStatus(&status)
+	return status, err
 }
 
 func (p *plugin) printStatus(status doctor.Status, namespace string, print *genericclioptions.PrintFlags) error {
@@ -157,13 +159,25 @@ func (p *plugin) watchStatus(ctx context.Context, namespace string, wide bool, i
 		expires      metav1.Time
 	}
 	shown, headers := map[key]value{}, true
-	for {
+	wait := func() (goOn bool) {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(interval):
+			return true
+		}
+	}
+	for first, goOn := true, true; goOn; first, goOn = false, wait() {
 		status, err := p.readStatus(ctx, namespace)
 		if ctx.Err() != nil {
 			return nil
 		}
-		if err != nil {
+		if err != nil && first {
 			return err
+		}
+		if err != nil { // it may pass
+			fmt.Fprintf(p.ErrOut, "kubectl pullpass: %v\n", err)
+			continue
 		}
 		var changed []doctor.Row
 		now := map[key]value{}
@@ -191,10 +205,6 @@ func (p *plugin) watchStatus(ctx context.Context, namespace string, wide bool, i
 			}
 			headers = false
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(interval):
-		}
 	}
+	return nil
 }

@@ -15,7 +15,6 @@ import (
 
 	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
-	"github.com/pullpass/pullpass/internal/injection"
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
@@ -40,7 +39,7 @@ type PodCount struct {
 	Stuck   int `json:"stuck"`   // of both, those that are waiting for an image of the registry
 }
 
-// StateUnknown is the state if the user may not read the objects.
+// StateUnknown is the state of a row if the user may not read the objects.
 const StateUnknown = "unknown"
 
 // Status is the state of all labelled namespaces.
@@ -52,6 +51,12 @@ type Status struct {
 	Broken       bool // something is broken
 }
 
+// Unknown reports whether the user may not see the state of any namespace.
+func (s Status) Unknown() bool {
+	known := slices.ContainsFunc(s.Rows, func(r Row) bool { return r.State != StateUnknown })
+	return !known && (len(s.Rows) > 0 || len(s.Lacking) > 0)
+}
+
 // scan is what was read for a status.
 type scan struct {
 	namespaces  map[string]metav1.ObjectMeta // labelled ones
@@ -61,7 +66,7 @@ type scan struct {
 	credentials map[ecr.Registry]CredentialSecret
 	pods        map[string]map[string]*PodCount // by namespace and host
 
-	secretsState, eventsState, credentialsState, namespacesState ReadState
+	secretsState, eventsState, credentialsState, namespacesState, podsState ReadState
 
 	stuckWithout map[string]int // waiting pods that do not name the secret, by namespace
 	stuckNamed   []string       // namespace/name of waiting pods that name the secret
@@ -209,14 +214,12 @@ func (c *Collector) Credentials(ctx context.Context, i Installation, f func(ecr.
 }
 
 func (c *Collector) scanPods(ctx context.Context, namespace string, i Installation, s *scan) error {
-	err := c.pods(ctx, namespace, func(pod *corev1.Pod) { s.count(pod, i) })
-	_, err = take(c, "list", "pods", cmp.Or(namespace, everywhere), struct{}{}, err)
-	return err
+	return c.pods(ctx, namespace, s, func(pod *corev1.Pod) { s.count(pod, i) })
 }
 
 // pods calls f for each pod that is neither completed nor being deleted.
-func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.Pod)) error {
-	return pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
+func (c *Collector) pods(ctx context.Context, namespace string, s *scan, f func(*corev1.Pod)) error {
+	err := pages(metav1.ListOptions{}, func(o metav1.ListOptions) (string, error) {
 		list, err := c.Client.CoreV1().Pods(namespace).List(ctx, o)
 		if err != nil {
 			return "", err
@@ -228,6 +231,9 @@ func (c *Collector) pods(ctx context.Context, namespace string, f func(*corev1.P
 		}
 		return list.Continue, nil
 	})
+	read, err := take(c, "list", "pods", cmp.Or(namespace, everywhere), struct{}{}, err)
+	s.podsState = read.State
+	return err
 }
 
 // count counts a pod.
@@ -455,88 +461,6 @@ func where(names []string) string {
 		return " --namespace " + names[0]
 	}
 	return " --all-namespaces"
-}
-
-// A StuckOwner is a workload whose pods are waiting for an image and would get the secret if
-// they were recreated.
-type StuckOwner struct {
-	Namespace string
-	Owner     Owner // the zero value for a bare pod
-	Pods      []string
-}
-
-// Stuck finds pods that are waiting for an image of a registry, do not name the pull secret
-// although it now has a token for the registry, and would get it if they were recreated.
-func (c *Collector) Stuck(ctx context.Context, namespace string) (owners []StuckOwner, lacking []string, err error) {
-	installation, err := c.Installation(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	i := installation.Value
-	s := scan{namespaces: map[string]metav1.ObjectMeta{}, leaving: map[string]bool{}, secrets: map[string]PullSecret{}}
-	if err := c.scanNamespaces(ctx, namespace, i, &s); err != nil {
-		return nil, nil, err
-	}
-	if err := c.scanSecrets(ctx, namespace, i, &s); err != nil {
-		return nil, nil, err
-	}
-	var found []*corev1.Pod
-	err = c.pods(ctx, namespace, func(pod *corev1.Pod) {
-		if wouldPull(pod, installation, &s, c.Now()) {
-			kept := pod.DeepCopy()
-			kept.ManagedFields = nil
-			found = append(found, kept)
-		}
-	})
-	if _, err := take(c, "list", "pods", cmp.Or(namespace, everywhere), struct{}{}, err); err != nil {
-		return nil, nil, err
-	}
-	for _, pod := range found {
-		owner := c.ownerOf(ctx, pod)
-		n := slices.IndexFunc(owners, func(o StuckOwner) bool {
-			return o.Namespace == pod.Namespace && o.Owner == owner && owner != Owner{}
-		})
-		if n < 0 {
-			owners, n = append(owners, StuckOwner{Namespace: pod.Namespace, Owner: owner}), len(owners)
-		}
-		owners[n].Pods = append(owners[n].Pods, pod.Name)
-	}
-	return owners, c.lacking, nil
-}
-
-// wouldPull reports whether a stuck pod could pull if it were recreated.
-func wouldPull(pod *corev1.Pod, installation Read[Installation], s *scan, now time.Time) bool {
-	i := installation.Value
-	meta, labelled := s.namespaces[pod.Namespace]
-	if !labelled || names(&pod.Spec, i.SecretName) {
-		return false
-	}
-	var registries []ecr.Registry
-	for _, w := range waitingFor(pod) {
-		if r, ok := ecr.ParseImage(w.image); ok {
-			registries = append(registries, r)
-		}
-	}
-	if len(registries) == 0 {
-		return false
-	}
-	f := Facts{Now: now, Namespace: pod.Namespace, Secret: Read[PullSecret]{s.secrets[pod.Namespace], Available}}
-	if !allGood(f, registries) {
-		return false
-	}
-	inject := injection.Matching
-	if a := i.Admission; a.State == Available {
-		inject = a.Value.Inject
-		if a.Value.Unbound || !selects(a.Value.Namespaces, withName(meta)) || !selects(a.Value.Objects, pod.Labels) {
-			return false
-		}
-	} else if a.State == Absent && installation.State == Available {
-		return false // nothing adds the secret to pods
-	}
-	if _, mirror := pod.Annotations[injection.MirrorAnnotation]; mirror || pod.Labels[injection.Label] == injection.Never {
-		return false
-	}
-	return injection.Match(inject, registries, meta.Labels) == injection.Injected
 }
 
 // LabelledBy returns the namespaces that are labelled with each registry's host.

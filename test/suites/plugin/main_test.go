@@ -137,7 +137,7 @@ var arbitrary = []struct {
 	{regexp.MustCompile(`\b(in|after|token) \d[0-9hms.]*[hms]\b`), "$1 AGE"},
 	{regexp.MustCompile(`\(\d[0-9hmsd]* ago\)`), "(AGE ago)"},
 	{regexp.MustCompile(`(  )1[12]h(\d+m)?(  )`), "${1}AGE$3"},
-	{regexp.MustCompile(`\bweb-[a-z0-9]{6,10}-[a-z0-9]{5}\b`), "web-RANDOM"},
+	{regexp.MustCompile(`\b(web|paused)-[a-z0-9]{6,10}-[a-z0-9]{5}\b`), "$1-RANDOM"},
 	{regexp.MustCompile(`\bbatch-[a-z0-9]{5}\b`), "batch-RANDOM"},
 	{regexp.MustCompile(`\bpullpass-explain-[a-z0-9]{5}\b`), "pullpass-explain-RANDOM"},
 	{regexp.MustCompile(`\bt\d+-pullpass\b`), "pullpass"},

@@ -15,7 +15,9 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/harness/fixture"
@@ -150,13 +152,22 @@ func restartStuck(w *world) {
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "batch"}},
 		Spec:       corev1.PodSpec{RestartPolicy: corev1.RestartPolicyNever, Containers: []corev1.Container{{Name: "app", Image: image}}}}}}, metav1.CreateOptions{})
 	w.Must(err)
+	db, err := w.Client.AppsV1().StatefulSets(ns).Create(w.Context(), &appsv1.StatefulSet{ObjectMeta: metav1.ObjectMeta{Name: "db"}, Spec: appsv1.StatefulSetSpec{
+		Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": "db"}},
+		Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "db"}}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}}}}}, metav1.CreateOptions{})
+	w.Must(err)
 	for _, app := range []string{"web", "paused", "batch"} {
 		w.waits(w.podOf(ns, "app="+app), "ImagePullBackOff", denied)
 	}
 	w.stuck(ns, "bare")
+	w.stuck(ns, "db-0", func(pod *corev1.Pod) { // no controller of StatefulSets runs
+		pod.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(db, appsv1.SchemeGroupVersion.WithKind("StatefulSet"))}
+	})
 	w.see("restart-too-early", "restart-stuck", "-n", ns)
 	w.label(ns, host)
 	w.WaitSecret(ns, host)
+	w.see("restart-no-webhook", "restart-stuck", "-n", ns, "--yes")
+	w.webhookReady()
 	paused, err := w.Client.AppsV1().Deployments(ns).Get(w.Context(), "paused", metav1.GetOptions{})
 	w.Must(err)
 	paused.Spec.Paused = true
@@ -172,14 +183,12 @@ func restartStuck(w *world) {
 		"restart-dry-run": w.pullpass("restart-stuck", "-n", ns, "--dry-run"),
 		"restart-no":      w.kubectl(nil, "n\n", "pullpass", "restart-stuck", "-n", ns),
 	} {
-		r.stdout = regexp.MustCompile(`paused-[a-z0-9]+-[a-z0-9]{5}`).ReplaceAllString(r.stdout, "paused-RANDOM")
 		golden(w.T, name, "kubectl pullpass "+name, r)
 		if at := restarted(); at != "" {
 			w.Errorf("%s restarts at %s", name, at)
 		}
 	}
 	r := w.kubectl(nil, "y\n", "pullpass", "restart-stuck", "-n", ns)
-	r.stdout = regexp.MustCompile(`paused-[a-z0-9]+-[a-z0-9]{5}`).ReplaceAllString(r.stdout, "paused-RANDOM")
 	golden(w.T, "restart", "kubectl pullpass restart-stuck -n "+ns, r)
 	if restarted() == "" {
 		w.Error("the Deployment was not restarted")
@@ -195,6 +204,36 @@ func restartStuck(w *world) {
 			}
 		}
 		return fmt.Errorf("none of %d", len(list.Items))
+	})
+	if pod, err := w.Client.CoreV1().Pods(ns).Get(w.Context(), "db-0", metav1.GetOptions{}); !apierrors.IsNotFound(err) && (err != nil || pod.DeletionTimestamp == nil) {
+		w.Errorf("the pod of the StatefulSet was not deleted: %v", err)
+	}
+	db, err = w.Client.AppsV1().StatefulSets(ns).Get(w.Context(), "db", metav1.GetOptions{})
+	if err != nil || db.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"] == "" {
+		w.Errorf("the StatefulSet was not restarted: %v", err)
+	}
+}
+
+// webhookReady has the webhook's Deployment report a ready replica. The webhook itself runs
+// as a process.
+func (w *world) webhookReady() {
+	w.Helper()
+	deployments, selector := w.Client.AppsV1().Deployments(w.Release.Namespace), "app.kubernetes.io/component=webhook"
+	list, err := deployments.List(w.Context(), metav1.ListOptions{LabelSelector: selector})
+	w.Must(err)
+	name := list.Items[0].Name
+	_, err = deployments.Patch(w.Context(), name, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
+	w.Must(err)
+	pod := w.podOf(w.Release.Namespace, selector)
+	w.Eventually("a ready replica", func() error {
+		ready := []byte(`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`)
+		_, err := w.Client.CoreV1().Pods(pod.Namespace).Patch(w.Context(), pod.Name, types.MergePatchType, ready, metav1.PatchOptions{}, "status")
+		w.Must(err)
+		d, err := deployments.Get(w.Context(), name, metav1.GetOptions{})
+		if err == nil && d.Status.ReadyReplicas == 0 {
+			err = fmt.Errorf("none")
+		}
+		return err
 	})
 }
 

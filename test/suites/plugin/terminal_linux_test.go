@@ -5,11 +5,13 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,14 +58,12 @@ func (s *shown) String() string {
 	return s.text.String()
 }
 
-// TestCredentialsTyped types the keys at the prompts of credentials set. The terminal
-// shows the ID and not the secret part.
-func TestCredentialsTyped(t *testing.T) {
-	w := newWorld(t, nil)
-	alice := w.User("alice")
-	keyboard, screen := terminal(t)
-	var text shown
-	cmd := exec.CommandContext(t.Context(), kubectl, "pullpass", "credentials", "set", host, "--install-namespace", w.Release.Namespace)
+// typed runs a command of the plugin in a terminal.
+func (w *world) typed(args ...string) (cmd *exec.Cmd, keyboard, screen *os.File, text *shown) {
+	w.Helper()
+	keyboard, screen = terminal(w.T)
+	text = &shown{}
+	cmd = exec.CommandContext(w.Context(), filepath.Join(plugins, "kubectl-pullpass"), args...)
 	cmd.Env = append([]string{"PATH=" + plugins, "HOME=" + w.home, "KUBECONFIG=" + suite.Cluster.Kubeconfig()}, w.AWS.Environment()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = screen, screen, screen
 	cmd.SysProcAttr = process.ChildAttr()
@@ -77,6 +77,74 @@ func TestCredentialsTyped(t *testing.T) {
 			}
 		}
 	}()
+	return cmd, keyboard, screen, text
+}
+
+// prompted waits for a prompt, and for the terminal to show or hide what is typed.
+func (w *world) prompted(screen *os.File, text *shown, prompt string, echo uint32) {
+	w.Helper()
+	w.Eventually("the prompt "+prompt, func() error {
+		mode, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
+		if err == nil && (mode.Lflag&unix.ECHO != echo || !strings.Contains(text.String(), prompt)) {
+			err = errors.New(text.String())
+		}
+		return err
+	})
+}
+
+// TestInterruptedPrompts interrupts the program at each of its prompts. It ends, and the
+// terminal shows what is typed again.
+func TestInterruptedPrompts(t *testing.T) {
+	w := newWorld(t, nil)
+	w.credentials()
+	where := []string{"--install-namespace", w.Release.Namespace}
+	for name, c := range map[string]struct {
+		args   []string
+		typed  []string // prompts that are answered
+		prompt string
+		echo   uint32
+	}{
+		"the ID":          {[]string{"credentials", "set", account(1)}, nil, "AWS access key ID", unix.ECHO},
+		"the secret part": {[]string{"credentials", "set", account(1)}, []string{"AWS access key ID"}, "AWS secret access key", 0},
+		"a question":      {[]string{"credentials", "delete", host}, nil, "[y/N]", unix.ECHO},
+		"standard input":  {[]string{"credentials", "set", account(1), "--from-file", "-"}, nil, "", unix.ECHO},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &world{w.In(t), w.home}
+			cmd, keyboard, screen, text := w.typed(append(c.args, where...)...)
+			for _, prompt := range c.typed {
+				w.prompted(screen, text, prompt, unix.ECHO)
+				_, err := keyboard.WriteString("AKIAEXAMPLE\n")
+				w.Must(err)
+			}
+			w.prompted(screen, text, c.prompt, c.echo)
+			if c.prompt == "" {
+				time.Sleep(time.Second) // it prints nothing before it reads
+			}
+			w.Must(cmd.Process.Signal(os.Interrupt))
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			select {
+			case <-ended:
+			case <-time.After(5 * time.Second):
+				w.Must(cmd.Process.Kill())
+				<-ended
+				t.Errorf("it does not end: %s", text)
+			}
+			mode, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
+			if err != nil || mode.Lflag&unix.ECHO == 0 || cmd.ProcessState.ExitCode() != 1 {
+				t.Errorf("%v, echo %d, exit code %d: %s", err, mode.Lflag&unix.ECHO, cmd.ProcessState.ExitCode(), text)
+			}
+		})
+	}
+}
+
+// TestCredentialsTyped types the keys at the prompts of credentials set. The terminal
+// shows the ID and not the secret part.
+func TestCredentialsTyped(t *testing.T) {
+	w := newWorld(t, nil)
+	alice := w.User("alice")
+	cmd, keyboard, screen, text := w.typed("credentials", "set", host, "--install-namespace", w.Release.Namespace)
 	for _, line := range []struct {
 		prompt, typed string
 		echo          uint32 // whether the terminal shows what is typed
@@ -84,13 +152,7 @@ func TestCredentialsTyped(t *testing.T) {
 		{"AWS access key ID", alice.AccessKeyID, unix.ECHO},
 		{"AWS secret access key", alice.SecretAccessKey, 0},
 	} {
-		w.Eventually("the prompt "+line.prompt, func() error {
-			mode, err := unix.IoctlGetTermios(int(screen.Fd()), unix.TCGETS)
-			if err == nil && (mode.Lflag&unix.ECHO != line.echo || !strings.Contains(text.String(), line.prompt)) {
-				err = errors.New(text.String())
-			}
-			return err
-		})
+		w.prompted(screen, text, line.prompt, line.echo)
 		_, err := keyboard.WriteString(line.typed + "\n")
 		w.Must(err)
 	}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/pullpass/pullpass/internal/doctor"
+)
+
+// aimed returns a line with the flags that select the cluster and the installation in its
+// command, which is the whole line or follows "; run: ". Other lines stay as they are.
+func (p *plugin) aimed(line string) string {
+	const run = "; run: "
+	text, command := "", line
+	if n := strings.LastIndex(line, run); n >= 0 {
+		text, command = line[:n+len(run)], line[n+len(run):]
+	}
+	for _, program := range []struct {
+		name  string
+		flags []string
+	}{
+		{"kubectl pullpass ", append(p.clusterFlags("context"), flags("install-namespace", p.namespace, "release", p.release)...)},
+		{"kubectl ", p.clusterFlags("context")},
+		{"helm ", p.clusterFlags("kube-context")},
+	} {
+		if rest, ok := strings.CutPrefix(command, program.name); ok {
+			return text + program.name + strings.Join(append(program.flags, rest), " ")
+		}
+	}
+	return line
+}
+
+// clusterFlags are those of kubectl, or of Helm, that select the cluster. Helm does not have
+// all of them.
+func (p *plugin) clusterFlags(context string) []string {
+	all := flags(context, *p.flags.Context, "kubeconfig", *p.flags.KubeConfig)
+	if context == "context" {
+		all = append(all, flags("cluster", *p.flags.ClusterName, "user", *p.flags.AuthInfoName, "server", *p.flags.APIServer)...)
+	}
+	return all
+}
+
+// flags returns the flags that have a value, from names and values.
+func flags(pairs ...string) (set []string) {
+	for n := 0; n < len(pairs); n += 2 {
+		if pairs[n+1] != "" {
+			set = append(set, "--"+pairs[n]+"="+quoted(pairs[n+1]))
+		}
+	}
+	return set
+}
+
+// quoted quotes a value for a shell if it has to be.
+func quoted(value string) string {
+	if regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`).MatchString(value) {
+		return value
+	}
+	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
+}
+
+func (p *plugin) aimAll(lines []string) {
+	for n := range lines {
+		lines[n] = p.aimed(lines[n])
+	}
+}
+
+// aimedDiagnosis returns a diagnosis with aimed commands.
+func (p *plugin) aimedDiagnosis(d doctor.Diagnosis) doctor.Diagnosis {
+	for _, l := range d.Links {
+		p.aimAll(l.Fix)
+	}
+	return d
+}
+
+// aimStatus aims the commands of a status.
+func (p *plugin) aimStatus(s *doctor.Status) {
+	for _, row := range s.Rows {
+		p.aimAll(row.Fix)
+	}
+	p.aimAll(s.Summary)
+}
