@@ -2,6 +2,7 @@ package main
 
 import (
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/pullpass/pullpass/internal/doctor"
@@ -19,7 +20,7 @@ func (p *plugin) aimed(line string) string {
 		name  string
 		flags []string
 	}{
-		{"kubectl pullpass ", append(p.clusterFlags("context"), flags("install-namespace", p.namespace, "release", p.release)...)},
+		{"kubectl pullpass ", slices.Concat(p.clusterFlags("context"), given("install-namespace", p.namespace), given("release", p.release))},
 		{"kubectl ", p.clusterFlags("context")},
 		{"helm ", p.clusterFlags("kube-context")},
 	} {
@@ -33,21 +34,19 @@ func (p *plugin) aimed(line string) string {
 // clusterFlags are those of kubectl, or of Helm, that select the cluster. Helm does not have
 // all of them.
 func (p *plugin) clusterFlags(context string) []string {
-	all := flags(context, *p.flags.Context, "kubeconfig", *p.flags.KubeConfig)
+	all := slices.Concat(given(context, *p.flags.Context), given("kubeconfig", *p.flags.KubeConfig))
 	if context == "context" {
-		all = append(all, flags("cluster", *p.flags.ClusterName, "user", *p.flags.AuthInfoName, "server", *p.flags.APIServer)...)
+		all = slices.Concat(all, given("cluster", *p.flags.ClusterName), given("user", *p.flags.AuthInfoName), given("server", *p.flags.APIServer))
 	}
 	return all
 }
 
-// flags returns the flags that have a value, from names and values.
-func flags(pairs ...string) (set []string) {
-	for n := 0; n < len(pairs); n += 2 {
-		if pairs[n+1] != "" {
-			set = append(set, "--"+pairs[n]+"="+quoted(pairs[n+1]))
-		}
+// given returns a flag, if it has a value.
+func given(name, value string) []string {
+	if value == "" {
+		return nil
 	}
-	return set
+	return []string{"--" + name + "=" + quoted(value)}
 }
 
 // quoted quotes a value for a shell if it has to be.

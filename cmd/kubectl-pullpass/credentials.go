@@ -145,7 +145,11 @@ func (p *plugin) set(ctx context.Context, r ecr.Registry, k keys, skipCheck, dry
 		return err
 	}
 	if i.State == doctor.Absent && !dryRun {
-		return errors.New("pullpass is not installed in the cluster: install it first, or use --dry-run=client to print the secret")
+		what := "pullpass is not installed in the cluster"
+		if i.Value.Sought != "" {
+			what = "there is no " + i.Value.Sought
+		}
+		return errors.New(what + ": install it first, or use --dry-run=client to print the secret")
 	}
 	where := i.Value
 	secret := &corev1.Secret{

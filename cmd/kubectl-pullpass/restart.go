@@ -72,8 +72,8 @@ func (r restart) name() string {
 	return fmt.Sprintf("%s/%s in namespace %s", r.Owner.Kind, r.Owner.Name, r.Namespace)
 }
 
-// byHand means that the user has to do something, which was printed.
-var byHand = errors.New("by hand")
+// errByHand means that the user has to do something, which was printed.
+var errByHand = errors.New("by hand")
 
 // plan decides how a workload is restarted. A StatefulSet does not replace pods that are
 // not ready (kubernetes/kubernetes#67250) or whose ordinal is below its partition.
@@ -85,7 +85,7 @@ func (p *plugin) plan(ctx context.Context, client kubernetes.Interface, o doctor
 		var d *appsv1.Deployment
 		if d, err = apps.Deployments(o.Namespace).Get(ctx, o.Owner.Name, metav1.GetOptions{}); err == nil && d.Spec.Paused {
 			fmt.Fprintln(p.Out, p.aimed(fmt.Sprintf("%s is paused; run: kubectl rollout resume deployment/%s --namespace %s", r.name(), o.Owner.Name, o.Namespace)))
-			return r, byHand
+			return r, errByHand
 		}
 	case "statefulset":
 		var s *appsv1.StatefulSet

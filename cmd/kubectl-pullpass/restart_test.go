@@ -19,8 +19,8 @@ func statefulSet() *metav1.OwnerReference {
 	return &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "StatefulSet", Name: "db"}
 }
 
-func replicaSet(name string) *metav1.OwnerReference {
-	return &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: name}
+func replicaSet() *metav1.OwnerReference {
+	return &metav1.OwnerReference{APIVersion: "apps/v1", Kind: "ReplicaSet", Name: "web-1"}
 }
 
 // TestRestartDeletes restarts sets whose controllers do not replace a stuck pod by
@@ -39,7 +39,7 @@ func TestRestartDeletes(t *testing.T) {
 		"a DaemonSet with OnDelete": {&metav1.OwnerReference{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "agent"}, daemonSetPath,
 			&appsv1.DaemonSet{Spec: appsv1.DaemonSetSpec{UpdateStrategy: appsv1.DaemonSetUpdateStrategy{Type: appsv1.OnDeleteDaemonSetStrategyType}}}, true, "because the update strategy is OnDelete"},
 		"a DaemonSet":  {&metav1.OwnerReference{APIVersion: "apps/v1", Kind: "DaemonSet", Name: "agent"}, daemonSetPath, &appsv1.DaemonSet{}, false, "daemonset/agent in namespace shop: stuck-0\n"},
-		"a Deployment": {replicaSet("web-1"), deploymentPath, &appsv1.Deployment{}, false, "deployment/web in namespace shop: stuck-0\n"},
+		"a Deployment": {replicaSet(), deploymentPath, &appsv1.Deployment{}, false, "deployment/web in namespace shop: stuck-0\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := newAPI(t)
@@ -108,7 +108,7 @@ func TestRestartOnlyWhatHelps(t *testing.T) {
 			a.objects["/apis/apps/v1/namespaces/shop/statefulsets/web"] = &appsv1.StatefulSet{}
 			a.objects[setsPath] = &appsv1.ReplicaSetList{Items: []appsv1.ReplicaSet{set("web-1", "9")}}
 			a.objects[setsPath+"/web-1"] = set("web-1", "9")
-			a.stuckPods(stuck("stuck", replicaSet("web-1")))
+			a.stuckPods(stuck("stuck", replicaSet()))
 			c.change(a)
 			out := a.see(c.code, []string{c.text}, "restart-stuck", "--yes")
 			if restarted := a.count("PATCH") > 0; restarted != c.restart || !c.restart && strings.Contains(out, "found no stuck pods") {
@@ -124,7 +124,7 @@ func TestRestartReadsOnce(t *testing.T) {
 	a.objects[deploymentPath] = &appsv1.Deployment{}
 	a.objects[setsPath] = &appsv1.ReplicaSetList{Items: []appsv1.ReplicaSet{set("web-1", "1")}}
 	a.objects[setsPath+"/web-1"] = set("web-1", "1")
-	a.stuckPods(stuck("a", replicaSet("web-1")), stuck("b", replicaSet("web-1")), stuck("c", replicaSet("web-1")))
+	a.stuckPods(stuck("a", replicaSet()), stuck("b", replicaSet()), stuck("c", replicaSet()))
 	a.see(exitOK, []string{"deployment/web in namespace shop: a, b, c"}, "restart-stuck", "--yes")
 	if n, accounts := a.count("GET "+setsPath), a.count("GET "+accountPath); n != 1 || accounts > 1 {
 		t.Errorf("%d reads of ReplicaSets and %d of the ServiceAccount", n, accounts)

@@ -101,7 +101,7 @@ func Served(f Facts, registries []ecr.Registry, since time.Time) bool {
 		return f.Secret.Value.Marks.Ours && allGood(f, registries)
 	}
 	return !slices.ContainsFunc(registries, func(r ecr.Registry) bool {
-		ready, ok := last(f.Events.Value, r.String(), false)
+		ready, ok := lastReady(f.Events.Value, r.String())
 		return !ok || ready.Last.Before(since.Truncate(time.Second))
 	})
 }
@@ -344,7 +344,7 @@ func good(f Facts, r ecr.Registry) bool {
 // lasting returns the newest warning about a registry, unless later facts show that its
 // cause is gone.
 func lasting(f Facts, r ecr.Registry) (Event, bool) {
-	ready, isReady := last(f.Events.Value, r.String(), false)
+	ready, isReady := lastReady(f.Events.Value, r.String())
 	for _, e := range f.Events.Value {
 		if !e.Warning || !pullsecret.Concerns(e.Reason, e.Message, r.String()) {
 			continue
@@ -381,7 +381,7 @@ func tokenLink(f Facts, r ecr.Registry) Link {
 	case !secretIsKnown(f):
 		return Link{Name: name, Mark: Unknown, Text: fmt.Sprintf("cannot tell whether there is a token for %s", r)}
 	case f.Secret.State == NotRead:
-		ready, isReady := last(f.Events.Value, r.String(), false)
+		ready, isReady := lastReady(f.Events.Value, r.String())
 		switch {
 		case failing:
 			return failed

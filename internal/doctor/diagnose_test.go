@@ -21,7 +21,7 @@ const (
 
 var now = time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
 
-func registry(t *testing.T, host string) ecr.Registry {
+func registry(t *testing.T) ecr.Registry {
 	t.Helper()
 	r, err := ecr.ParseRegistry(host)
 	if err != nil {
@@ -32,7 +32,7 @@ func registry(t *testing.T, host string) ecr.Registry {
 
 // sound returns the facts of a pod that has the secret and has not been started.
 func sound(t *testing.T) Facts {
-	r := registry(t, host)
+	r := registry(t)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "app", Namespace: "shop", CreationTimestamp: metav1.Time{Time: now.Add(-time.Minute)}},
 		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: image}}, ImagePullSecrets: []corev1.LocalObjectReference{{Name: "pullpass"}}},
@@ -116,11 +116,11 @@ func TestDiagnose(t *testing.T) {
 		}, RenewerDown, "kubectl scale deployment pullpass-renewer --replicas 2"},
 		"no election and no replica": {func(f *Facts) { f.Installation.Value.Leader.State, f.Installation.Value.Replicas = NotRead, 0 }, RenewerDown, ""},
 		"default credentials": {func(f *Facts) {
-			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
+			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t): {State: Absent}}
 			f.Installation.Value.DefaultCredentials = true
 		}, "", "the renewer uses its default credentials"},
 		"no credentials any more": {func(f *Facts) {
-			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t, host): {State: Absent}}
+			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t): {State: Absent}}
 		}, NoCredentials, ""},
 		"NoCredentials, which are there now": {func(f *Facts) { warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none")) }, "", "No problems found."},
 
@@ -275,7 +275,7 @@ func TestForeignSecretIsNotDeletedFirst(t *testing.T) {
 
 // TestMalformedCredentials knows the problem of a credential secret from an event.
 func TestMalformedCredentials(t *testing.T) {
-	r := registry(t, host)
+	r := registry(t)
 	_, problem := credential.Parse(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "pullpass", Name: credential.SecretName("creds", r)}})
 	for message, want := range map[string]bool{
 		problem.Error(): true,

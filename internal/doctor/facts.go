@@ -182,10 +182,10 @@ func eventOf(e *corev1.Event) Event {
 	return Event{Reason: e.Reason, Message: e.Message, Warning: e.Type == corev1.EventTypeWarning, Last: last, name: e.Name}
 }
 
-// last returns the newest event about a registry, of warnings or of others.
-func last(events []Event, host string, warning bool) (Event, bool) {
+// lastReady returns the newest event about a registry that is not a warning.
+func lastReady(events []Event, host string) (Event, bool) {
 	for _, e := range events {
-		if e.Warning == warning && pullsecret.Concerns(e.Reason, e.Message, host) {
+		if !e.Warning && pullsecret.Concerns(e.Reason, e.Message, host) {
 			return e, true
 		}
 	}

@@ -145,7 +145,7 @@ func pullFix(cause Cause, w waits, f Facts) []string {
 			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, shell(repository), where),
 		}
 	case NotAuthenticated:
-		if _, ready := last(f.Events.Value, r.String(), false); !ready && !good(f, r) {
+		if _, ready := lastReady(f.Events.Value, r.String()); !ready && !good(f, r) {
 			return []string{"# the kubelet's credentials for the registry are missing or have expired: check the pull secrets that the pod names"}
 		}
 		return append([]string{"# the pull secret is valid now, and the kubelet retries within 5 minutes; to retry immediately, recreate the pod:"}, recreate(f)...)

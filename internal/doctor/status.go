@@ -365,6 +365,16 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 		status.Broken = true
 		status.Summary = append(status.Summary, "injection is stopped, so new pods do not get the pull secret; run: "+upgrade(i))
 	}
+	for i := range status.Rows {
+		row := &status.Rows[i]
+		row.Text = escape(row.Text)
+		for n, line := range row.Fix {
+			row.Fix[n] = escape(line)
+		}
+	}
+	for i, line := range status.Summary {
+		status.Summary[i] = escape(line)
+	}
 	return status
 }
 

@@ -122,8 +122,11 @@ func TestInterruptedPrompts(t *testing.T) {
 				time.Sleep(time.Second) // it prints nothing before it reads
 			}
 			w.Must(cmd.Process.Signal(os.Interrupt))
-			ended := make(chan error, 1)
-			go func() { ended <- cmd.Wait() }()
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				_ = cmd.Wait() // its exit code is looked at below
+			}()
 			select {
 			case <-ended:
 			case <-time.After(5 * time.Second):
