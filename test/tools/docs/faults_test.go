@@ -15,6 +15,32 @@ var (
 	testFunc    = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 )
 
+// testNames has the names of tests by the folder of their package.
+type testNames map[string]map[string]bool
+
+// in returns the names of the tests in a folder.
+func (n testNames) in(t *testing.T, folder string) map[string]bool {
+	t.Helper()
+	if n[folder] != nil {
+		return n[folder]
+	}
+	n[folder] = map[string]bool{}
+	files, err := filepath.Glob(filepath.Join(repo.Root(), folder, "*_test.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, match := range testFunc.FindAllSubmatch(source, -1) {
+			n[folder][string(match[1])] = true
+		}
+	}
+	return n[folder]
+}
+
 // TestFaultsHaveTests holds that each fault of the reference names tests, and that
 // there are such tests.
 func TestFaultsHaveTests(t *testing.T) {
@@ -22,26 +48,7 @@ func TestFaultsHaveTests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := map[string]map[string]bool{} // by package
-	testsOf := func(name string) map[string]bool {
-		if known[name] == nil {
-			known[name] = map[string]bool{}
-			files, err := filepath.Glob(filepath.Join(repo.Root(), name, "*_test.go"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, file := range files {
-				source, err := os.ReadFile(file)
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, match := range testFunc.FindAllSubmatch(source, -1) {
-					known[name][string(match[1])] = true
-				}
-			}
-		}
-		return known[name]
-	}
+	tests := testNames{}
 	rows := 0
 	for line := range strings.Lines(string(text)) {
 		cells := strings.Split(strings.TrimSpace(line), " | ")
@@ -59,7 +66,7 @@ func TestFaultsHaveTests(t *testing.T) {
 		}
 		for _, match := range named {
 			for _, test := range strings.Split(strings.TrimSuffix(match[2], ", "), ", ") {
-				if !testsOf(match[1])[test] {
+				if !tests.in(t, match[1])[test] {
 					t.Errorf("%s: package %s has no %s", cells[0], match[1], test)
 				}
 			}
