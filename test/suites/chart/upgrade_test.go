@@ -20,7 +20,8 @@ func helmIn(t *testing.T, namespace string, ok bool, args ...string) string {
 }
 
 // TestUpgradeRestoresRoles takes roles away from an installed release, and changes
-// one. An upgrade restores them, as docs/operations.md has it.
+// one. An upgrade restores them, as docs/operations.md has it. One adds web identity to
+// the values that the release has, as the README has it.
 func TestUpgradeRestoresRoles(t *testing.T) {
 	const namespace, role = "restored", "restored-pullpass-renewer.restored"
 	createNamespace(t, namespace, "restricted")
@@ -28,7 +29,7 @@ func TestUpgradeRestoresRoles(t *testing.T) {
 		t.Helper()
 		return helmIn(t, namespace, ok, args...)
 	}
-	run(true, "install", "restored", repo.ChartDir())
+	run(true, "install", "restored", repo.ChartDir(), "--set", "logLevel=debug")
 	defer run(true, "uninstall", "restored")
 	roles := control.Client().RbacV1().ClusterRoles()
 	installed, err := roles.Get(t.Context(), role, metav1.GetOptions{})
@@ -46,8 +47,12 @@ func TestUpgradeRestoresRoles(t *testing.T) {
 	if err := roles.Delete(t.Context(), role, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	run(true, "upgrade", "restored", repo.ChartDir())
+	const arn = "arn:aws:iam::123456789012:role/puller"
+	run(true, "upgrade", "restored", repo.ChartDir(), "--reset-then-reuse-values", "--set", "credentials.webIdentity.roleARN="+arn)
 	restored("after it was deleted")
+	if values := run(true, "get", "values", "restored"); !strings.Contains(values, arn) || !strings.Contains(values, "logLevel: debug") {
+		t.Errorf("the values are now %s", values)
+	}
 
 	changed, err := roles.Get(t.Context(), role, metav1.GetOptions{})
 	if err != nil {

@@ -179,6 +179,9 @@ func restartStuck(w *world) {
 		w.Must(err)
 		return d.Spec.Template.Annotations["kubectl.kubernetes.io/restartedAt"]
 	}
+	if r := w.pullpass("restart-stuck", "--all-namespaces", "--dry-run"); !strings.Contains(r.stdout, "deployment/web in namespace "+ns) || restarted() != "" {
+		w.Errorf("exit code %d, restarted at %q: %s%s", r.code, restarted(), r.stdout, r.stderr)
+	}
 	for name, r := range map[string]result{
 		"restart-dry-run": w.pullpass("restart-stuck", "-n", ns, "--dry-run"),
 		"restart-no":      w.kubectl(nil, "n\n", "pullpass", "restart-stuck", "-n", ns),
