@@ -98,7 +98,7 @@ soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is 
 
 ##@ Check
 
-# On 2 cores some 17 minutes, and more the first time, when Kubernetes is compiled.
+# On 2 cores some 15 minutes, and more the first time, when Kubernetes is compiled.
 # TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
