@@ -1,7 +1,6 @@
 package main
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
@@ -46,17 +45,10 @@ func given(name, value string) []string {
 	if value == "" {
 		return nil
 	}
-	return []string{"--" + name + "=" + quoted(value)}
+	return []string{"--" + name + "=" + doctor.ShellWord(value)}
 }
 
-// quoted quotes a value for a shell if it has to be.
-func quoted(value string) string {
-	if regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`).MatchString(value) {
-		return value
-	}
-	return "'" + strings.ReplaceAll(value, "'", `'\''`) + "'"
-}
-
+// aimAll aims lines, in place.
 func (p *plugin) aimAll(lines []string) {
 	for n := range lines {
 		lines[n] = p.aimed(lines[n])

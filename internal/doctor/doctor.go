@@ -145,9 +145,9 @@ func escape(text string) string {
 	return out.String()
 }
 
-// shell returns a word for a shell, in quotes if it has characters that may be special.
-func shell(word string) string {
-	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:@-"
+// ShellWord returns a word for a shell, in quotes if it has characters that may be special.
+func ShellWord(word string) string {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:@%+,=-"
 	if word != "" && strings.Trim(word, plain) == "" {
 		return word
 	}
