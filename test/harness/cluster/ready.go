@@ -51,19 +51,17 @@ func (c *Cluster) waitForDefaultNamespace(ctx context.Context) error {
 	return c.ensureDefaultServiceAccount(ctx, metav1.NamespaceDefault)
 }
 
-// ensureDefaultServiceAccount waits for the controller-manager to make the
-// account, or makes it where none runs. Without it the API server refuses pods.
+// ensureDefaultServiceAccount makes the account without which the API server refuses
+// pods. It does not wait for the controller-manager's: that one gives up on a
+// namespace which was deleted and made again a moment ago, while the API server's
+// cache still has the old one, and does not look again.
 func (c *Cluster) ensureDefaultServiceAccount(ctx context.Context, namespace string) error {
-	accounts := c.client.CoreV1().ServiceAccounts(namespace)
-	if c.controllerManager == nil {
-		account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-		if _, err := accounts.Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("creating the default ServiceAccount of %s: %w", namespace, err)
-		}
-		return nil
-	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	return poll(ctx, "the default ServiceAccount of "+namespace, func(ctx context.Context) error {
-		_, err := accounts.Get(ctx, "default", metav1.GetOptions{})
+		_, err := c.client.CoreV1().ServiceAccounts(namespace).Create(ctx, account, metav1.CreateOptions{})
+		if apierrors.IsAlreadyExists(err) {
+			return nil
+		}
 		return err
-	}, c.controllerManager)
+	})
 }
