@@ -1,9 +1,6 @@
 package webhook
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // patch returns the JSON patch (RFC 6902) that adds a pull secret to a pod with these
 // pull secrets, or nil if the pod already names it. A patch that does not apply causes
@@ -13,10 +10,10 @@ import (
 func patch(secrets []string, name string) []byte {
 	switch {
 	case secrets == nil:
-		return fmt.Appendf(nil, `[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":%q}]}]`, name)
+		return []byte(`[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":"` + name + `"}]}]`)
 	case slices.Contains(secrets, name):
 		return nil
 	default:
-		return fmt.Appendf(nil, `[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":%q}}]`, name)
+		return []byte(`[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"` + name + `"}}]`)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/pprof/profile"
 
 	"github.com/pullpass/pullpass/test/harness/fakeaws"
 	"github.com/pullpass/pullpass/test/tools/bench/report"
@@ -197,5 +198,52 @@ func TestProcess(t *testing.T) {
 	started, err := startOf(os.Getpid())
 	if age := time.Since(started); err != nil || age < 0 || age > time.Hour {
 		t.Errorf("started %s ago, %v", age, err)
+	}
+}
+
+func TestLatenciesAreOfTheAgentsFirstWrites(t *testing.T) {
+	begin := time.Now()
+	at := func(ms int) time.Time { return begin.Add(time.Duration(ms) * time.Millisecond) }
+	creates := func(name string, answered int) request {
+		r := request{UserAgent: labelAgent, Verb: "create", Answered: at(answered)}
+		r.Object.Resource, r.Object.Name = "namespaces", name
+		return r
+	}
+	writes := func(agent, namespace string, received, answered int) request {
+		r := request{UserAgent: agent, Verb: "patch", Received: at(received), Answered: at(answered)}
+		r.Object.Resource, r.Object.Namespace = "secrets", namespace
+		return r
+	}
+	requests := []request{
+		writes(renewerAgent, "other-1", 0, 1), creates("busy-0", 10), creates("busy-floor-0", 20), writes(floorAgent, "busy-floor-0", 21, 23),
+		writes(renewerAgent, "busy-0", 13, 15), writes(renewerAgent, "busy-0", 90, 99), creates("busy-1", 30),
+	}
+	if diff := cmp.Diff([]latency{{5, 2}}, latenciesOf(requests, "busy", renewerAgent), cmp.AllowUnexported(latency{})); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]latency{{3, 2}}, latenciesOf(requests, "busy-floor", floorAgent), cmp.AllowUnexported(latency{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestShareOut(t *testing.T) {
+	sample := func(value int64, stack ...string) *profile.Sample { // the innermost first
+		s := &profile.Sample{Value: []int64{1, value}}
+		for _, name := range stack {
+			s.Location = append(s.Location, &profile.Location{Line: []profile.Line{{Function: &profile.Function{Name: name}}}})
+		}
+		return s
+	}
+	shares := shareOut(&profile.Profile{Sample: []*profile.Sample{
+		sample(10, "internal/runtime/syscall/linux.Syscall6", "crypto/tls.(*Conn).Write", "net/http.(*conn).serve"),
+		sample(20, "bytes.IndexByte", pullpass+"webhook.(*scanner).string", "net/http.(*conn).serve"),
+		sample(30, "runtime.memmove", pullpass+"webhook.(*Server).admit", "net/http.(*conn).serve"),
+		sample(40, "runtime.schedule", "runtime.mcall"),
+	}})
+	want := map[string]float64{
+		parts[0].what: 0.1, "pullpass: reading the review": 0.2, "the rest of the webhook's own code": 0.3, parts[len(parts)-1].what: 0.4,
+	}
+	if diff := cmp.Diff(want, shares); diff != "" {
+		t.Error(diff)
 	}
 }

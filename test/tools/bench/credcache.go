@@ -126,7 +126,8 @@ func (b *bench) hits(ctx context.Context, r *report.Result, dir string) error {
 	floor := &command{name: "a Go program that prints a file", args: []string{filepath.Join(b.floors, "readfile"), config}}
 	hit := &command{name: "credcache aws eks get-token, a hit", args: append([]string{program("credcache"), "aws"}, getToken...), want: token}
 	commands := []*command{
-		{name: "/bin/true", args: []string{"/bin/true"}}, floor, hit,
+		{name: "/bin/true", args: []string{"/bin/true"}}, floor,
+		{name: "credcache --version, which reads no file", args: []string{program("credcache"), "--version"}, want: "credcache"}, hit,
 		{name: "credcache token, a hit", args: []string{program("credcache"), "token", "--region", "eu-west-1", "--cluster-name", "shop"}, want: token},
 		{name: "aws-iam-authenticator 0.7.18, as a library", args: []string{filepath.Join(dir, "aws-iam-authenticator"), "token", "-i", "shop"}, every: 5, want: token},
 	}

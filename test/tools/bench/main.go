@@ -256,28 +256,24 @@ func (b *bench) say(format string, args ...any) {
 func (b *bench) build(ctx context.Context) error {
 	b.programs, b.floors = filepath.Join(b.dir, "programs"), filepath.Join(b.dir, "floors")
 	b.say("building the programs")
-	for _, what := range []struct {
-		folder, out string
-		packages    []string
-	}{
-		{".", b.programs, []string{"./cmd/renewer", "./cmd/webhook", "./cmd/credcache", "./cmd/credcache-helper"}},
-		{"test", b.floors, []string{"./tools/bench/floors/...", "./tools/bench/client"}},
-	} {
-		if err := os.MkdirAll(what.out, 0o755); err != nil {
-			return err
-		}
-		args := append([]string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", what.out + string(filepath.Separator)}, what.packages...)
-		cmd := exec.CommandContext(ctx, "go", args...)
-		cmd.Dir = filepath.Join(repo.Root(), what.folder)
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("building %s: %w\n%s", what.packages, err, out)
-		}
-		if err := rewrite(what.out); err != nil {
-			return err
-		}
+	return errors.Join(
+		compile(ctx, ".", b.programs, "./cmd/renewer", "./cmd/webhook", "./cmd/credcache", "./cmd/credcache-helper"),
+		compile(ctx, "test", b.floors, "./tools/bench/floors/...", "./tools/bench/client"))
+}
+
+// compile builds programs of a module into a folder. Arguments are flags of go build and
+// packages.
+func compile(ctx context.Context, module, out string, args ...string) error {
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return err
 	}
-	return nil
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false", "-ldflags=-s -w", "-o", out + string(filepath.Separator)}, args...)...)
+	cmd.Dir = filepath.Join(repo.Root(), module)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if printed, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("building %s: %w\n%s", args, err, printed)
+	}
+	return rewrite(out)
 }
 
 // rewrite writes programs once more, whole, as any installation does. The linker

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/pullpass/pullpass/test/harness/cluster"
 	"github.com/pullpass/pullpass/test/harness/repo"
@@ -26,7 +25,7 @@ type way struct {
 	secrets int // that its pods come out with
 }
 
-var ways = []way{{"none", 0}, {"noop", 0}, {"constant", 1}, {"ours", 1}, {"policy", 1}}
+var ways = []way{{"none", 0}, {"noop", 0}, {"constant", 1}, {"ours", 1}, {"constant-policy", 1}, {"policy", 1}}
 
 // pods creates pods by each way in every turn, and compares the pods of a turn.
 func (b *bench) pods(ctx context.Context, r *report.Result) error {
@@ -61,7 +60,7 @@ func (b *bench) pods(ctx context.Context, r *report.Result) error {
 	if err := l.separate(ctx, map[string]string{"noop": noopAddress, "constant": constantAddress}); err != nil {
 		return err
 	}
-	if err := l.policy(ctx); err != nil {
+	if err := l.policies(ctx); err != nil {
 		return err
 	}
 
@@ -107,6 +106,7 @@ func (b *bench) pods(ctx context.Context, r *report.Result) error {
 		}
 	}
 	r.Values["pod-none"] = report.MedianOf(took["none"])
+	r.Values["pod-policy-over-constant"] = report.MedianOf(report.Differences(took["policy"], took["constant-policy"]))
 	r.Values["pod-over-constant"] = report.MedianOf(report.Differences(took["ours"], took["constant"]))
 	return nil
 }
@@ -138,7 +138,7 @@ func (l *lab) separate(ctx context.Context, addresses map[string]string) error {
 	if chart == nil {
 		return errors.New("the chart has no MutatingWebhookConfiguration")
 	}
-	only := func(w *admissionregistrationv1.MutatingWebhook, namespace string) {
+	confine := func(w *admissionregistrationv1.MutatingWebhook, namespace string) {
 		w.NamespaceSelector.MatchExpressions = append(w.NamespaceSelector.MatchExpressions,
 			metav1.LabelSelectorRequirement{Key: nameLabel, Operator: metav1.LabelSelectorOpIn, Values: []string{namespace}})
 	}
@@ -147,7 +147,7 @@ func (l *lab) separate(ctx context.Context, addresses map[string]string) error {
 		for _, w := range chart.DeepCopy().Webhooks {
 			url := "https://" + address + "/mutate"
 			w.ClientConfig.URL = &url
-			only(&w, name)
+			confine(&w, name)
 			floor.Webhooks = append(floor.Webhooks, w)
 		}
 		if _, err := configurations.Create(ctx, floor, metav1.CreateOptions{}); err != nil {
@@ -155,46 +155,48 @@ func (l *lab) separate(ctx context.Context, addresses map[string]string) error {
 		}
 	}
 	for i := range chart.Webhooks {
-		only(&chart.Webhooks[i], "ours")
+		confine(&chart.Webhooks[i], "ours")
 	}
 	_, err := configurations.Update(ctx, chart, metav1.UpdateOptions{})
 	return err
 }
 
-// policy applies the chart's policy for the namespace "policy" alone.
-func (l *lab) policy(ctx context.Context) error {
+// policies applies the chart's policy for the namespace "policy" alone, and for
+// "constant-policy" a copy that adds the secret to any pod.
+func (l *lab) policies(ctx context.Context) error {
 	objects, err := cluster.RenderChart(ctx, repo.ChartDir(), "policy", release, map[string]any{
 		"secretName": pullSecret, "injection": map[string]any{"mode": "policy"},
 	})
 	if err != nil {
 		return err
 	}
+	const constant = "constant-policy"
 	var apply []*unstructured.Unstructured
 	for _, object := range objects {
+		floor := object.DeepCopy()
+		floor.SetName(constant)
 		switch object.GetKind() {
 		case "MutatingAdmissionPolicy":
+			unstructured.RemoveNestedField(floor.Object, "spec", "matchConditions")
+			unstructured.RemoveNestedField(floor.Object, "spec", "variables")
+			patch := fmt.Sprintf("[JSONPatch{op: 'add', path: '/spec/imagePullSecrets', value: [Object.spec.imagePullSecrets{name: '%s'}]}]", pullSecret)
+			mutation := map[string]any{"patchType": "JSONPatch", "jsonPatch": map[string]any{"expression": patch}}
+			err = unstructured.SetNestedSlice(floor.Object, []any{mutation}, "spec", "mutations")
 		case "MutatingAdmissionPolicyBinding":
-			var binding admissionregistrationv1.MutatingAdmissionPolicyBinding
-			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, &binding); err != nil {
-				return err
-			}
-			if binding.Spec.MatchResources == nil {
-				binding.Spec.MatchResources = &admissionregistrationv1.MatchResources{}
-			}
-			selector := binding.Spec.MatchResources.NamespaceSelector
-			if selector == nil {
-				selector = &metav1.LabelSelector{}
-				binding.Spec.MatchResources.NamespaceSelector = selector
-			}
-			selector.MatchExpressions = append(selector.MatchExpressions,
-				metav1.LabelSelectorRequirement{Key: nameLabel, Operator: metav1.LabelSelectorOpIn, Values: []string{"policy"}})
-			if object.Object, err = runtime.DefaultUnstructuredConverter.ToUnstructured(&binding); err != nil {
-				return err
-			}
+			err = errors.Join(only(object, "policy"), only(floor, constant),
+				unstructured.SetNestedField(floor.Object, constant, "spec", "policyName"))
 		default:
 			continue
 		}
-		apply = append(apply, object)
+		if err != nil {
+			return err
+		}
+		apply = append(apply, object, floor)
 	}
 	return l.cluster.Apply(ctx, apply)
+}
+
+// only confines a policy's binding to a namespace.
+func only(binding *unstructured.Unstructured, namespace string) error {
+	return unstructured.SetNestedField(binding.Object, namespace, "spec", "matchResources", "namespaceSelector", "matchLabels", nameLabel)
 }

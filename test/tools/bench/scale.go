@@ -47,6 +47,9 @@ type scaled struct {
 	secret  *corev1.Secret   // what the floor applies: a copy of the renewer's
 	pids    map[string]int   // etcd's and the API server's
 	scraper context.CancelFunc
+
+	distributions [2][]string // rows of a table: the renewer's and the bare loop's
+	waits         [][]string  // rows of a table
 }
 
 // scale lets the number of labelled namespaces grow step by step, and measures at
@@ -230,28 +233,28 @@ func (s *scaled) calm(ctx context.Context) error {
 }
 
 // floorWrites has the bare loop write the namespaces of a range, and returns how
-// long its writes took.
-func (s *scaled) floorWrites(ctx context.Context, from, to int) (took time.Duration, err error) {
+// long its writes took, and how much of a processor it took itself.
+func (s *scaled) floorWrites(ctx context.Context, from, to int) (took, cpu time.Duration, err error) {
 	if err := s.template(ctx); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	mark, err := s.audit.mark()
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	t, err := s.talk(ctx, "applies", "-kubeconfig="+s.cluster.Kubeconfig(), "-user-agent="+floorAgent, "-secret="+s.secretFile(),
 		"-namespaces="+floorFormat, fmt.Sprintf("-per=%d", perFloor), fmt.Sprintf("-from=%d", from), fmt.Sprintf("-to=%d", to), fmt.Sprintf("-workers=%d", workers))
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if _, err := fmt.Fprintln(t.in); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	if err := t.end(); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	requests, err := s.wait(ctx, mark, to-from, floorAgent)
-	return span(written(requests)), err
+	return span(written(requests)), t.cmd.ProcessState.UserTime() + t.cmd.ProcessState.SystemTime(), err
 }
 
 func (s *scaled) secretFile() string { return filepath.Join(s.dir, "secret.json") }
@@ -296,7 +299,7 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	var floor time.Duration
 	floorFirst := s.rounds%2 == 1 // the floor's secret is a copy of one that the renewer wrote
 	if floorFirst {
-		if floor, err = s.floorWrites(ctx, from, to); err != nil {
+		if floor, _, err = s.floorWrites(ctx, from, to); err != nil {
 			return 0, err
 		}
 	}
@@ -332,12 +335,13 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	}
 	s.result.Add("memory/renewer", float64(s.labelled()), peak)
 	at := float64(s.labelled())
-	idle, err := s.latencies(ctx, fmt.Sprintf("late-%d", s.n), s.samples/4, nil)
+	idle, floorIdle, err := s.latencies(ctx, fmt.Sprintf("late-%d", s.n), s.samples/4, nil)
 	if err != nil {
 		return 0, err
 	}
-	s.result.Add("label/p50", at, report.Quantile(idle, 0.5))
-	s.result.Add("label/p99", at, report.Quantile(idle, 0.99))
+	s.result.Add("label/p50", at, report.Quantile(totals(idle), 0.5))
+	s.result.Add("label/p99", at, report.Quantile(totals(idle), 0.99))
+	s.result.Add("label/p50 of a bare loop", at, report.Quantile(totals(floorIdle), 0.5))
 	resident, _, err := memory(s.pids["kube-apiserver"])
 	if err != nil {
 		return 0, err
@@ -349,7 +353,7 @@ func (s *scaled) grow(ctx context.Context, step int) (speed float64, err error) 
 	}
 	s.stop()
 	if !floorFirst {
-		if floor, err = s.floorWrites(ctx, from, to); err != nil {
+		if floor, _, err = s.floorWrites(ctx, from, to); err != nil {
 			return 0, err
 		}
 	}
@@ -442,47 +446,85 @@ func ask(ctx context.Context, url string, review []byte) bool {
 // enough for each to be alone when all is quiet.
 const labelPace = 50 * time.Millisecond
 
-// latencies creates labelled namespaces, and returns how long after its creation
-// was answered the write of each pull secret was, in ms. It ends after a number of
-// namespaces, or when done reports true.
-func (s *scaled) latencies(ctx context.Context, prefix string, most int, done func() bool) (took []float64, err error) {
+// latencies creates namespaces, in turns with some that a bare loop watches for, and
+// returns for both how long after a namespace's creation was answered the write of its
+// secret was. It ends after a number of namespaces, or when done reports true.
+func (s *scaled) latencies(ctx context.Context, prefix string, most int, done func() bool) (own, floor []latency, err error) {
+	if err := s.template(ctx); err != nil {
+		return nil, nil, err
+	}
+	t, err := s.talk(ctx, "applies", "-kubeconfig="+s.cluster.Kubeconfig(), "-user-agent="+floorAgent, "-secret="+s.secretFile(), "-watch="+prefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer t.end()
+	var watching string
+	if err := t.answer(&watching); err != nil {
+		return nil, nil, err
+	}
 	mark, err := s.audit.mark()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n := 0
 	for ; n < most && (done == nil || !done()); n++ {
-		if err := namespace(ctx, s.labels, fmt.Sprintf("%s-%d", prefix, n), registry); err != nil {
-			return nil, err
+		for name, label := range map[string]string{prefix: registry, prefix + "-floor": prefix} { // in any order
+			if err := namespace(ctx, s.labels, fmt.Sprintf("%s-%d", name, n), label); err != nil {
+				return nil, nil, err
+			}
+			if err := pause(ctx, labelPace); err != nil {
+				return nil, nil, err
+			}
 		}
 		s.late++
-		if err := pause(ctx, labelPace); err != nil {
-			return nil, err
-		}
 	}
-	ours := func(r request) bool { return strings.HasPrefix(r.Object.Namespace, prefix+"-") }
-	wrote := map[string]time.Time{}
 	err = eventually(ctx, "new namespaces have secrets", s.renewer.Process, func() (bool, error) {
 		if err := s.audit.read(); err != nil {
 			return false, err
 		}
-		for _, r := range written(s.audit.since(mark, renewerAgent)) {
-			if _, known := wrote[r.Object.Namespace]; !known && ours(r) {
-				wrote[r.Object.Namespace] = r.Answered
-			}
-		}
-		return len(wrote) >= n, nil
+		requests := s.audit.events[mark:]
+		own, floor = latenciesOf(requests, prefix, renewerAgent), latenciesOf(requests, prefix+"-floor", floorAgent)
+		return len(own) >= n && len(floor) >= n, nil
 	})
-	for _, r := range s.audit.since(mark, labelAgent) {
+	return own, floor, err
+}
+
+// A latency is how long a namespace waited for its secret, in ms.
+type latency struct {
+	all   float64 // from the answer to the namespace's creation to that to the write
+	write float64 // the API server's part of it: from the write's arrival to its answer
+}
+
+// latenciesOf returns those of the namespaces PREFIX-NUMBER that an agent has written to.
+func latenciesOf(requests []request, prefix, agent string) (took []latency) {
+	ms := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+	ours := func(name string) bool {
+		number, ok := strings.CutPrefix(name, prefix+"-")
+		_, err := strconv.Atoi(number)
+		return ok && err == nil
+	}
+	created := map[string]time.Time{}
+	for _, r := range requests {
 		// The namespace of a request for a namespace is itself.
-		if at, ok := wrote[r.Object.Name]; ok && r.Verb == "create" {
-			took = append(took, float64(at.Sub(r.Answered))/float64(time.Millisecond))
+		if strings.HasPrefix(r.UserAgent, labelAgent) && r.Verb == "create" && ours(r.Object.Name) {
+			created[r.Object.Name] = r.Answered
 		}
 	}
-	if err == nil && len(took) < n {
-		err = fmt.Errorf("the audit log has %d of %d new namespaces", len(took), n)
+	for _, r := range written(requests) {
+		if at, ok := created[r.Object.Namespace]; ok && strings.HasPrefix(r.UserAgent, agent) {
+			took = append(took, latency{ms(r.Answered.Sub(at)), ms(r.Answered.Sub(r.Received))})
+			delete(created, r.Object.Namespace) // only the first write counts
+		}
 	}
-	return took, err
+	return took
+}
+
+// totals are the whole times.
+func totals(latencies []latency) (all []float64) {
+	for _, l := range latencies {
+		all = append(all, l.all)
+	}
+	return all
 }
 
 // small measures what is asked for a step of namespaces, too.
@@ -541,7 +583,7 @@ func (s *scaled) renewals(ctx context.Context, pairs int) (speeds []float64, err
 		var floor, own time.Duration
 		for _, floors := range [][]bool{{true, false}, {false, true}}[i%2] {
 			if floors {
-				floor, err = s.floorWrites(ctx, 0, s.n)
+				floor, _, err = s.floorWrites(ctx, 0, s.n)
 			} else {
 				own, err = s.renewAll(ctx)
 			}
@@ -659,11 +701,11 @@ func (s *scaled) whole(ctx context.Context) error {
 	s.result.Values["renewer-memory"] = report.Exactly(peak)
 
 	s.say("labelling while all is quiet, and nothing")
-	quietly, err := s.latencies(ctx, "quiet", s.samples, nil)
+	own, floor, err := s.latencies(ctx, "quiet", s.samples, nil)
 	if err != nil {
 		return err
 	}
-	s.latency("label", quietly)
+	s.latency("label", "idle", own, floor)
 	if err := s.calm(ctx); err != nil {
 		return err
 	}
@@ -672,17 +714,34 @@ func (s *scaled) whole(ctx context.Context) error {
 		return err
 	}
 	s.result.Values["idle"] = report.Exactly(float64(requests))
+	s.result.Tables = []report.Table{{
+		Title: fmt.Sprintf("Processor time for each of %s secrets of the first distribution", thousands(s.n)),
+		Head:  []string{"written by", "itself", "kube-apiserver", "etcd", "secrets in a second"},
+		Rows:  s.distributions[:],
+	}, {
+		Title: "From label to secret, p50 / p99 in ms",
+		Head:  []string{"", "pullpass", "until its write arrives", "the API server's write", "a bare loop that watches and writes"},
+		Rows:  s.waits,
+	}}
 	return s.restarts(ctx)
 }
 
-// latency records the p50 and p99 of labels.
-func (s *scaled) latency(id string, took []float64) {
+// latency records the p50 and p99 of labels, and what they consist of.
+func (s *scaled) latency(id, when string, own, floor []latency) {
 	for name, p := range map[string]float64{"p50": 0.5, "p99": 0.99} {
-		s.result.Values[id+"-"+name] = report.Exactly(report.Quantile(took, p)).With(fmt.Sprintf("of %d", len(took)))
+		s.result.Values[id+"-"+name] = report.Exactly(report.Quantile(totals(own), p)).With(fmt.Sprintf("of %d", len(own)))
 	}
-	for _, v := range took {
-		s.result.Sample(fmt.Sprintf("LabelToSecret/when=%s/namespaces=%d", id, s.n), "ns", v*float64(time.Millisecond))
+	for _, l := range own {
+		s.result.Sample(fmt.Sprintf("LabelToSecret/when=%s/namespaces=%d", id, s.n), "ns", l.all*float64(time.Millisecond))
 	}
+	var before, writes []float64
+	for _, l := range own {
+		before, writes = append(before, l.all-l.write), append(writes, l.write)
+	}
+	cell := func(values []float64) string {
+		return fmt.Sprintf("%.1f / %.1f", report.Quantile(values, 0.5), report.Quantile(values, 0.99))
+	}
+	s.waits = append(s.waits, []string{when, cell(totals(own)), cell(before), cell(writes), cell(totals(floor))})
 }
 
 // deleteSecrets deletes what the renewer and the floor wrote.
@@ -735,13 +794,7 @@ func (s *scaled) distribution(ctx context.Context) (float64, error) {
 	n := float64(s.labelled())
 	s.result.Sample(fmt.Sprintf("FirstDistribution/by=pullpass/namespaces=%d", s.n), "ns/secret", float64(own)/n)
 	s.result.Sample("StartToLeading", "ns", float64(leading))
-	perWrite := func(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/n/float64(time.Millisecond)) }
-	s.result.Tables = []report.Table{{
-		Title: fmt.Sprintf("Processor time for each of %s secrets of the first distribution", thousands(s.labelled())),
-		Head:  []string{"renewer", "kube-apiserver", "etcd", "secrets in a second"},
-		Rows: [][]string{{perWrite(renewer), perWrite(after["kube-apiserver"] - before["kube-apiserver"]), perWrite(after["etcd"] - before["etcd"]),
-			fmt.Sprintf("%.0f", n/own.Seconds())}},
-	}}
+	s.distributions[0] = distributed("pullpass", n, own, renewer, before, after)
 	s.result.Series["rate"] = []report.Point{{X: n, Y: n / own.Seconds()}}
 	if err := s.storedSize(ctx); err != nil {
 		return 0, err
@@ -759,9 +812,25 @@ func (s *scaled) storedSize(ctx context.Context) error {
 }
 
 func (s *scaled) floorDistribution(ctx context.Context) (float64, error) {
-	took, err := s.floorWrites(ctx, 0, s.n)
-	s.result.Sample(fmt.Sprintf("FirstDistribution/by=loop/namespaces=%d", s.n), "ns/secret", float64(took)/float64(s.n))
-	return took.Seconds() / float64(s.n), err
+	before, err := s.costs()
+	if err != nil {
+		return 0, err
+	}
+	took, cpu, err := s.floorWrites(ctx, 0, s.n)
+	if err != nil {
+		return 0, err
+	}
+	after, err := s.costs()
+	n := float64(s.n)
+	s.result.Sample(fmt.Sprintf("FirstDistribution/by=loop/namespaces=%d", s.n), "ns/secret", float64(took)/n)
+	s.distributions[1] = distributed("a bare loop", n, took, cpu, before, after)
+	return took.Seconds() / n, err
+}
+
+// distributed is a row of what n secrets took.
+func distributed(by string, n float64, took, cpu time.Duration, before, after map[string]time.Duration) []string {
+	each := func(d time.Duration) string { return fmt.Sprintf("%.2f ms", d.Seconds()*1000/n) }
+	return []string{by, each(cpu), each(after["kube-apiserver"] - before["kube-apiserver"]), each(after["etcd"] - before["etcd"]), fmt.Sprintf("%.0f", n/took.Seconds())}
 }
 
 // busy measures labels during a full renewal, and what it asks of the API server.
@@ -781,15 +850,15 @@ func (s *scaled) busy(ctx context.Context) error {
 	over := func() bool {
 		return s.audit.read() == nil && s.audit.writes(mark, renewerAgent) >= all*19/20
 	}
-	took, err := s.latencies(ctx, "busy", s.samples, over)
+	own, floor, err := s.latencies(ctx, "busy", s.samples, over)
 	if err != nil {
 		return err
 	}
-	if len(took) == 0 {
+	if len(own) == 0 {
 		return errors.New("the renewal was over before a namespace could be labelled")
 	}
-	s.latency("label-busy", took)
-	if _, err := s.wait(ctx, mark, all+len(took), renewerAgent); err != nil {
+	s.latency("label-busy", "during a full renewal", own, floor)
+	if _, err := s.wait(ctx, mark, all+len(own), renewerAgent); err != nil {
 		return err
 	}
 	if err := s.calm(ctx); err != nil {

@@ -42,24 +42,11 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 		return err
 	}
 	defer l.close()
-	if _, err := l.cluster.CreateNamespace(ctx, "shop", map[string]string{registry: "true"}); err != nil {
-		return err
-	}
-	ours, err := l.release.StartWebhook(ctx, "--shutdown-delay=0s")
+	all, stop, err := l.serve(ctx)
+	defer stop()
 	if err != nil {
 		return err
 	}
-	defer ours.Stop(grace)
-	noop, address, err := l.floor(ctx, "noop")
-	if err != nil {
-		return err
-	}
-	defer noop.Stop(grace)
-	if err := ours.Ready(ctx); err != nil {
-		return err
-	}
-	all := []served{{"no-op", address, noop, `"allowed":true`}, {"pullpass", l.release.WebhookAddress(), ours.Process, `"patch":`}}
-
 	sizes, clients := []float64{1, ordinary, 50, 500}, []int{1, 4, 16, 64}
 	if b.quick {
 		sizes, clients = []float64{ordinary}, []int{1, 16}
@@ -127,7 +114,31 @@ func (b *bench) webhook(ctx context.Context, r *report.Result) error {
 	}
 	r.Tables = append(r.Tables, table)
 	r.Notes = append(r.Notes, "amazon-eks-pod-identity-webhook is left out: the Go module proxy did not serve its module when this was written, so `go install` could not build it.")
-	return errors.Join(errs...)
+	l.close()
+	return errors.Join(append(errs, b.profile(ctx, r))...)
+}
+
+// serve starts the no-op webhook and ours.
+func (l *lab) serve(ctx context.Context) (all []served, stop func(), err error) {
+	stop = func() {
+		for _, s := range all {
+			s.process.Stop(grace)
+		}
+	}
+	if _, err := l.cluster.CreateNamespace(ctx, "shop", map[string]string{registry: "true"}); err != nil {
+		return all, stop, err
+	}
+	noop, address, err := l.floor(ctx, "noop")
+	if err != nil {
+		return all, stop, err
+	}
+	all = append(all, served{"no-op", address, noop, `"allowed":true`})
+	ours, err := l.release.StartWebhook(ctx, "--shutdown-delay=0s")
+	if err != nil {
+		return all, stop, err
+	}
+	all = append(all, served{"pullpass", l.release.WebhookAddress(), ours.Process, `"patch":`})
+	return all, stop, ours.Ready(ctx)
 }
 
 func ratio(e report.Estimate) string {

@@ -81,6 +81,8 @@ var Rows = []Row{
 	{"pod-ours", "pods", "ours, over none", UnitMS, nil, true},
 	{"pod-over-constant", "pods", "ours, over a constant patch of the same size", UnitMS, AtMost(0.15), true},
 	{"pod-policy", "pods", "policy mode, over none", UnitMS, AtMost(0.3), true},
+	{"pod-constant-policy", "pods", "a policy with a constant patch, over none", UnitMS, nil, true},
+	{"pod-policy-over-constant", "pods", "policy mode, over a constant patch of the same size", UnitMS, nil, true},
 
 	{"renewer-memory", "scale", "renewer: peak resident memory, {namespaces} namespaces and {foreign} foreign secrets, first distribution and renewal included", UnitMiB, AtMost(48), true},
 	{"webhook-memory", "scale", "webhook: resident memory at {namespaces} namespaces", UnitMiB, AtMost(32), true},

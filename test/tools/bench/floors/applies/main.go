@@ -1,19 +1,25 @@
 // Applies is a bare loop of what the renewer writes: server-side applies of a pull
 // secret that is given, by as many workers as the renewer has. Secret number i is
 // in the namespace number i/per. It starts when a line comes on stdin.
+//
+// With -watch, it applies the secret to each namespace that gets a label, as soon as
+// it is told of it, until stdin ends. When it watches, it prints a line.
 package main
 
 import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -34,6 +40,7 @@ func run(ctx context.Context) error {
 	per := flag.Int("per", 1, "`SECRETS` in each namespace")
 	from := flag.Int("from", 0, "first number")
 	to := flag.Int("to", 0, "number after the last")
+	label := flag.String("watch", "", "`LABEL` of namespaces to wait for")
 	workers := flag.Int("workers", 16, "`NUMBER` of applies at once")
 	flag.Parse()
 
@@ -56,6 +63,15 @@ func run(ctx context.Context) error {
 	if err := json.Unmarshal(text, &secret); err != nil {
 		return fmt.Errorf("reading %s: %w", *file, err)
 	}
+	apply := func(ctx context.Context, namespace, name string) error {
+		secret := applycorev1.Secret(name, namespace).WithType(secret.Type).
+			WithLabels(secret.Labels).WithAnnotations(secret.Annotations).WithData(secret.Data)
+		_, err := client.CoreV1().Secrets(namespace).Apply(ctx, secret, metav1.ApplyOptions{FieldManager: "floor", Force: true})
+		return err
+	}
+	if *label != "" {
+		return answer(ctx, client, *label, func(namespace string) error { return apply(ctx, namespace, secret.Name) })
+	}
 	if _, err := bufio.NewReader(os.Stdin).ReadString('\n'); err != nil {
 		return err
 	}
@@ -63,15 +79,34 @@ func run(ctx context.Context) error {
 	for w := range *workers {
 		group.Go(func() error {
 			for i := *from + w; i < *to; i += *workers {
-				namespace := fmt.Sprintf(*format, i / *per)
-				apply := applycorev1.Secret(fmt.Sprintf("%s-%d", secret.Name, i), namespace).WithType(secret.Type).
-					WithLabels(secret.Labels).WithAnnotations(secret.Annotations).WithData(secret.Data)
-				if _, err := client.CoreV1().Secrets(namespace).Apply(ctx, apply, metav1.ApplyOptions{FieldManager: "floor", Force: true}); err != nil {
+				if err := apply(ctx, fmt.Sprintf(*format, i / *per), fmt.Sprintf("%s-%d", secret.Name, i)); err != nil {
 					return err
 				}
 			}
 			return nil
 		})
+	}
+	return group.Wait()
+}
+
+// answer applies the secret to namespaces with the label as they come.
+func answer(ctx context.Context, client *kubernetes.Clientset, label string, apply func(namespace string) error) error {
+	namespaces, err := client.CoreV1().Namespaces().Watch(ctx, metav1.ListOptions{LabelSelector: label})
+	if err != nil {
+		return err
+	}
+	fmt.Println(`"watching"`)
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin)
+		namespaces.Stop()
+	}()
+	var group errgroup.Group
+	for event := range namespaces.ResultChan() {
+		if namespace, ok := event.Object.(*corev1.Namespace); ok && event.Type == watch.Added {
+			group.Go(func() error { return apply(namespace.Name) })
+		} else if event.Type == watch.Error {
+			return errors.New("the watch failed")
+		}
 	}
 	return group.Wait()
 }
