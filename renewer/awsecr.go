@@ -68,7 +68,7 @@ func (a awsTokens) Token(ctx context.Context, request TokenRequest, last Token) 
 	if err != nil {
 		return Token{}, describe(fmt.Errorf("getting AWS credentials: %w", err), secrets)
 	}
-	if who.CanExpire && who.Expires.Equal(last.session) {
+	if !last.session.IsZero() && who.Expires.Equal(last.session) {
 		return last, nil // programs may return the same session until it expires
 	}
 	token, err := a.token(ctx, cfg, who, request)
@@ -89,7 +89,7 @@ func (a awsTokens) token(ctx context.Context, cfg aws.Config, who aws.Credential
 		return Token{}, fmt.Errorf("reading AWS's response: %w", err)
 	}
 	var credentialExpires time.Time
-	if who.CanExpire {
+	if who.CanExpire && !who.Expires.IsZero() { // an answer may lack the time
 		credentialExpires = who.Expires.Add(-answer.skew)
 	}
 	token.RenewBy = renewBy(token.Issued, token.Expires, a.interval, credentialExpires)

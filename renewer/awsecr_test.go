@@ -375,8 +375,10 @@ func TestCallsLeaveNoConnectionsOpen(t *testing.T) {
 // own choosing.
 func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
 	requests := 0
+	ahead := time.Duration(0) // of AWS's clock
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests++
+		w.Header().Set("Date", time.Now().Add(ahead).UTC().Format(http.TimeFormat))
 		goodAnswer(w, r)
 	}))
 	defer server.Close()
@@ -412,6 +414,13 @@ func TestTheSameSessionIsNoReasonForANewToken(t *testing.T) {
 	session(time.Now().Add(8 * time.Hour)) // which is no bound
 	long := step("a long session", first, 4)
 	step("a long session again", long, 5)
+	session(time.Time{}) // an answer without the time
+	for n := 6; n < 9; n++ {
+		ahead = time.Duration(n-6) * time.Hour
+		if token := step("a session that ends at no time", Token{}, n); token.Auth == "" || !token.RenewBy.After(time.Now().Add(time.Hour)) {
+			t.Errorf("token %+v", token)
+		}
+	}
 }
 
 // TestWhatAProgramPrintsIsNotShown has a credential_process print what cannot be

@@ -15,8 +15,11 @@ import (
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
-// newCoreClient returns a client for secrets and events.
+// newCoreClient returns a client for secrets and events. It does not log the API
+// server's warnings: a policy of the cluster may quote a secret in one.
 func newCoreClient(cfg *rest.Config) (rest.Interface, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.WarningHandler, cfg.WarningHandlerWithContext = nil, rest.NoWarnings{}
 	return kube.NewClient(cfg, corev1.SchemeGroupVersion, &corev1.Secret{}, &corev1.SecretList{}, &corev1.Event{})
 }
 

@@ -124,7 +124,7 @@ func (e *election) hold(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(retryPeriod):
+		case <-time.After(min(retryPeriod, time.Until(e.renewed.Add(renewDeadline)))):
 		}
 		limited, cancel := context.WithDeadline(ctx, e.renewed.Add(renewDeadline))
 		err := e.try(limited)

@@ -28,8 +28,9 @@ type leaseServer struct {
 	lease   *coordinationv1.Lease // nil: there is none
 	version int
 	down    bool
-	hangs   bool // it takes requests, and does not answer
-	deaf    int  // how many answers to writes are lost from here on
+	hangs   bool          // it takes requests, and does not answer
+	deaf    int           // how many answers to writes are lost from here on
+	slow    time.Duration // that answers to writes take from here on
 	writes  []time.Time
 }
 
@@ -74,6 +75,12 @@ func (s *leaseServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	s.store(&lease)
 	s.writes = append(s.writes, time.Now())
+	if s.slow > 0 {
+		slow := s.slow
+		s.mu.Unlock()
+		time.Sleep(slow)
+		s.mu.Lock()
+	}
 	if s.deaf > 0 {
 		s.deaf--
 		return nil, errors.New("connection reset")
@@ -193,9 +200,13 @@ func TestALeaderEnds(t *testing.T) {
 		after   time.Duration
 		holder  string
 	}{
-		"another has taken the lease":       {renewedBy("other"), retryPeriod, "other"},
-		"the API server does not answer":    {func(s *leaseServer) { s.hangs = true }, renewDeadline, "one"},
-		"the API server cannot be reached":  {func(s *leaseServer) { s.down = true }, renewDeadline, "one"},
+		"another has taken the lease":      {renewedBy("other"), retryPeriod, "other"},
+		"the API server does not answer":   {func(s *leaseServer) { s.hangs = true }, renewDeadline, "one"},
+		"the API server cannot be reached": {func(s *leaseServer) { s.down = true }, renewDeadline, "one"},
+		"nor after a slow answer": {func(s *leaseServer) {
+			s.slow = retryPeriod - 100*time.Millisecond
+			time.AfterFunc(retryPeriod, func() { s.edit(func(s *leaseServer) { s.down = true }) })
+		}, renewDeadline, "one"},
 		"somebody has taken it and is down": {func(s *leaseServer) { renewedBy("other")(s); s.down = true }, renewDeadline, "other"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -205,10 +216,10 @@ func TestALeaderEnds(t *testing.T) {
 				<-work
 				time.Sleep(time.Minute + time.Second)
 				synctest.Wait()
-				trouble := time.Now()
 				s.edit(c.trouble)
-				if took := (<-work).Sub(trouble); took > c.after+retryPeriod {
-					t.Errorf("its work was told to end after %s", took)
+				ended := <-work
+				if took := ended.Sub(s.writes[len(s.writes)-1]); took > c.after {
+					t.Errorf("its work was told to end %s after the lease was last renewed", took)
 				}
 				if err := <-over; !errors.Is(err, errLeaseLost) {
 					t.Errorf("it ended with %v", err)

@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	// maxEvents is the length of the queue of events. When it is full, further events
-	// are dropped: if ten thousand namespaces become ready at once, some may be lost.
+	// maxEvents is the length of the queues of events. When one is full, further events
+	// are dropped: if ten thousand namespaces become ready at once, some of these
+	// events are lost. Warnings are tried again.
 	maxEvents = 1000
 	// eventsPerSecond is the rate limit, with a burst of twice as many, so that events
 	// do not delay writes of secrets.
@@ -34,21 +35,21 @@ const (
 	eventTimeout = 2 * time.Minute
 )
 
-// eventRecorder is the part of client-go's record.EventRecorder that is needed.
-// client-go's implementation links the OpenAPI libraries, 3 MB, and remembers the
+// eventRecorder sends events, as client-go's record.EventRecorder does. client-go's implementation links the OpenAPI libraries, 3 MB, and remembers the
 // last 4096 events with the objects that they are about.
 type eventRecorder interface {
-	// Event queues an event about an object. It does not block.
-	Event(about runtime.Object, eventType, reason, message string)
+	// Event queues an event about an object, unless there is no room. It does not block.
+	Event(about runtime.Object, eventType, reason, message string) (queued bool)
 }
 
-// events sends events to the API server one after another. Repetitions of a recent
-// event increment its count, which kubectl shows.
+// events sends events to the API server one after another, warnings before others.
+// Repetitions of a recent event increment its count, which kubectl shows.
 type events struct {
-	core    rest.Interface
-	waiting chan event
-	sent    map[event]sentEvent // recent events; used by run only
-	log     *slog.Logger
+	core     rest.Interface
+	warnings chan event
+	others   chan event
+	sent     map[event]sentEvent // recent events; used by run only
+	log      *slog.Logger
 }
 
 // event is the content of an event about an object.
@@ -70,15 +71,38 @@ func newEvents(cfg *rest.Config, log *slog.Logger) (*events, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &events{core: core, waiting: make(chan event, maxEvents), sent: map[event]sentEvent{}, log: log}, nil
+	return &events{core: core, warnings: make(chan event, maxEvents), others: make(chan event, maxEvents), sent: map[event]sentEvent{}, log: log}, nil
 }
 
 // Event implements eventRecorder for references to objects.
-func (e *events) Event(about runtime.Object, eventType, reason, message string) {
+func (e *events) Event(about runtime.Object, eventType, reason, message string) (queued bool) {
+	queue := e.others
+	if eventType == corev1.EventTypeWarning {
+		queue = e.warnings
+	}
 	select {
-	case e.waiting <- event{*about.(*corev1.ObjectReference), eventType, reason, message}:
+	case queue <- event{*about.(*corev1.ObjectReference), eventType, reason, message}:
+		return true
 	default:
 		e.log.Debug("dropped an event because too many are queued", "reason", reason, "message", message)
+		return false
+	}
+}
+
+// next waits for an event, until the context ends.
+func (e *events) next(ctx context.Context) (_ event, ok bool) {
+	select {
+	case event := <-e.warnings:
+		return event, true
+	default:
+	}
+	select {
+	case event := <-e.warnings:
+		return event, true
+	case event := <-e.others:
+		return event, true
+	case <-ctx.Done():
+		return event{}, false
 	}
 }
 
@@ -86,22 +110,21 @@ func (e *events) Event(about runtime.Object, eventType, reason, message string) 
 // lost: if its cause lasts, it is repeated later. run calls forbidden with the
 // namespace in which the ServiceAccount may not write events.
 func (e *events) run(ctx context.Context, forbidden func(namespace string)) {
-	for {
-		select {
-		case <-ctx.Done():
+	for ctx.Err() == nil {
+		event, ok := e.next(ctx)
+		if !ok {
 			return
-		case event := <-e.waiting:
-			var err error
-			_ = wait.PollUntilContextTimeout(ctx, eventRetry, eventTimeout, true, func(ctx context.Context) (answered bool, _ error) {
-				err = e.send(ctx, event)
-				return err == nil || errors.As(err, new(apierrors.APIStatus)), nil
-			})
-			if err != nil && ctx.Err() == nil && !isGone(err) {
-				if apierrors.IsForbidden(err) {
-					forbidden(event.about.Namespace)
-				}
-				e.log.Warn("cannot send an event", "namespace", event.about.Namespace, "reason", event.reason, "error", err)
+		}
+		var err error
+		_ = wait.PollUntilContextTimeout(ctx, eventRetry, eventTimeout, true, func(ctx context.Context) (answered bool, _ error) {
+			err = e.send(ctx, event)
+			return err == nil || errors.As(err, new(apierrors.APIStatus)), nil
+		})
+		if err != nil && ctx.Err() == nil && !isGone(err) {
+			if apierrors.IsForbidden(err) {
+				forbidden(event.about.Namespace)
 			}
+			e.log.Warn("cannot send an event", "namespace", event.about.Namespace, "reason", event.reason, "error", err)
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package renewer
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +20,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 )
 
 // testEvents returns an event sender that runs, and what it asks of a server that
@@ -129,6 +132,63 @@ func TestEventsWaitForTheAPIServer(t *testing.T) {
 			t.Errorf("%d events are remembered", n)
 		}
 	})
+}
+
+// TestWarningsOvertakeOtherEvents has both wait.
+func TestWarningsOvertakeOtherEvents(t *testing.T) {
+	e := &events{warnings: make(chan event, 2), others: make(chan event, 2), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	about := &corev1.ObjectReference{}
+	for _, c := range []struct {
+		eventType, message string
+		queued             bool
+	}{
+		{corev1.EventTypeNormal, "ready 1", true}, {corev1.EventTypeNormal, "ready 2", true}, {corev1.EventTypeNormal, "ready 3", false},
+		{corev1.EventTypeWarning, "failed 1", true}, {corev1.EventTypeWarning, "failed 2", true}, {corev1.EventTypeWarning, "failed 3", false},
+	} {
+		if queued := e.Event(about, c.eventType, "Reason", c.message); queued != c.queued {
+			t.Errorf("%s: queued %t, want %t", c.message, queued, c.queued)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var order []string
+	for len(e.warnings)+len(e.others) > 0 {
+		next, _ := e.next(ctx)
+		order = append(order, next.message)
+	}
+	if want := []string{"failed 1", "failed 2", "ready 1", "ready 2"}; !slices.Equal(order, want) {
+		t.Errorf("sent %q, want %q", order, want)
+	}
+	cancel()
+	if _, ok := e.next(ctx); ok {
+		t.Error("there is an event after the end")
+	}
+}
+
+// TestWarningsOfTheAPIServerAreNotLogged has a policy quote a secret in one.
+func TestWarningsOfTheAPIServerAreNotLogged(t *testing.T) {
+	var logged bytes.Buffer
+	klog.LogToStderr(false)
+	klog.SetOutput(&logged)
+	defer func() {
+		klog.Flush()
+		klog.LogToStderr(true)
+	}()
+	core, err := newCoreClient(&rest.Config{Host: "http://api.example", Transport: apiServer(func(r *http.Request) *http.Response {
+		response := accepted(t, r, "2")
+		response.Header.Set("Warning", `299 - "the policy quotes QVdTOnQwa2Vu"`)
+		return response
+	})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "pullpass"}}
+	if _, err := (secretClient{core, "pullpass"}).apply(t.Context(), secret, false); err != nil {
+		t.Fatal(err)
+	}
+	klog.Flush()
+	if logged.Len() > 0 {
+		t.Errorf("logged %s", &logged)
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

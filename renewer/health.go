@@ -66,6 +66,7 @@ type permissions struct {
 	reads      []right // that the caches need
 	log        *slog.Logger
 	suspects   chan []right // at most one; rights whose lack may have caused a 403
+	restored   func()       // called when missing permissions are there again
 
 	mu      sync.Mutex
 	missing string // guarded by mu: the permissions that the ServiceAccount lacks
@@ -81,7 +82,7 @@ type right struct {
 func newPermissions(allowed func(context.Context, authorizationv1.ResourceAttributes) (bool, error), secretName, credentialsNamespace string, log *slog.Logger) *permissions {
 	read := []string{"list", "watch"}
 	return &permissions{
-		allowed: allowed, secretName: secretName, log: log, suspects: make(chan []right, 1),
+		allowed: allowed, secretName: secretName, log: log, suspects: make(chan []right, 1), restored: func() {},
 		reads: []right{
 			{"namespaces", authorizationv1.ResourceAttributes{Version: "v1", Resource: "namespaces"}, read},
 			{"secrets named " + secretName, authorizationv1.ResourceAttributes{Version: "v1", Resource: "secrets", Name: secretName}, read},
@@ -140,11 +141,16 @@ func (p *permissions) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case rights := <-p.suspects:
+			lacked := false
 			for ctx.Err() == nil && !p.granted(ctx, rights) {
+				lacked = true
 				select {
 				case <-ctx.Done():
 				case <-time.After(reviewInterval):
 				}
+			}
+			if lacked && ctx.Err() == nil {
+				p.restored()
 			}
 		}
 	}

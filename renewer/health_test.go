@@ -80,6 +80,8 @@ func TestPermissions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &reviews{}
 		p := newPermissions(r.allowed, "pullpass", "own", slog.New(slog.NewTextHandler(io.Discard, nil)))
+		restored := 0
+		p.restored = func() { restored++ }
 		go p.run(t.Context())
 		check := func(when, want string) {
 			t.Helper()
@@ -109,9 +111,15 @@ func TestPermissions(t *testing.T) {
 		check("the role is gone", "restore the renewer's RBAC roles: its ServiceAccount may not create, patch secret pullpass in namespace shop; create, patch events in namespace shop")
 		time.Sleep(time.Hour)
 		check("it is still gone", "restore the renewer's RBAC roles")
+		if restored > 0 {
+			t.Error("told that the role is back, and it is not")
+		}
 		r.answer(nil)
 		time.Sleep(5 * time.Second)
 		check("it is back", "")
+		if restored != 1 {
+			t.Errorf("told %d times that the role is back", restored)
+		}
 		r.answer(nil, "watch")
 		handle := func(err error) { p.watchFailed(t.Context(), cache.NewReflector(nil, &corev1.Secret{}, nil, 0), err) }
 		handle(errors.New("connection refused"))

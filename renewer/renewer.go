@@ -192,7 +192,7 @@ func newController(c Config, cfg *rest.Config, events eventRecorder, reg prometh
 	}
 	m, queue := newMetrics(reg), newQueue()
 	store := credentialStore{secrets: credentials.GetStore(), namespace: c.CredentialsNamespace, prefix: c.CredentialsSecretPrefix, useDefault: c.DefaultCredentials}
-	return &controller{
+	work := &controller{
 		namespaces:  namespaces,
 		pullSecrets: pullSecrets,
 		credentials: credentials,
@@ -210,7 +210,9 @@ func newController(c Config, cfg *rest.Config, events eventRecorder, reg prometh
 		metrics:     m,
 		log:         log,
 		now:         time.Now,
-	}, nil
+	}
+	permissions.restored = work.retryFailed
+	return work, nil
 }
 
 func (c *controller) informers() []cache.SharedIndexInformer {

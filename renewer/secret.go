@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"hash/fnv"
+	"regexp"
 	"strings"
 	"time"
 	"unique"
@@ -314,21 +315,26 @@ func pullSecret(namespace, name string, tokens map[string]Token, kept map[string
 	}, nil
 }
 
+// encoded matches what may be the content of a pull secret, or a part of it. ECR's tokens
+// have thousands of characters.
+var encoded = regexp.MustCompile(`[A-Za-z0-9+/=]{200,}`)
+
 // withoutContent removes a pull secret's content from the text of an error, because a
-// policy of the cluster may quote what it rejects.
+// policy of the cluster may quote what it rejects: the content of a write, which may be
+// nil, or what was stored before.
 func withoutContent(err error, content []byte) error {
-	hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
+	text := err.Error()
 	var config dockerConfig
 	if json.Unmarshal(content, &config) == nil {
+		hidden := []string{string(content), base64.StdEncoding.EncodeToString(content)}
 		for _, a := range config.Auths {
 			hidden = append(hidden, a.Auth)
 		}
+		for _, h := range hidden {
+			text = strings.ReplaceAll(text, h, credential.Redacted)
+		}
 	}
-	text := err.Error()
-	for _, h := range hidden {
-		text = strings.ReplaceAll(text, h, credential.Redacted)
-	}
-	return quietError{err, text}
+	return quietError{err, encoded.ReplaceAllString(text, credential.Redacted)}
 }
 
 // A quietError is an error with another text.

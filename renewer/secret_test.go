@@ -854,20 +854,27 @@ func TestAnErrorThatQuotesTheContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := secret.Data[corev1.DockerConfigJsonKey]
+	old := base64.StdEncoding.EncodeToString([]byte("QVdTO" + strings.Repeat("another token ", 100)))
 	for name, quoted := range map[string]string{
 		"the data":           base64.StdEncoding.EncodeToString(content),
 		"what it stands for": string(content),
 		"an entry":           "an auth of QVdTOnQwa2Vu",
 		"a kept entry":       "an auth of QVdTOm8wbGQ=",
 		"quoted again":       fmt.Sprintf("%q", content),
+		"what it replaces":   old,
+		"a part of that":     old[100:400] + "...",
 	} {
 		refusal := apierrors.NewForbidden(corev1.Resource("secrets"), "pullpass", errors.New("no, not "+quoted))
 		got := withoutContent(refusal, content)
-		if text := got.Error(); strings.Contains(text, "QVdTO") || strings.Contains(text, base64.StdEncoding.EncodeToString(content)[:20]) || !strings.Contains(text, "no, not ") {
+		if text := got.Error(); strings.Contains(text, "QVdTO") || strings.Contains(text, base64.StdEncoding.EncodeToString(content)[:20]) || strings.Contains(text, old[200:220]) || !strings.Contains(text, "no, not ") {
 			t.Errorf("%s: %s", name, text)
 		}
 		if !apierrors.IsForbidden(got) {
 			t.Errorf("%s: the error is another", name)
 		}
+	}
+	plain := "Delete \"https://127.0.0.1:6443/api/v1/namespaces/" + strings.Repeat("n", 63) + "/secrets/pullpass\": EOF"
+	if got := withoutContent(errors.New(plain), nil); got.Error() != plain {
+		t.Errorf("%s, want %s", got, plain)
 	}
 }

@@ -42,8 +42,9 @@ func newStatus(events eventRecorder, secretName string, reg prometheus.Registere
 	return s
 }
 
-// set records the state of a namespace and sends events about new problems.
-func (s *status) set(namespace, state string, expires time.Time, problems []problem) {
+// set records the state of a namespace and sends events about new problems. It reports
+// whether it should be called again soon, because there was no room for an event.
+func (s *status) set(namespace, state string, expires time.Time, problems []problem) (untold bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	before, now := s.namespaces[namespace], s.now()
@@ -51,7 +52,10 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 	for _, p := range problems {
 		last, ok := before.reported[p]
 		if !ok || now.Sub(last) >= eventInterval {
-			s.event(namespace, corev1.EventTypeWarning, p.reason, p.message)
+			if !s.event(namespace, corev1.EventTypeWarning, p.reason, p.message) {
+				untold = true
+				continue
+			}
 			last = now
 		}
 		if after.reported == nil {
@@ -60,6 +64,7 @@ func (s *status) set(namespace, state string, expires time.Time, problems []prob
 		after.reported[p] = last
 	}
 	s.namespaces[namespace] = after
+	return untold
 }
 
 // written counts a write of a pull secret.
@@ -78,10 +83,22 @@ func (s *status) ready(namespace, message string) {
 
 // event sends an event about the pull secret, whether it exists or not, so that the
 // event is in the namespace.
-func (s *status) event(namespace, eventType, reason, message string) {
-	s.events.Event(&corev1.ObjectReference{
+func (s *status) event(namespace, eventType, reason, message string) (queued bool) {
+	return s.events.Event(&corev1.ObjectReference{
 		APIVersion: "v1", Kind: "Secret", Namespace: namespace, Name: s.secretName,
 	}, eventType, reason, message)
+}
+
+// failed returns the namespaces that are not served.
+func (s *status) failed() (namespaces []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, n := range s.namespaces {
+		if n.state == pullsecret.StateFailed {
+			namespaces = append(namespaces, name)
+		}
+	}
+	return namespaces
 }
 
 // forget removes a namespace that was deleted or is no longer labelled.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/record"
 
 	"github.com/pullpass/pullpass/internal/pullsecret"
@@ -18,11 +19,24 @@ type clock struct{ time.Time }
 func (c *clock) now() time.Time          { return c.Time }
 func (c *clock) advance(d time.Duration) { c.Time = c.Add(d) }
 
+// recorder has room for an event, or not.
+type recorder struct {
+	*record.FakeRecorder
+	full bool
+}
+
+func (r *recorder) Event(about runtime.Object, eventType, reason, message string) bool {
+	if !r.full {
+		r.FakeRecorder.Event(about, eventType, reason, message)
+	}
+	return !r.full
+}
+
 // testStatus returns a status, its events and its clock.
 func testStatus() (*status, *record.FakeRecorder, *clock, *prometheus.Registry) {
 	events, c, reg := record.NewFakeRecorder(100), &clock{start}, prometheus.NewRegistry()
 	events.IncludeObject = true
-	s := newStatus(events, "pullpass", reg)
+	s := newStatus(&recorder{FakeRecorder: events}, "pullpass", reg)
 	s.now = c.now
 	return s, events, c, reg
 }
@@ -79,6 +93,42 @@ func TestEventsAreRepeatedAfterAnInterval(t *testing.T) {
 	s.ready("shop", "pods can pull")
 	if got, want := sent(events), []string{"Normal PullSecretReady pods can pull" + aboutSecret}; !slices.Equal(got, want) {
 		t.Errorf("ready: events %q, want %q", got, want)
+	}
+}
+
+// TestEventsThatFoundNoRoomAreSentLater has too many namespaces fail at once.
+func TestEventsThatFoundNoRoomAreSentLater(t *testing.T) {
+	work, events, clock := idleController(t)
+	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"})) // without credentials
+	room := work.status.events.(*recorder)
+	look := func() (again time.Duration) {
+		t.Helper()
+		_, at, err := work.syncNamespace(t.Context(), "shop")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at.Sub(clock.now())
+	}
+	room.full = true
+	for range 2 {
+		if again := look(); again < maxEvents/eventsPerSecond*time.Second || again > time.Minute {
+			t.Errorf("looked at again after %s, want when there is room", again)
+		}
+		clock.advance(time.Minute)
+	}
+	if got := sent(events); len(got) != 0 {
+		t.Fatalf("events %q where there is no room", got)
+	}
+	room.full = false
+	if again := look(); again != eventInterval {
+		t.Errorf("looked at again after %s, want %s", again, eventInterval)
+	}
+	if got := sent(events); len(got) != 1 {
+		t.Errorf("events %q, want the one that found no room", got)
+	}
+	look()
+	if got := sent(events); len(got) != 0 {
+		t.Errorf("events %q, want no repetition", got)
 	}
 }
 

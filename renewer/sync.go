@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"time"
@@ -72,6 +73,7 @@ func (c *controller) run(ctx context.Context) error {
 	defer stopWrites()
 	var running sync.WaitGroup
 	running.Go(func() { c.tokens.run(ctx, c) })
+	running.Go(func() { c.watchClock(ctx) })
 	for range c.workers {
 		running.Go(func() {
 			for ctx.Err() == nil && c.processNextWorkItem(writes) {
@@ -84,6 +86,34 @@ func (c *controller) run(ctx context.Context) error {
 	defer timer.Stop()
 	running.Wait()
 	return nil
+}
+
+// watchClock looks at all namespaces again when the wall clock was set or the machine was
+// suspended, because the queue's timers notice neither.
+func (c *controller) watchClock(ctx context.Context) {
+	for ctx.Err() == nil {
+		wall, monotonic := c.now().Round(0), time.Now()
+		select {
+		case <-ctx.Done():
+		case <-time.After(clockCheck):
+		}
+		passed := c.now().Round(0).Sub(wall)
+		if (passed - time.Since(monotonic)).Abs() < clockStep {
+			continue
+		}
+		for _, name := range c.namespaces.Informer.GetStore().ListKeys() {
+			c.queue.Add(name)
+		}
+	}
+}
+
+// retryFailed looks at the namespaces that are not served at once, however often they
+// have failed.
+func (c *controller) retryFailed() {
+	for _, name := range c.status.failed() {
+		c.queue.Forget(name)
+		c.queue.addUrgent(name)
+	}
 }
 
 // listen adds the event handlers, which first receive all existing objects. The
@@ -248,8 +278,11 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	if have.exists && !have.ours && len(registries) > 0 {
 		problems = append(problems, problem{pullsecret.ReasonForeign, fmt.Sprintf("secret %s was not created by pullpass, so pullpass does not change it: delete it, or recreate it under another name, to get a pull secret", c.secretName)})
-		c.status.set(name, pullsecret.StateForeign, time.Time{}, problems)
-		return resultForeign, c.now().Add(eventInterval), nil
+		again = c.now().Add(eventInterval)
+		if c.status.set(name, pullsecret.StateForeign, time.Time{}, problems) {
+			again = c.toldLater()
+		}
+		return resultForeign, again, nil
 	}
 	if !have.ours {
 		have = secretState{}
@@ -291,11 +324,18 @@ func (c *controller) syncNamespace(ctx context.Context, name string) (result str
 	}
 	if len(registries) == 0 && len(problems) == 0 {
 		c.status.forget(name)
-	} else {
-		c.status.set(name, state, d.expires, problems)
+	} else if c.status.set(name, state, d.expires, problems) {
+		again = earliest(again, c.toldLater())
 	}
 	c.tell(name, d)
 	return d.result(have), again, nil
+}
+
+// toldLater returns when to try again to send an event for which there was no room: by
+// then, most of those before it have been sent.
+func (c *controller) toldLater() time.Time {
+	const wait = maxEvents / eventsPerSecond * time.Second
+	return c.now().Add(wait + rand.N(wait))
 }
 
 // needs returns the token of each registry, or why there is none.
@@ -403,7 +443,7 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 	if d.action == remove {
 		err := c.client.delete(ctx, namespace, types.UID(have.uid), have.resourceVersion)
 		if err != nil && !apierrors.IsNotFound(err) {
-			return false, fmt.Errorf("deleting secret %s: %w", c.secretName, err)
+			return false, fmt.Errorf("deleting secret %s: %w", c.secretName, withoutContent(err, nil))
 		}
 		c.writes.note(namespace, have, "", false)
 		c.log.Info("deleted the pull secret", "namespace", namespace)
@@ -431,7 +471,8 @@ func (c *controller) carryOut(ctx context.Context, namespace string, have secret
 		return false, fmt.Errorf("encoding secret %s: %w", c.secretName, err)
 	}
 	// If the cache has no secret, there must be none: without force, the API server
-	// rejects the write if another client has created one in the meantime. If the
+	// rejects the write if a client with another field manager has created one in the
+	// meantime. If the
 	// cache has one, it must neither have changed nor have been deleted since:
 	// a leader that was paused can bring back neither an old token nor a deleted
 	// secret.

@@ -3,6 +3,7 @@ package renewer
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +28,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"github.com/pullpass/pullpass/internal/credential"
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/kube"
 	"github.com/pullpass/pullpass/internal/pullsecret"
@@ -275,6 +278,74 @@ func TestWorkThatFailsIsReportedAndTriedAgain(t *testing.T) {
 			if got := work.queue.drain(); !slices.Equal(got, c.want) {
 				t.Errorf("then %v, want %v", got, c.want)
 			}
+		})
+	}
+}
+
+// TestNamespacesAreTriedAtOnceWhenTheRolesAreBack has one fail often, and others not.
+func TestNamespacesAreTriedAtOnceWhenTheRolesAreBack(t *testing.T) {
+	work, _, _ := idleController(t)
+	work.status.set("shop", pullsecret.StateFailed, time.Time{}, nil)
+	work.status.set("bank", pullsecret.StateReady, time.Time{}, nil)
+	for range 20 {
+		work.queue.retry("shop", true)
+	}
+	work.retryFailed()
+	if got := work.queue.drain(); !slices.Equal(got, []string{"shop"}) {
+		t.Errorf("%q are tried at once, want shop", got)
+	}
+	if n := work.queue.NumRequeues("shop"); n != 0 {
+		t.Errorf("its next failure counts as number %d", n+1)
+	}
+}
+
+// TestARefusedDeletionShowsNoToken has a policy quote what would be deleted.
+func TestARefusedDeletionShowsNoToken(t *testing.T) {
+	stored := written(t, map[string]Token{hostA: {Auth: "QVdTO" + credential.Text(strings.Repeat("dG9rZW4", 400))}}, nil)
+	quoted := base64.StdEncoding.EncodeToString(stored.Data[corev1.DockerConfigJsonKey])
+	work, events, _ := controllerOf(t, apiServer(func(*http.Request) *http.Response {
+		refusal := &metav1.Status{Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: "keep " + quoted}
+		return answer(http.StatusForbidden, refusal)
+	}))
+	add(t, work.namespaces.Informer, namespaceOf("shop", nil))
+	add(t, work.pullSecrets, observed(t, stored))
+	work.queue.Add("shop")
+	work.processNextWorkItem(t.Context())
+	got := sent(events)
+	if len(got) != 1 || !strings.HasPrefix(got[0], "Warning ApplyFailed deleting secret pullpass: keep ") || strings.Contains(got[0], quoted[100:150]) {
+		t.Errorf("events %q", got)
+	}
+}
+
+// TestNamespacesNoticeTheWallClock sets it, or suspends the machine.
+func TestNamespacesNoticeTheWallClock(t *testing.T) {
+	for name, c := range map[string]struct {
+		step time.Duration
+		want []string
+	}{
+		"suspended for hours":    {5 * time.Hour, []string{"shop"}},
+		"set back":               {-time.Minute, []string{"shop"}},
+		"corrected by a little":  {time.Second, nil},
+		"neither set nor halted": {0, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				work, _, _ := idleController(t)
+				add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true"}))
+				var ahead atomic.Int64
+				work.now = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+				ctx, cancel := context.WithCancel(t.Context())
+				go work.watchClock(ctx)
+				time.Sleep(90 * time.Second)
+				ahead.Store(int64(c.step))
+				time.Sleep(clockCheck)
+				synctest.Wait()
+				if got := work.queue.drain(); !slices.Equal(got, c.want) {
+					t.Errorf("%q are looked at again, want %q", got, c.want)
+				}
+				cancel()
+				synctest.Wait()
+			})
 		})
 	}
 }
@@ -621,6 +692,28 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	clock.advance(10 * time.Minute)
 	if result, _, _ := work.syncNamespace(t.Context(), "shop"); result != resultUpdated {
 		t.Errorf("after a calm: %s", result)
+	}
+}
+
+// TestRareEditsAreNoContest has somebody edit the secret a few times a day, where it is
+// renewed every few minutes.
+func TestRareEditsAreNoContest(t *testing.T) {
+	w := newWrites(nil)
+	now := start
+	w.now = func() time.Time { return now }
+	ours := func(version int) secretState {
+		return secretState{exists: true, ours: true, intact: true, uid: "uid", resourceVersion: fmt.Sprint(version)}
+	}
+	for version := 1; version < 1000; version += 2 {
+		have := ours(version)
+		if version%101 == 0 { // some 4 hours apart
+			have = ours(version + 1)
+		}
+		if wait, contested := w.held("shop", have); wait > 0 || contested {
+			t.Fatalf("write %d waits %s, contested: %t", version, wait, contested)
+		}
+		w.note("shop", have, fmt.Sprint(version+2), false)
+		now = now.Add(5 * time.Minute)
 	}
 }
 

@@ -31,9 +31,11 @@ const (
 	// loop.
 	minRenewal = 2 * time.Second
 
-	// clockCheck is how often each token is compared with the wall clock, which can be
-	// set at any time without a timer noticing.
+	// clockCheck is how often times are compared with the wall clock, which can be set
+	// at any time without a timer noticing. clockStep is more than it is corrected by
+	// in that time otherwise.
 	clockCheck = time.Minute
+	clockStep  = 5 * time.Second
 
 	// sessionCheck is the minimum time between two checks for new credentials, while
 	// a program keeps returning the same ones.

@@ -17,7 +17,7 @@ const (
 	firstContest = time.Second
 	lastContest  = 5 * time.Minute
 
-	// calm is how long a secret has to stay unchanged for its contest to be forgotten.
+	// calm is how long nobody else may change a secret for its contest to be forgotten.
 	// tellContest is the number of rewrites after which its users are told.
 	calm        = 2 * lastContest
 	tellContest = 4
@@ -36,12 +36,13 @@ type writes struct {
 
 // lastWrite is the result of a write.
 type lastWrite struct {
-	at       time.Time
-	version  string // resourceVersion of the secret; empty if it was deleted
-	deleted  string // UID of the secret that was deleted
-	seen     bool   // there was an event for the secret since
-	edited   bool   // by a policy or a webhook of the cluster, during the write
-	contests int    // rewrites of what another client had just changed
+	at        time.Time
+	version   string    // resourceVersion of the secret; empty if it was deleted
+	deleted   string    // UID of the secret that was deleted
+	seen      bool      // there was an event for the secret since
+	edited    bool      // by a policy or a webhook of the cluster, during the write
+	contests  int       // rewrites of what another client had just changed
+	contested time.Time // when there was the last of these
 }
 
 func newWrites(now func() time.Time) *writes {
@@ -60,11 +61,11 @@ func (w *writes) note(namespace string, have secretState, version string, edited
 	if version == "" {
 		after.deleted = have.uid
 	}
-	if known && now.Sub(before.at) < calm {
-		after.contests = before.contests
-		if before.contested(have) {
-			after.contests++
-		}
+	if now.Sub(before.contested) < calm {
+		after.contests, after.contested = before.contests, before.contested
+	}
+	if known && now.Sub(before.at) < calm && before.changed(have) {
+		after.contests, after.contested = after.contests+1, now
 	}
 	w.last[namespace] = after
 	if now.Sub(w.swept) > calm {
@@ -128,15 +129,15 @@ func (w *writes) held(namespace string, have secretState) (wait time.Duration, c
 	defer w.mu.Unlock()
 	l, ok := w.last[namespace]
 	since := w.now().Sub(l.at)
-	if !ok || since >= calm || l.contests == 0 || !l.contested(have) {
+	if !ok || since >= calm || l.contests == 0 || !l.changed(have) {
 		return 0, false
 	}
 	return min(firstContest<<min(l.contests-1, 16), lastContest) - since, l.edited || l.contests >= tellContest
 }
 
-// contested reports whether the secret differs from what was written, because it was
+// changed reports whether the secret differs from what was written, because it was
 // changed later or by a policy or a webhook of the cluster during the write.
-func (l lastWrite) contested(have secretState) bool {
+func (l lastWrite) changed(have secretState) bool {
 	if !have.exists {
 		return l.version != ""
 	}
