@@ -169,6 +169,7 @@ func TestRolesTakenAway(t *testing.T) {
 		return err
 	})
 	w.WaitUnready(renewer, "restore the renewer's RBAC roles")
+	refused := w.Namespace(hostA)
 
 	// It is not the namespace's going that mends it, nor does it take a write.
 	w.Must(w.Client.CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
@@ -184,6 +185,7 @@ func TestRolesTakenAway(t *testing.T) {
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
 	w.Must(err)
 	w.Eventually("readiness", func() error { return renewer.Ready(t.Context()) })
+	w.WaitSecret(refused, hostA)
 	w.WaitSecret(w.Namespace(hostA), hostA)
 }
 
