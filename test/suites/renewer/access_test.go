@@ -142,6 +142,8 @@ func ignoreNotFound(err error) error {
 // TestRolesTakenAway removes the renewer's ClusterRole while it runs. It says
 // so, and goes on when the role is back.
 func TestRolesTakenAway(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555558.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	w := world(t, nil)
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	renewer := w.Renewer()
@@ -220,6 +222,7 @@ func TestEventsThatMayNotBeWritten(t *testing.T) {
 // TestALeaseThatMayNotBeTaken takes the right to the lease away. Whoever asks whether
 // the renewer is ready learns that nobody can lead.
 func TestALeaseThatMayNotBeTaken(t *testing.T) {
+	t.Parallel()
 	w := world(t, nil)
 	roles := w.Client.RbacV1().Roles(w.Release.Namespace)
 	all, err := roles.List(t.Context(), metav1.ListOptions{})
@@ -257,6 +260,8 @@ func TestALeaseThatMayNotBeTaken(t *testing.T) {
 // does not exist, has it come, go and come again. Its roles go with it, and the
 // renewer says so, before it works and later.
 func TestCredentialsNamespaceThatCannotBeRead(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555560.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	w := world(t, nil)
 	theirs := "credentials-of-" + w.Release.Name
 	g := w.gate()
@@ -330,7 +335,7 @@ func TestAPolicyThatChangesSecrets(t *testing.T) {
 			w.Renewer()
 			w.label(namespace, fixture.True(hostA))
 			w.WaitSecret(namespace, hostA)
-			if n := w.writesAfterMarker()[namespace]; n != 1 {
+			if n := w.writesAfterMarker(hostA)[namespace]; n != 1 {
 				t.Errorf("%d writes, want 1", n)
 			}
 		})
