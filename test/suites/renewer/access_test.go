@@ -462,7 +462,8 @@ func TestOneTenantsPolicy(t *testing.T) {
 	w.WaitEvent(refused, "ApplyFailed", "you cannot patch resource secrets here: [redacted]")
 	w.Eventually("the renewer asked for its permissions", func() error {
 		events, err := w.Cluster.AuditEvents()
-		if err == nil && len(cluster.AuditFilter{UserAgent: "pullpass-renewer/", Resource: "selfsubjectaccessreviews"}.Select(events)) == 0 {
+		account := "system:serviceaccount:" + w.Release.Namespace + ":" + w.Release.Name + "-pullpass-renewer"
+		if err == nil && len(cluster.AuditFilter{User: account, UserAgent: "pullpass-renewer/", Resource: "selfsubjectaccessreviews"}.Select(events)) == 0 {
 			err = errNone
 		}
 		return err
