@@ -314,7 +314,7 @@ func TestForgedOwnership(t *testing.T) {
 	first := w.Renewer()
 	forger := w.Namespace(hostA)
 	good := w.WaitSecret(forger, hostA)
-	first.Stop(10 * time.Second)
+	first.Stop(time.Minute)
 
 	const mine = `{"auths":{"` + hostA + `":{"auth":"QVdTOm1pbmU="}}}`
 	secrets := w.Client.CoreV1().Secrets(forger)

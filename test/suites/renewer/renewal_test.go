@@ -141,7 +141,7 @@ func TestFailureKeepsOldEntry(t *testing.T) {
 	first := w.Renewer()
 	namespace := w.Namespace(hostA, hostB)
 	before := w.WaitSecret(namespace, hostA, hostB)
-	first.Stop(10 * time.Second)
+	first.Stop(time.Minute)
 
 	w.AWS.Fail(fakeaws.Filter{Principal: bob.ARN(), Operation: fakeaws.OperationToken}, fakeaws.Failure{Mode: fakeaws.ServerError})
 	carol := w.User("carol")

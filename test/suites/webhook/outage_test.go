@@ -89,7 +89,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 
 	const writers, more = 4, 10 // more are created by each before and after
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var with, without, after atomic.Int32 // after counts those with the secret
 	restarted := make(chan struct{})
@@ -127,7 +127,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	webhook.Stop(10 * time.Second)
+	webhook.Stop(time.Minute)
 	w.Webhook()
 	close(restarted)
 	w.Must(group.Wait())
