@@ -77,20 +77,21 @@ func TestAccess(t *testing.T) {
 		return err
 	}
 
-	for what, err := range map[string]error{
-		"the renewer applies the pull secret":           apply(renewer, elsewhere, w.SecretName),
-		"the renewer reads the pull secret":             get(renewer, elsewhere, w.SecretName),
-		"the renewer lists the pull secrets":            list(renewer, "", one),
-		"the renewer watches the pull secrets":          watch(renewer, "", one),
-		"the renewer lists the credentials":             list(renewer, w.Release.Namespace, metav1.ListOptions{}),
-		"the renewer watches the credentials":           watch(renewer, w.Release.Namespace, metav1.ListOptions{}),
-		"the renewer lists namespaces":                  namespaces(renewer),
-		"the renewer reads its lease, once it is there": ignoreNotFound(lease(w.leaseName())),
-		"the webhook lists namespaces":                  namespaces(webhook),
+	for _, allowed := range []struct {
+		what string
+		do   func() error
+	}{
+		{"the renewer applies the pull secret", func() error { return apply(renewer, elsewhere, w.SecretName) }},
+		{"the renewer reads the pull secret", func() error { return get(renewer, elsewhere, w.SecretName) }},
+		{"the renewer lists the pull secrets", func() error { return list(renewer, "", one) }},
+		{"the renewer watches the pull secrets", func() error { return watch(renewer, "", one) }},
+		{"the renewer lists the credentials", func() error { return list(renewer, w.Release.Namespace, metav1.ListOptions{}) }},
+		{"the renewer watches the credentials", func() error { return watch(renewer, w.Release.Namespace, metav1.ListOptions{}) }},
+		{"the renewer lists namespaces", func() error { return namespaces(renewer) }},
+		{"the renewer reads its lease, once it is there", func() error { return ignoreNotFound(lease(w.leaseName())) }},
+		{"the webhook lists namespaces", func() error { return namespaces(webhook) }},
 	} {
-		if err != nil {
-			t.Errorf("%s: %v", what, err)
-		}
+		w.Eventually(allowed.what, allowed.do) // new roles take a moment
 	}
 	w.Must(remove(renewer, elsewhere, w.SecretName))
 
