@@ -91,12 +91,18 @@ func (r *Release) start(ctx context.Context, component string, env, args []strin
 	program := &Program{admin: address}
 	here := []string{"--kubeconfig=" + kubeconfig, "--admin-address=" + address}
 	container := deployment.Spec.Template.Spec.Containers[0]
+	own := []string{
+		"HOME=" + dir, "POD_NAMESPACE=" + r.Namespace,
+		// The race detector sleeps for a second before the program ends, for goroutines
+		// that go on. The servers wait for all of theirs.
+		"GORACE=atexit_sleep_ms=0",
+	}
 	program.Process, err = process.Start(process.Options{
 		Name:    component,
 		Path:    filepath.Join(r.Programs, component),
 		Args:    append(append(append([]string{}, container.Args...), here...), args...),
 		Dir:     dir,
-		Env:     append([]string{"HOME=" + dir, "POD_NAMESPACE=" + r.Namespace}, env...),
+		Env:     append(own, env...),
 		LogFile: filepath.Join(dir, "log"),
 	})
 	return program, err

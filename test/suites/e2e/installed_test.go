@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -101,11 +102,30 @@ func testDeployment(t *testing.T) {
 // Deployment to the kubelet's first look at its secret, nearly always: a machine
 // that does other work may let the kubelet go first.
 func testOneApply(t *testing.T) {
-	const times = 50
-	late := 0
-	for n := range times {
-		namespace := fmt.Sprintf("apply-%d", n)
-		kubectlApply(t, fmt.Sprintf(`
+	const lanes, times = 2, 25 // side by side, and one after the other in each
+	var late atomic.Int32
+	t.Run("side by side", func(t *testing.T) {
+		for lane := range lanes {
+			t.Run(fmt.Sprint(lane), func(t *testing.T) {
+				t.Parallel()
+				for n := range times {
+					if oneApply(t, fmt.Sprintf("apply-%d-%d", lane, n)) {
+						late.Add(1)
+					}
+				}
+			})
+		}
+	})
+	// On two cores with two clusters and a compiler, 3 of 50 were late.
+	if n := late.Load(); n > lanes*times/5 {
+		t.Errorf("of %d secrets %d were there only after the kubelet had asked for them", lanes*times, n)
+	}
+}
+
+// oneApply reports whether the kubelet was faster than the renewer in a namespace that
+// is made with a Deployment.
+func oneApply(t *testing.T, namespace string) bool {
+	kubectlApply(t, fmt.Sprintf(`
 apiVersion: v1
 kind: Namespace
 metadata:
@@ -123,18 +143,11 @@ spec:
       terminationGracePeriodSeconds: 0
       containers: [{name: web, image: "%[3]s"}]
 `, namespace, registry, privateImage(t, namespace)))
-		waitRunning(t, namespace, "web-", 1)
-		kubeletFirst, err := kubeletWasFirst(t.Context(), namespace)
-		must(t, err)
-		if kubeletFirst {
-			late++
-		}
-		must(t, client().CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
-	}
-	// On two cores with two clusters and a compiler, 3 of 50 were late.
-	if late > times/5 {
-		t.Errorf("of %d secrets %d were there only after the kubelet had asked for them", times, late)
-	}
+	waitRunning(t, namespace, "web-", 1)
+	kubeletFirst, err := kubeletWasFirst(t.Context(), namespace)
+	must(t, err)
+	must(t, client().CoreV1().Namespaces().Delete(t.Context(), namespace, metav1.DeleteOptions{}))
+	return kubeletFirst
 }
 
 // startCron creates a CronJob, whose first pod comes within a minute, for
@@ -238,11 +251,13 @@ func testLeaderDeleted(t *testing.T) {
 	})
 	kubectl(t, "run", "web", "--namespace", "after-the-leader", "--image", image)
 	waitRunning(t, "after-the-leader", "web", 1)
-	after, err := leader(t.Context())
-	must(t, err)
-	if after == before {
-		t.Errorf("%s still leads", after)
-	}
+	eventually(t, "another leader", func() error { // the old one has released the lease, or is about to
+		after, err := leader(t.Context())
+		if err == nil && after == before {
+			err = fmt.Errorf("%s still leads", after)
+		}
+		return err
+	})
 	l.more(t)
 	l.check(t)
 }

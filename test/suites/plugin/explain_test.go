@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -354,6 +355,18 @@ func (w *world) quota(namespace, of string) {
 	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
 	_, err = quotas.UpdateStatus(w.Context(), quota, metav1.UpdateOptions{})
 	w.Must(err)
+	w.Eventually("the quota to be in force", func() (err error) {
+		dry, name := metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}}, metav1.ObjectMeta{GenerateName: "dry-"}
+		if of == "pods" {
+			_, err = w.Client.CoreV1().Pods(namespace).Create(w.Context(), &corev1.Pod{ObjectMeta: name, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "app", Image: "nginx"}}}}, dry)
+		} else {
+			_, err = w.Client.CoreV1().Secrets(namespace).Create(w.Context(), &corev1.Secret{ObjectMeta: name}, dry)
+		}
+		if !apierrors.IsForbidden(err) {
+			return fmt.Errorf("%w, want it forbidden", err)
+		}
+		return nil
+	})
 }
 
 func (w *world) patchSecret(namespace, patch string) {

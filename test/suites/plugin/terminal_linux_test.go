@@ -3,6 +3,7 @@ package plugin
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -118,8 +119,16 @@ func TestInterruptedPrompts(t *testing.T) {
 				w.Must(err)
 			}
 			w.prompted(screen, text, c.prompt, c.echo)
-			if c.prompt == "" {
-				time.Sleep(time.Second) // it prints nothing before it reads
+			if c.prompt == "" { // it prints nothing before it reads
+				_, err := keyboard.WriteString("a line\n")
+				w.Must(err)
+				w.Eventually("a line that was read", func() error {
+					left, err := unix.IoctlGetInt(int(screen.Fd()), unix.TIOCINQ)
+					if err == nil && (left > 0 || !strings.Contains(text.String(), "a line")) {
+						err = fmt.Errorf("%d bytes are left of it, and the terminal shows %q", left, text)
+					}
+					return err
+				})
 			}
 			w.Must(cmd.Process.Signal(os.Interrupt))
 			ended := make(chan struct{})
@@ -129,7 +138,7 @@ func TestInterruptedPrompts(t *testing.T) {
 			}()
 			select {
 			case <-ended:
-			case <-time.After(5 * time.Second):
+			case <-time.After(time.Minute):
 				w.Must(cmd.Process.Kill())
 				<-ended
 				t.Errorf("it does not end: %s", text)

@@ -22,6 +22,8 @@ func isWrite(r *http.Request) bool { return r.Method == http.MethodPatch }
 // are labelled. It sees them afterwards, asks AWS for nothing twice, and rewrites
 // nothing.
 func TestWatchesThatBreak(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555561.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	w := world(t, nil)
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	proxy, flag := w.Way("renewer")
@@ -48,7 +50,7 @@ func TestWatchesThatBreak(t *testing.T) {
 			w.WaitSecret(namespace, hostA)
 		})
 	}
-	if n := w.writesAfterMarker()[before.Namespace]; n != 1 {
+	if n := w.writesAfterMarker(hostA)[before.Namespace]; n != 1 {
 		t.Errorf("%d writes of a secret, want 1", n)
 	}
 	if n := w.TokenCalls("", ""); n != 1 {
@@ -281,6 +283,8 @@ func TestEndDuringAWrite(t *testing.T) {
 // TestEndWithoutTheAPIServer tells the renewer to end while nothing of the API
 // server answers.
 func TestEndWithoutTheAPIServer(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555562.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	w := world(t, nil)
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
 	for name, fault := range map[string]func(*faults.Proxy) (heal func()){
@@ -310,7 +314,7 @@ func TestForgedOwnership(t *testing.T) {
 	first := w.Renewer()
 	forger := w.Namespace(hostA)
 	good := w.WaitSecret(forger, hostA)
-	first.Stop(10 * time.Second)
+	first.Stop(time.Minute)
 
 	const mine = `{"auths":{"` + hostA + `":{"auth":"QVdTOm1pbmU="}}}`
 	secrets := w.Client.CoreV1().Secrets(forger)

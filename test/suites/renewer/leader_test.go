@@ -66,7 +66,7 @@ func TestRestartRewritesNothing(t *testing.T) {
 	if got := w.holder(); got == "" {
 		t.Error("nobody holds the lease")
 	}
-	first.Stop(10 * time.Second)
+	first.Stop(time.Minute)
 	if code := first.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -83,8 +83,8 @@ func TestRestartRewritesNothing(t *testing.T) {
 	w.label(orphaned, map[string]string{hostA: ""})
 	second := w.Renewer("--workers=1") // so that it looks at namespaces in the order of their events
 	w.WaitNoSecret(orphaned)
-	w.writesAfterMarker() // the token is there by then, and its namespaces are looked at again
-	n := w.writesAfterMarker()[namespace] - written
+	w.writesAfterMarker(hostA) // the token is there by then, and its namespaces are looked at again
+	n := w.writesAfterMarker(hostA)[namespace] - written
 	if after := w.Secret(namespace); after.ResourceVersion != before.ResourceVersion {
 		t.Error("the secret was written")
 	}
@@ -111,7 +111,7 @@ func TestTwoReleasesInOneNamespace(t *testing.T) {
 	defer func() { w.Must(other.Uninstall(t.Context())) }()
 	second, err := other.StartRenewer(t.Context(), w.AWS.Environment())
 	w.Must(err)
-	defer second.Stop(10 * time.Second)
+	defer second.Stop(time.Minute)
 	w.Must(second.Ready(t.Context()))
 	w.WaitMetric(second, 1, "pullpass_leader")
 	namespace := w.Namespace(hostA)
@@ -125,6 +125,8 @@ func TestTwoReleasesInOneNamespace(t *testing.T) {
 // TestTwoReleasesWithOneSecretName has two releases write the same secrets, each
 // with keys of its own. They come to rest, and say what is wrong.
 func TestTwoReleasesWithOneSecretName(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555567.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	w := world(t, nil)
 	other := world(t, map[string]any{"secretName": w.SecretName})
 	w.Credential(hostA, fixture.Keys(w.User("alice")))

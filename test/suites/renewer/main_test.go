@@ -3,6 +3,7 @@
 package renewer
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -11,7 +12,14 @@ import (
 
 var suite = fixture.Suite{Programs: []string{"renewer"}}
 
-func TestMain(m *testing.M) { os.Exit(suite.Run(m)) }
+func TestMain(m *testing.M) {
+	// Tests that run beside others wait most of the time, so there may be more of them
+	// than processors. -parallel takes precedence.
+	if err := flag.Set("test.parallel", "6"); err != nil {
+		panic(err)
+	}
+	os.Exit(suite.Run(m))
+}
 
 // world installs a release for a test.
 func world(t *testing.T, values map[string]any) *World {

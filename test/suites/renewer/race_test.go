@@ -41,7 +41,7 @@ func TestLateWriteMovesNoExpiryBack(t *testing.T) {
 
 	other := w.Renewer("--leader-elect=false")
 	newer := w.WaitSecret(namespace, hostA, hostB)
-	other.Stop(10 * time.Second)
+	other.Stop(time.Minute)
 	if status := held.release(w); status != http.StatusConflict {
 		t.Errorf("the late write was answered with %d, want a conflict", status)
 	}
@@ -55,6 +55,8 @@ func TestLateWriteMovesNoExpiryBack(t *testing.T) {
 // TestLateWriteBringsNothingBack holds a write of a secret up, as if the renewer
 // had been paused there, until the secret is gone and nobody wants it any more.
 func TestLateWriteBringsNothingBack(t *testing.T) {
+	t.Parallel()
+	const hostA, hostB = "555555555564.dkr.ecr.us-east-1.amazonaws.com", "666666666564.dkr.ecr.eu-west-1.amazonaws.com" // its own, beside other tests
 	for name, goes := range map[string]func(*World, string){
 		"a deleted secret": func(w *World, namespace string) {
 			w.label(namespace, map[string]string{hostA: "", hostB: ""})
@@ -90,6 +92,8 @@ func TestLateWriteBringsNothingBack(t *testing.T) {
 // which has no UID to hold it to. It can come late, and the next leader takes it
 // back.
 func TestLateFirstWriteDoesNotStay(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555563.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	// The policy that confines the renewer would refuse most of these.
 	w := world(t, map[string]any{"renewer": map[string]any{"confine": false}})
 	w.Credential(hostA, fixture.Keys(w.User("alice")))
@@ -123,12 +127,14 @@ func TestLateFirstWriteDoesNotStay(t *testing.T) {
 // TestLateDeleteTakesNothingElse holds the deletion of a secret up, as if the
 // renewer had been paused there, until there is another secret in its place.
 func TestLateDeleteTakesNothingElse(t *testing.T) {
+	t.Parallel()
+	const hostA, hostB = "555555555565.dkr.ecr.us-east-1.amazonaws.com", "666666666565.dkr.ecr.eu-west-1.amazonaws.com" // its own, beside other tests
 	for name, comes := range map[string]func(*World, string) *corev1.Secret{
 		"what another leader wrote": func(w *World, namespace string) *corev1.Secret {
 			other := w.Renewer("--leader-elect=false")
 			w.label(namespace, fixture.True(hostB))
 			newer := w.WaitSecret(namespace, hostB)
-			other.Stop(10 * time.Second)
+			other.Stop(time.Minute)
 			return newer
 		},
 		"what somebody else made": func(w *World, namespace string) *corev1.Secret {

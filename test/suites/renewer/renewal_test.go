@@ -56,6 +56,8 @@ func TestShortLivedTokens(t *testing.T) {
 // TestAWSTrouble lets AWS fail in every way that there is, while one namespace
 // has a good secret and another waits for its first.
 func TestAWSTrouble(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555568.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	const other = "444444444444.dkr.ecr.ap-south-1.amazonaws.com"
 	w := world(t, nil)
 	keys := fixture.Keys(w.User("alice"))
@@ -105,10 +107,12 @@ func TestAWSTrouble(t *testing.T) {
 	w.NoSecretsShown(renewer)
 }
 
-// events returns what was reported in a namespace so far.
+// events returns what was reported in a namespace so far about the pull secret.
 func (w *World) events(namespace string) []corev1.Event {
 	w.Helper()
-	events, err := w.Client.CoreV1().Events(namespace).List(w.Context(), metav1.ListOptions{})
+	events, err := w.Client.CoreV1().Events(namespace).List(w.Context(), metav1.ListOptions{
+		FieldSelector: "involvedObject.name=" + w.SecretName,
+	})
 	w.Must(err)
 	return events.Items
 }
@@ -137,7 +141,7 @@ func TestFailureKeepsOldEntry(t *testing.T) {
 	first := w.Renewer()
 	namespace := w.Namespace(hostA, hostB)
 	before := w.WaitSecret(namespace, hostA, hostB)
-	first.Stop(10 * time.Second)
+	first.Stop(time.Minute)
 
 	w.AWS.Fail(fakeaws.Filter{Principal: bob.ARN(), Operation: fakeaws.OperationToken}, fakeaws.Failure{Mode: fakeaws.ServerError})
 	carol := w.User("carol")

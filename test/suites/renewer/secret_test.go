@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -152,6 +153,14 @@ func TestQuota(t *testing.T) {
 	quota.Status = corev1.ResourceQuotaStatus{Hard: none, Used: none}
 	_, err = quotas.UpdateStatus(t.Context(), quota, metav1.UpdateOptions{})
 	w.Must(err)
+	w.Eventually("the quota to be in force", func() error {
+		_, err := w.Client.CoreV1().Secrets(full).Create(t.Context(),
+			&corev1.Secret{ObjectMeta: metav1.ObjectMeta{GenerateName: "dry-"}}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		if !apierrors.IsForbidden(err) {
+			return fmt.Errorf("%w, want it forbidden", err)
+		}
+		return nil
+	})
 	w.label(full, fixture.True(hostA))
 	w.WaitEvent(full, "ApplyFailed", "quota")
 	w.WaitSecret(w.Namespace(hostA), hostA)

@@ -11,6 +11,7 @@ import (
 // TestWrongCABundle takes the CA bundle away from API servers, and gives it back.
 // The webhook may read it with the chart's own role.
 func TestWrongCABundle(t *testing.T) {
+	t.Parallel() // beside others that do not mind webhooks which are not trusted
 	w := suite.NewWorld(t, nil)
 	webhook := w.Webhook()
 	configurations := w.Client.AdmissionregistrationV1().MutatingWebhookConfigurations()

@@ -120,6 +120,7 @@ func TestConfigurationEditedByHand(t *testing.T) {
 // and text that is no certificate, to the CA bundle. The API server goes by the
 // certificates that it finds, and so does the webhook's own check.
 func TestBundleWithMoreThanTheAuthority(t *testing.T) {
+	t.Parallel() // beside others that do not mind webhooks which are not trusted
 	w := suite.NewWorld(t, nil)
 	webhook := w.Webhook()
 	namespace := w.Namespace(host)

@@ -40,17 +40,22 @@ func failedOpen(w *fixture.World, namespace string, created int) (n int) {
 	return n
 }
 
-// TestWebhookDown creates a pod while nobody answers.
+// TestWebhookDown creates pods while nobody answers.
 func TestWebhookDown(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	namespace := w.Namespace(host)
-	pod := create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
-	if got := pullSecrets(pod); len(got) != 0 {
-		t.Errorf("pull secrets %q", got)
-	}
-	if n := failedOpen(w, namespace, 1); n != 1 {
-		t.Errorf("%d pods failed open, want 1", n)
-	}
+	created := 0
+	w.Eventually("a pod that failed open", func() error { // a new configuration takes a moment
+		pod := create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
+		if got := pullSecrets(pod); len(got) != 0 {
+			t.Errorf("pull secrets %q", got)
+		}
+		created++
+		if failedOpen(w, namespace, created) == 0 {
+			return fmt.Errorf("none of %d", created)
+		}
+		return nil
+	})
 }
 
 // TestFailClosed has pods refused while nobody answers, but for those of the
@@ -59,11 +64,14 @@ func TestFailClosed(t *testing.T) {
 	w := suite.NewWorld(t, map[string]any{"injection": map[string]any{"failurePolicy": "Fail"}})
 	namespace := w.Namespace(host)
 	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
-	pod.Name = "web"
-	_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
-	if err == nil || !strings.Contains(err.Error(), "pods.pullpass.dev") {
-		t.Errorf("%v, want a refusal that names the webhook", err)
-	}
+	pod.GenerateName = "web-"
+	w.Eventually("a pod that is refused", func() error { // a new configuration takes a moment
+		_, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		if err == nil || !strings.Contains(err.Error(), "pods.pullpass.dev") {
+			return fmt.Errorf("%w, want a refusal that names the webhook", err)
+		}
+		return nil
+	})
 	for _, exempt := range []string{w.Release.Namespace, metav1.NamespaceSystem} {
 		created := create(t, w, exempt, pod)
 		w.Must(w.Client.CoreV1().Pods(exempt).Delete(t.Context(), created.Name, metav1.DeleteOptions{}))
@@ -81,7 +89,7 @@ func TestRestartUnderLoad(t *testing.T) {
 	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
 
 	const writers, more = 4, 10 // more are created by each before and after
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	var with, without, after atomic.Int32 // after counts those with the secret
 	restarted := make(chan struct{})
@@ -119,7 +127,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	webhook.Stop(10 * time.Second)
+	webhook.Stop(time.Minute)
 	w.Webhook()
 	close(restarted)
 	w.Must(group.Wait())
