@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -90,6 +92,32 @@ func TestCredentialsOfWhichInstallation(t *testing.T) {
 		}
 		a.see(exitOK, nil, append(args, "--install-namespace", "pullpass")...)
 		a.requests = nil
+	}
+}
+
+// TestCredentialsOfNoRelease does not take another installation for one that is not there.
+func TestCredentialsOfNoRelease(t *testing.T) {
+	const here = "/apis/apps/v1/namespaces/pullpass/deployments"
+	role := []string{"credentials", "set", host, "--role-arn", "arn:aws:iam::111111111111:role/r"}
+	a := newAPI(t)
+	a.objects[deploymentsPath], a.objects[here] = &appsv1.DeploymentList{}, &appsv1.DeploymentList{}
+	a.objects["/api/v1/namespaces"] = &corev1.NamespaceList{}
+	for _, args := range [][]string{
+		{"credentials", "delete", host, "--yes"}, {"credentials", "list"}, {"credentials", "test", host}, role, append(slices.Clone(role), "--dry-run=client"),
+	} {
+		for _, namespace := range [][]string{nil, {"--install-namespace", "pullpass"}} {
+			a.requests = nil
+			a.see(exitUsage, []string{"there is no release taem of pullpass"}, slices.Concat(args, []string{"--release", "taem"}, namespace)...)
+			if n := a.count("POST") + a.count("PUT") + a.count("DELETE") + a.count("GET "+credentialsPath); n > 0 {
+				t.Errorf("%q: %q", args, a.requests)
+			}
+		}
+	}
+	// What an uninstalled release leaves behind can be deleted, and manifests can be written
+	// before the installation.
+	for _, namespace := range [][]string{nil, {"--install-namespace", "pullpass"}} {
+		a.see(exitOK, []string{"in namespace pullpass deleted"}, append([]string{"credentials", "delete", host, "--yes"}, namespace...)...)
+		a.see(exitOK, []string{"in namespace pullpass would be written"}, slices.Concat(role, []string{"--dry-run=client"}, namespace)...)
 	}
 }
 
