@@ -485,10 +485,7 @@ func worse(pod, other *corev1.Pod) bool {
 // ReplicaSet, it is the ReplicaSet itself.
 func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 	ref := metav1.GetControllerOf(pod)
-	if ref == nil {
-		return Owner{}
-	}
-	owner := Owner{strings.ToLower(ref.Kind), ref.Name}
+	owner := ownerNamed(ref)
 	if owner.Kind == "replicaset" {
 		set, err := c.Client.AppsV1().ReplicaSets(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 		if apierrors.IsForbidden(err) {
@@ -498,7 +495,7 @@ func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 			return owner
 		}
 		if ref := metav1.GetControllerOf(set); ref != nil {
-			owner = Owner{strings.ToLower(ref.Kind), ref.Name}
+			owner = ownerNamed(ref)
 		}
 	}
 	return owner

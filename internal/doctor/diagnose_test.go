@@ -130,12 +130,17 @@ func TestDiagnose(t *testing.T) {
 			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
 		}, TokenFailed, "UnrecognizedClientException"},
 
-		"before the label":                   {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
-		"before the installation":            {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
-		"while the webhook failed":           {without, FailedOpen, "the webhook was down"},
-		"a restart fixes it":                 {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
-		"a Job of a CronJob makes a new pod": {func(f *Facts) { without(f); f.Owner = Owner{"cronjob", "nightly"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its Job creates a new pod"},
-		"a condition of theirs":              {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
+		"before the label":                               {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
+		"before the installation":                        {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
+		"while the webhook failed":                       {without, FailedOpen, "the webhook was down"},
+		"a restart fixes it":                             {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
+		"a Job of a CronJob makes a new pod":             {func(f *Facts) { without(f); f.Owner = Owner{"cronjob", "nightly"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its Job creates a new pod, unless its backoffLimit is reached"},
+		"a Job makes a new pod":                          {func(f *Facts) { without(f); f.Owner = Owner{"job", "batch"} }, FailedOpen, "the deletion counts as a failure"},
+		"a restart of a StatefulSet does not replace it": {func(f *Facts) { without(f); f.Owner = Owner{"statefulset", "db"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its controller creates a new pod"},
+		"nor does one of a DaemonSet with OnDelete":      {func(f *Facts) { without(f); f.Owner = Owner{"daemonset", "agent"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its controller creates a new pod"},
+		"another's StatefulSet is not Kubernetes' own":   {func(f *Facts) { without(f); f.Owner = Owner{"statefulset.apps.kruise.io", "web"} }, FailedOpen, "kubectl delete pod app --namespace shop   # if statefulset.apps.kruise.io/web does not create a new pod, recreate it"},
+		"a pod without an owner":                         {without, FailedOpen, "kubectl replace --force --filename pod.yaml"},
+		"a condition of theirs":                          {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
 		"by the objectSelector": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}

@@ -301,21 +301,27 @@ func imageChanged(pod *corev1.Pod, registries []ecr.Registry) bool {
 	return false
 }
 
-// recreate returns how to recreate the pod.
+// recreate returns how to recreate the pod. Only the controller of Deployments replaces a pod
+// that is not ready when the workload is restarted, whatever the update strategy
+// (kubernetes/kubernetes#67250).
 func recreate(f Facts) []string {
-	switch {
-	case f.Pod == nil:
+	if f.Pod == nil {
 		return nil
-	case f.Owner.Restartable():
-		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", ShellWord(f.Owner.Kind+"/"+f.Owner.Name), f.Namespace)}
-	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates a new pod", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
-	case f.Owner.Kind == "cronjob":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # its Job creates a new pod", f.Pod.Name, f.Namespace)}
-	default:
+	}
+	name := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	deletion := fmt.Sprintf("kubectl delete pod %s --namespace %s   # ", f.Pod.Name, f.Namespace)
+	switch {
+	case f.Owner.Kind == "":
 		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # then recreate the pod:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
+	case f.Owner.Kind == "deployment":
+		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", name, f.Namespace)}
+	case f.Owner.Kind == "job" || f.Owner.Kind == "cronjob":
+		return []string{deletion + "its Job creates a new pod, unless its backoffLimit is reached: the deletion counts as a failure"}
+	case strings.Contains(f.Owner.Kind, "."): // of another API group
+		return []string{deletion + fmt.Sprintf("if %s does not create a new pod, recreate it", name)}
 	}
+	return []string{deletion + "its controller creates a new pod"}
 }
 
 // takeLabel returns how to remove a pod's opt-out label.
