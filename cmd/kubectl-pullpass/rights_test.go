@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -78,6 +79,34 @@ func TestStatusUnknown(t *testing.T) {
 	a.see(exitOK, []string{"ready"}, "status")
 	a.forbidden = []string{secretPath, eventsPath}
 	a.see(exitBroken, []string{"unknown"}, "status")
+}
+
+// TestStatusOfTheWebhook reports a webhook that does not answer, if one is in use.
+func TestStatusOfTheWebhook(t *testing.T) {
+	const text = "no replica of the webhook is ready, so new pods do not get the pull secret; run: kubectl get deployment,pods --namespace pullpass --selector app.kubernetes.io/component=webhook\n"
+	const policyPath, bindingPath = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies/pullpass", "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/pullpass"
+	for name, c := range map[string]struct {
+		change func(*api)
+		code   int
+	}{
+		"a replica is ready": {func(*api) {}, exitOK},
+		"none is":            {func(a *api) { a.objects[webhookPath] = &appsv1.Deployment{} }, exitBroken},
+		"it may not be read": {func(a *api) { a.forbidden = []string{webhookPath} }, exitOK},
+		"no injection":       {func(a *api) { delete(a.objects, webhookPath); delete(a.objects, hookPath) }, exitOK},
+		"a policy injects": {func(a *api) {
+			delete(a.objects, webhookPath)
+			delete(a.objects, hookPath)
+			a.objects[policyPath], a.objects[bindingPath] = &admissionv1.MutatingAdmissionPolicy{}, &admissionv1.MutatingAdmissionPolicyBinding{}
+		}, exitOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			c.change(a)
+			if out := a.see(c.code, nil, "status"); strings.Contains(out, text) != (c.code == exitBroken) {
+				t.Error(out)
+			}
+		})
+	}
 }
 
 // TestCredentialsOfWhichInstallation does not guess the installation's namespace.

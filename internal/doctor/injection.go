@@ -232,9 +232,14 @@ func failedOpen(f Facts, text string) Link {
 		l.Text = fmt.Sprintf("%s, although the namespace requests it: the webhook %s down and fails open", text, was)
 	}
 	if !a.Policy && (f.Pod == nil || i.HasWebhook && i.WebhookReady == 0) {
-		l.Fix = append([]string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)}, l.Fix...)
+		l.Fix = append([]string{webhookPods(i)}, l.Fix...)
 	}
 	return l
+}
+
+// webhookPods returns a command that shows the webhook's pods.
+func webhookPods(i Installation) string {
+	return fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)
 }
 
 func upgrade(i Installation) string {
