@@ -8,12 +8,16 @@ import (
 )
 
 // aimed returns a line with the flags that select the cluster and the installation in its
-// command, which is the whole line or follows "; run: ". Other lines stay as they are.
+// command, which is the whole line, follows "; run: " or ends a comment. Other lines stay as
+// they are.
 func (p *plugin) aimed(line string) string {
-	const run = "; run: "
+	before := "; run: "
+	if strings.HasPrefix(line, "# ") {
+		before = ": "
+	}
 	text, command := "", line
-	if n := strings.LastIndex(line, run); n >= 0 {
-		text, command = line[:n+len(run)], line[n+len(run):]
+	if n := strings.LastIndex(line, before); n >= 0 {
+		text, command = line[:n+len(before)], line[n+len(before):]
 	}
 	for _, program := range []struct {
 		name  string

@@ -175,6 +175,9 @@ func TestCommandsNameTheCluster(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &d); err != nil || d.Links[len(d.Links)-1].Fix[0] != plugin+"label shop "+host {
 		t.Errorf("%v: %s", err, out)
 	}
+	a.objects[secretPath] = &corev1.Secret{}
+	a.objects[namespacePath] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{host: "true"}}}
+	a.see(exitBroken, []string{"# or, only if nothing uses it: " + kubectl + "delete secret pullpass --namespace shop"}, append(flags, "explain", "--image", image)...)
 	delete(a.objects, namespacePath)
 	a.see(exitBroken, []string{kubectl + "create namespace shop"}, append(flags, "explain", "--image", image)...)
 	a.objects[deploymentsPath] = &corev1.PodList{}
