@@ -12,6 +12,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -79,6 +80,33 @@ func TestStatusUnknown(t *testing.T) {
 	a.see(exitOK, []string{"ready"}, "status")
 	a.forbidden = []string{secretPath, eventsPath}
 	a.see(exitBroken, []string{"unknown"}, "status")
+}
+
+// TestClock compares the lease of the leader with the API server's clock.
+func TestClock(t *testing.T) {
+	const works, down = "a renewer replica is the leader", "no renewer replica is the leader"
+	for name, c := range map[string]struct{ ahead, renewed time.Duration }{
+		"both clocks are right":               {0, time.Second},
+		"this machine is fast":                {-time.Minute, time.Second},
+		"this machine is slow":                {time.Hour, time.Second},
+		"no leader":                           {0, time.Minute},
+		"no leader, and this machine is fast": {-time.Hour, time.Minute},
+		"no leader, and this machine is slow": {time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			holder, renewed := "renewer", metav1.NewMicroTime(time.Now().Add(c.ahead-c.renewed))
+			a.ahead, a.objects[leasePath] = c.ahead, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &renewed}}
+			code, text := exitOK, works
+			if c.renewed > 15*time.Second {
+				code, text = exitBroken, down
+			}
+			if out := a.see(code, nil, "status"); strings.Contains(out, down) != (code == exitBroken) {
+				t.Error(out)
+			}
+			a.see(exitBroken, []string{text}, "explain", "--image", image) // nothing here adds the secret to its pod
+		})
+	}
 }
 
 // TestStatusOfTheWebhook reports a webhook that does not answer, if one is in use.

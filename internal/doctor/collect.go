@@ -29,9 +29,9 @@ import (
 // A Collector reads what a diagnosis needs, with the user's permissions.
 type Collector struct {
 	Client    kubernetes.Interface
-	Namespace string // of the installation; empty to search for it
-	Release   string // of the installation, if there are several in that namespace
-	Now       func() time.Time
+	Namespace string           // of the installation; empty to search for it
+	Release   string           // of the installation, if there are several in that namespace
+	Now       func() time.Time // called after a read, so that it may be the API server's
 
 	lacking []string
 }
@@ -261,7 +261,7 @@ type Target struct {
 // Collect reads everything about a target. It returns an error if the target does not
 // exist, or if the API server fails.
 func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
-	f := Facts{Now: c.Now(), Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
+	f := Facts{Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
 	if t.Kind == "" {
 		f.Subject = fmt.Sprintf("image %s in namespace %s", t.Image, t.Namespace)
 		f.Template = templateFor(t)
@@ -294,13 +294,13 @@ func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 			return f, err
 		}
 	}
-	f.Lacking = c.lacking
+	f.Now, f.Lacking = c.Now(), c.lacking
 	return f, nil
 }
 
 // CollectNamespace reads everything about registries of a namespace.
 func (c *Collector) CollectNamespace(ctx context.Context, namespace string, registries []ecr.Registry) (Facts, error) {
-	f := Facts{Now: c.Now(), Namespace: namespace, Subject: "namespace " + namespace}
+	f := Facts{Namespace: namespace, Subject: "namespace " + namespace}
 	for _, r := range registries {
 		f.Images = append(f.Images, r.String()+"/any")
 	}
@@ -309,7 +309,7 @@ func (c *Collector) CollectNamespace(ctx context.Context, namespace string, regi
 		return f, err
 	}
 	err = c.namespaceFacts(ctx, &f, registries)
-	f.Lacking = c.lacking
+	f.Now, f.Lacking = c.Now(), c.lacking
 	return f, err
 }
 
