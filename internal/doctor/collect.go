@@ -189,7 +189,7 @@ func (c *Collector) leader(ctx context.Context, i *Installation, name string) er
 	read, err := take(c, "get", "leases", i.Namespace, lease, err)
 	i.Leader.State = read.State
 	if read.State == Available {
-		l := Leader{Lasts: 15 * time.Second}
+		l := Leader{Lasts: 15 * time.Second, Read: c.Now()}
 		if s := lease.Spec; s.HolderIdentity != nil && s.RenewTime != nil {
 			l.Holder, l.Renewed = *s.HolderIdentity, s.RenewTime.Time
 			if s.LeaseDurationSeconds != nil {

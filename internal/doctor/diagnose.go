@@ -183,7 +183,7 @@ func installationLink(f Facts) Link {
 	// The existing secret matters too: with a valid token, no renewer is needed at this
 	// moment.
 	switch {
-	case i.Leader.State == Available && i.Leader.Value.Works(f.Now):
+	case i.Leader.State == Available && i.Leader.Value.Works():
 		return Link{Name: name, Text: where + ": a renewer replica is the leader"}
 	case i.Leader.State == Available || i.Leader.State == Absent:
 		l := scale(down("no renewer replica is the leader"))

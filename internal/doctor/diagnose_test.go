@@ -42,7 +42,7 @@ func sound(t *testing.T) Facts {
 		Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
 		Installation: Read[Installation]{State: Available, Value: Installation{
 			Release: "pullpass", Namespace: "pullpass", Fullname: "pullpass", SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds", HasWebhook: true, Replicas: 1, Desired: 1,
-			Leader: Read[Leader]{State: Available, Value: Leader{"a", now.Add(-time.Second), 15 * time.Second}},
+			Leader: Read[Leader]{State: Available, Value: Leader{"a", now.Add(-time.Second), 15 * time.Second, now}},
 			Admission: Read[Admission]{State: Available, Value: Admission{Name: "pullpass", Created: now.Add(-24 * time.Hour), Inject: injection.Matching,
 				Objects: &metav1.LabelSelector{MatchLabels: map[string]string{}}}},
 		}},
@@ -87,7 +87,7 @@ func TestDiagnose(t *testing.T) {
 		text   string // somewhere in the whole
 	}{
 		"nothing":                     {func(*Facts) {}, "", "No problems found."},
-		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour); f.Installation.Value.Leader.Value.Renewed = f.Now }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
+		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour) }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
 		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "cannot be renewed: GetAuthorizationToken"},
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
@@ -96,7 +96,6 @@ func TestDiagnose(t *testing.T) {
 		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "✓ token"},
 		"an expired token and AWS's no": {func(f *Facts) {
 			f.Now = now.Add(12 * time.Hour)
-			f.Installation.Value.Leader.Value.Renewed = f.Now
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 		}, TokenFailed, "kubectl pullpass credentials set " + host},
 		"no token and nothing against it": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, TokenPending, "no event reports a problem"},
@@ -111,6 +110,11 @@ func TestDiagnose(t *testing.T) {
 
 		"no renewer, with a good token": {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = "" }, "", "no renewer replica is the leader"},
 		"no renewer, without one":       {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = ""; f.Secret.Value.Entries = nil }, RenewerDown, "component=renewer"},
+		"a renewer that did not renew its lease": {func(f *Facts) {
+			f.Installation.Value.Leader.Value.Renewed = now.Add(-15 * time.Second)
+			f.Secret.Value.Entries = nil
+		}, RenewerDown, ""},
+		"a lease that was read a minute ago": {func(f *Facts) { f.Now = now.Add(time.Minute) }, "", "✓ pullpass"},
 		"a renewer that is scaled to 0": {func(f *Facts) {
 			f.Installation.Value.Leader.State, f.Installation.Value.Desired, f.Secret.Value.Entries = Absent, 0, nil
 		}, RenewerDown, "kubectl scale deployment pullpass-renewer --replicas 2"},
