@@ -61,6 +61,14 @@ func stuck(f *Facts) {
 	f.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
 }
 
+// optsOut has the pod of an owner opt out.
+func optsOut(kind, name string) func(*Facts) {
+	return func(f *Facts) {
+		without(f)
+		f.Owner, f.Template.Labels = Owner{kind, name}, map[string]string{injection.Label: injection.Never}
+	}
+}
+
 // without has the pod wait and not name the secret.
 func without(f *Facts) {
 	stuck(f)
@@ -154,6 +162,10 @@ func TestDiagnose(t *testing.T) {
 			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"shop"}}}}
 		}, NamespaceExempt, ""},
 		"the pod opts out":                 {func(f *Facts) { without(f); f.Template.Labels = map[string]string{injection.Label: "false"} }, PodOptsOut, ""},
+		"a bare pod opts out":              {optsOut("", ""), PodOptsOut, "  kubectl label pod app --namespace shop pullpass.dev/inject-\n  kubectl get pod app --namespace shop --output yaml > pod.yaml   # then recreate the pod:\n  kubectl replace"},
+		"a Deployment's pod opts out":      {optsOut("deployment", "web"), PodOptsOut, `kubectl patch deployment web --namespace shop --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"pullpass.dev/inject":null}}}}}'`},
+		"a Job's pod opts out":             {optsOut("job", "batch"), PodOptsOut, "To fix it:\n\n  # remove the label pullpass.dev/inject from the manifest of job/batch, and recreate job/batch\n"},
+		"a Job's template opts out":        {func(f *Facts) { optsOut("job", "batch")(f); template(f) }, PodOptsOut, "# remove the label pullpass.dev/inject from the manifest of job/batch"},
 		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass"},
 		"the webhook's configuration, too": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = Absent }, InjectionStopped, ""},
 		"nothing injects": {func(f *Facts) {

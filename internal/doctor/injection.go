@@ -137,7 +137,7 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 			"# give the node its own credentials, for example with a kubelet credential provider for ECR")
 	}
 	if meta.Labels[injection.Label] == injection.Never {
-		return broken(PodOptsOut, fmt.Sprintf("the pod opts out with the label %s=%s", injection.Label, injection.Never), append(takeLabel(f), again...)...)
+		return broken(PodOptsOut, fmt.Sprintf("the pod opts out with the label %s=%s", injection.Label, injection.Never), takeLabel(f, again)...)
 	}
 	if f.Labels.State == Available && f.Labels.Value.Labels[injection.Label] == injection.Never {
 		return broken(NamespaceOptsOut, fmt.Sprintf("namespace %s opts out with the label %s=%s", f.Namespace, injection.Label, injection.Never),
@@ -329,12 +329,17 @@ func recreate(f Facts) []string {
 	return []string{deletion + "its controller creates a new pod"}
 }
 
-// takeLabel returns how to remove a pod's opt-out label.
-func takeLabel(f Facts) []string {
-	if f.Owner.Restartable() {
-		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}
+// takeLabel returns how to remove a pod's opt-out label and recreate the pod. The template of a
+// Job cannot be changed, and other controllers have templates elsewhere.
+func takeLabel(f Facts, again []string) []string {
+	switch {
+	case f.Owner.Restartable():
+		return append([]string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}, again...)
+	case f.Owner.Kind == "" && f.Pod != nil:
+		return append([]string{fmt.Sprintf("kubectl label pod %s --namespace %s %s-", f.Pod.Name, f.Namespace, injection.Label)}, again...)
 	}
-	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
+	owner := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	return []string{fmt.Sprintf("# remove the label %s from the manifest of %s, and recreate %s", injection.Label, owner, owner)}
 }
 
 // addToAccount returns how to add the pull secret to the list of the pod's ServiceAccount.
