@@ -172,6 +172,34 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
+		"nothing injects, and the account lists the pod's other secrets": {func(f *Facts) {
+			without(f)
+			f.Owner = Owner{"deployment", "web"}
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+			f.Template.Spec.ImagePullSecrets = f.Account.Value.ImagePullSecrets
+		}, NoInjection, "kubectl patch serviceaccount default"},
+		"nothing injects, and the pod names other secrets": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, NoInjection, "To fix it:\n\n  # add the secret pullpass to imagePullSecrets in the manifest of the pod, which names other secrets\n"},
+		"nothing injects, and a bare pod keeps the account's other secrets": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+			f.Template.Spec.ImagePullSecrets = f.Account.Value.ImagePullSecrets
+		}, NoInjection, "To fix it:\n\n  # add the secret pullpass"},
+		"the account lists the secret, and the pod names others": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
+			f.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, BeforeLabel, "To fix it:\n\n  # add the secret pullpass"},
+		"by the namespaceSelector, and the pod is recreated": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "x"}}
+		}, NamespaceExempt, "kubectl replace --force --filename pod.yaml"},
 		"nobody may see what injects": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
 		"a pod that runs without it, unlabelled": {func(f *Facts) {
 			without(f)

@@ -169,10 +169,10 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 			if f.Pod == nil {
 				return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s adds the secret %s to its pods", accountName(f.Template.Spec.ServiceAccountName), i.SecretName)}
 			}
-			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), again...)
+			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), nameSecret(f, i.SecretName, again)...)
 		}
 		return broken(NoInjection, "pullpass does not add the secret to pods (injection.mode is none), and neither the pod nor its ServiceAccount names it",
-			append([]string{addToAccount(f, i.SecretName)}, again...)...)
+			nameSecret(f, i.SecretName, again)...)
 	}
 	if a.Unbound {
 		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding does not exist, for example after an emergency stop, so new pods do not get the secret",
@@ -180,8 +180,7 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	}
 	if f.Labels.State == Available && !selects(a.Namespaces, withName(f.Labels.Value)) {
 		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection: the installation's namespaceSelector excludes it", f.Namespace),
-			"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:",
-			addToAccount(f, i.SecretName))
+			append([]string{"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:"}, nameSecret(f, i.SecretName, again)...)...)
 	}
 	if !selects(a.Objects, meta.Labels) {
 		return broken(PodExempt, "the pod is exempt from injection: the installation's objectSelector excludes its labels",
@@ -340,6 +339,22 @@ func takeLabel(f Facts, again []string) []string {
 	}
 	owner := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
 	return []string{fmt.Sprintf("# remove the label %s from the manifest of %s, and recreate %s", injection.Label, owner, owner)}
+}
+
+// nameSecret returns how to have new pods name the secret without injection. The API server adds
+// the secrets of a ServiceAccount only to pods that name none. A bare pod that is recreated names
+// those that it got before.
+func nameSecret(f Facts, secret string, again []string) []string {
+	account, bare := f.Account.Value, f.Pod != nil && f.Owner.Kind == ""
+	for _, r := range f.Template.Spec.ImagePullSecrets {
+		if bare || f.Account.State == Available && !lists(account, r.Name) {
+			return []string{fmt.Sprintf("# add the secret %s to imagePullSecrets in the manifest of the pod, which names other secrets", secret)}
+		}
+	}
+	if f.Account.State == Available && lists(account, secret) {
+		return again
+	}
+	return append([]string{addToAccount(f, secret)}, again...)
 }
 
 // addToAccount returns how to add the pull secret to the list of the pod's ServiceAccount.
