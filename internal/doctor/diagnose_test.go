@@ -112,6 +112,10 @@ func TestDiagnose(t *testing.T) {
 			f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil
 			warn(f, pullsecret.ReasonApplyFailed, "another client changes secret pullpass whenever it was written")
 		}, ApplyFailed, "shows which client changes it"},
+		"a renewer without its roles": {func(f *Facts) {
+			f.Secret = Read[PullSecret]{State: Absent}
+			warn(f, pullsecret.ReasonApplyFailed, `cannot patch resource "secrets" in API group "" in the namespace "shop"`)
+		}, ApplyFailed, "# unless pullpass is part of another chart"},
 		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
 		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
 		"a foreign secret":                      {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
@@ -166,7 +170,7 @@ func TestDiagnose(t *testing.T) {
 		"a Deployment's pod opts out":      {optsOut("deployment", "web"), PodOptsOut, `kubectl patch deployment web --namespace shop --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"pullpass.dev/inject":null}}}}}'`},
 		"a Job's pod opts out":             {optsOut("job", "batch"), PodOptsOut, "To fix it:\n\n  # remove the label pullpass.dev/inject from the manifest of job/batch, and recreate job/batch\n"},
 		"a Job's template opts out":        {func(f *Facts) { optsOut("job", "batch")(f); template(f) }, PodOptsOut, "# remove the label pullpass.dev/inject from the manifest of job/batch"},
-		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass"},
+		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass charts/pullpass --namespace pullpass --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm"},
 		"the webhook's configuration, too": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = Absent }, InjectionStopped, ""},
 		"nothing injects": {func(f *Facts) {
 			without(f)

@@ -241,8 +241,10 @@ func webhookPods(i Installation) string {
 	return fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)
 }
 
+// upgrade returns how to restore objects of an installation. If pullpass is a dependency of
+// another chart, this chart must not replace that.
 func upgrade(i Installation) string {
-	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values", i.Release, i.Namespace)
+	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm", i.Release, i.Namespace)
 }
 
 // before reports that a pod is older than its namespace's label.
