@@ -117,10 +117,11 @@ func TestStatusOfTheWebhook(t *testing.T) {
 		change func(*api)
 		code   int
 	}{
-		"a replica is ready": {func(*api) {}, exitOK},
-		"none is":            {func(a *api) { a.objects[webhookPath] = &appsv1.Deployment{} }, exitBroken},
-		"it may not be read": {func(a *api) { a.forbidden = []string{webhookPath} }, exitOK},
-		"no injection":       {func(a *api) { delete(a.objects, webhookPath); delete(a.objects, hookPath) }, exitOK},
+		"a replica is ready":     {func(*api) {}, exitOK},
+		"none is":                {func(a *api) { a.objects[webhookPath] = &appsv1.Deployment{} }, exitBroken},
+		"its Deployment is gone": {func(a *api) { delete(a.objects, webhookPath) }, exitBroken},
+		"it may not be read":     {func(a *api) { a.forbidden = []string{webhookPath} }, exitOK},
+		"no injection":           {func(a *api) { delete(a.objects, webhookPath); delete(a.objects, hookPath) }, exitOK},
 		"a policy injects": {func(a *api) {
 			delete(a.objects, webhookPath)
 			delete(a.objects, hookPath)

@@ -223,6 +223,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 		return err
 	}
 	if hook.State == Available && len(configuration.Webhooks) > 0 {
+		i.HasWebhook = webhook.State != NotRead // without its Deployment, no replica is ready
 		w := configuration.Webhooks[0]
 		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions)}
 		return nil

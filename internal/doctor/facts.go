@@ -85,7 +85,7 @@ type Installation struct {
 	Desired  int32
 	Leader   Read[Leader] // of the renewer; not read without leader election
 
-	HasWebhook   bool // its Deployment exists
+	HasWebhook   bool // its Deployment exists, or should
 	WebhookReady int32
 	Admission    Read[Admission]
 }
