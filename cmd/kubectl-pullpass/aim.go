@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -8,36 +9,39 @@ import (
 )
 
 // aimed returns a line with the flags that select the cluster and the installation in its
-// command, which is the whole line or follows "; run: ". Other lines stay as they are.
+// command, which is the whole line, follows "; run: " or ends a comment. Other lines stay as
+// they are.
 func (p *plugin) aimed(line string) string {
-	const run = "; run: "
-	text, command := "", line
-	if n := strings.LastIndex(line, run); n >= 0 {
-		text, command = line[:n+len(run)], line[n+len(run):]
+	before := "; run: "
+	if strings.HasPrefix(line, "# ") {
+		before = ": "
 	}
+	text, command := "", line
+	if n := strings.LastIndex(line, before); n >= 0 {
+		text, command = line[:n+len(before)], line[n+len(before):]
+	}
+	kubeconfig := given("kubeconfig", *p.flags.KubeConfig)
+	entries := slices.Concat(given("cluster", *p.flags.ClusterName), given("user", *p.flags.AuthInfoName)) // of the kubeconfig
+	cluster := slices.Concat(given("context", *p.flags.Context), kubeconfig, entries, given("server", *p.flags.APIServer))
+	helm := slices.Concat(given("kube-context", *p.flags.Context), kubeconfig, given("kube-apiserver", *p.flags.APIServer))
 	for _, program := range []struct {
 		name  string
 		flags []string
 	}{
-		{"kubectl pullpass ", slices.Concat(p.clusterFlags("context"), given("install-namespace", p.namespace), given("release", p.release))},
-		{"kubectl ", p.clusterFlags("context")},
-		{"helm ", p.clusterFlags("kube-context")},
+		{"kubectl pullpass ", slices.Concat(cluster, given("install-namespace", p.namespace), given("release", p.release))},
+		{"kubectl ", cluster},
+		{"helm ", helm},
 	} {
-		if rest, ok := strings.CutPrefix(command, program.name); ok {
+		rest, ok := strings.CutPrefix(command, program.name)
+		switch {
+		case !ok:
+		case program.name == "helm " && len(entries) > 0:
+			return fmt.Sprintf("%s# Helm has no %s: select the cluster and the user with a kubeconfig context instead, and run: %s", text, strings.Join(entries, " "), command)
+		default:
 			return text + program.name + strings.Join(append(program.flags, rest), " ")
 		}
 	}
 	return line
-}
-
-// clusterFlags are those of kubectl, or of Helm, that select the cluster. Helm does not have
-// all of them.
-func (p *plugin) clusterFlags(context string) []string {
-	all := slices.Concat(given(context, *p.flags.Context), given("kubeconfig", *p.flags.KubeConfig))
-	if context == "context" {
-		all = slices.Concat(all, given("cluster", *p.flags.ClusterName), given("user", *p.flags.AuthInfoName), given("server", *p.flags.APIServer))
-	}
-	return all
 }
 
 // given returns a flag, if it has a value.

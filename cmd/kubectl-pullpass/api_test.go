@@ -33,6 +33,7 @@ const (
 type api struct {
 	*testing.T
 	kubeconfig string
+	ahead      time.Duration // of its clock, compared with this machine's
 
 	mu        sync.Mutex
 	objects   map[string]any // by path; an int is a status code
@@ -110,6 +111,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Code: int32(code), Reason: reason, Message: string(reason)})
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Date", time.Now().Add(a.ahead).UTC().Format(http.TimeFormat))
 	switch {
 	case slices.Contains(a.forbidden, request) || slices.Contains(a.forbidden, r.URL.Path):
 		reply(http.StatusForbidden, metav1.StatusReasonForbidden)

@@ -110,10 +110,21 @@ with its default credentials, which only the renewer can test.`,
 	return cmd
 }
 
+// installation returns the installation. A release that does not exist is an error, because
+// the assumed names may be those of another release. A namespace without an installation may
+// hold what an uninstalled one left behind.
+func (p *plugin) installation(ctx context.Context, c *doctor.Collector) (doctor.Read[doctor.Installation], error) {
+	i, err := c.Installation(ctx)
+	if err == nil && i.State == doctor.Absent && p.release != "" {
+		err = usageError{errors.New("there is no " + i.Value.Sought)}
+	}
+	return i, err
+}
+
 // certain returns the installation. If the user may not read it, the user must name its
 // namespace, because a guess would be changed.
 func (p *plugin) certain(ctx context.Context, c *doctor.Collector) (doctor.Read[doctor.Installation], error) {
-	i, err := c.Installation(ctx)
+	i, err := p.installation(ctx, c)
 	if err == nil && i.State == doctor.NotRead && p.namespace == "" {
 		err = usageError{errors.New("you are not allowed to search for the installation: name its namespace with --install-namespace")}
 	}
@@ -258,7 +269,7 @@ func (p *plugin) listCredentials() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			i, err := c.Installation(cmd.Context())
+			i, err := p.installation(cmd.Context(), c)
 			if err != nil {
 				return err
 			}
@@ -352,7 +363,7 @@ renewer but from this machine. The token is discarded.`,
 			if err != nil {
 				return err
 			}
-			i, err := c.Installation(cmd.Context())
+			i, err := p.installation(cmd.Context(), c)
 			if err != nil {
 				return err
 			}

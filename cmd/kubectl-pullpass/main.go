@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -85,6 +84,7 @@ type plugin struct {
 	flags     *genericclioptions.ConfigFlags
 	namespace string // of the installation
 	release   string
+	clock     clock
 }
 
 // kubectlFlags are those of kubectl's own flags that help shows. The others work
@@ -141,6 +141,7 @@ func (p *plugin) client() (kubernetes.Interface, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.Wrap(p.clock.wrap)
 	config.QPS = -1 // the API server's own fairness limits requests
 	config.UserAgent = "kubectl-pullpass/" + version.String()
 	config.WarningHandler = rest.NoWarnings{} // about pods that are created as a dry run
@@ -155,7 +156,7 @@ func (p *plugin) collector() (*doctor.Collector, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &doctor.Collector{Client: client, Namespace: p.namespace, Release: p.release, Now: time.Now}, nil
+	return &doctor.Collector{Client: client, Namespace: p.namespace, Release: p.release, Now: p.clock.Now}, nil
 }
 
 // inNamespace returns the namespace that the flags or the kubeconfig name.

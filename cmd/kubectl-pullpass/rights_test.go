@@ -4,11 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+	appsv1 "k8s.io/api/apps/v1"
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -78,6 +82,62 @@ func TestStatusUnknown(t *testing.T) {
 	a.see(exitBroken, []string{"unknown"}, "status")
 }
 
+// TestClock compares the lease of the leader with the API server's clock.
+func TestClock(t *testing.T) {
+	const works, down = "a renewer replica is the leader", "no renewer replica is the leader"
+	for name, c := range map[string]struct{ ahead, renewed time.Duration }{
+		"both clocks are right":               {0, time.Second},
+		"this machine is fast":                {-time.Minute, time.Second},
+		"this machine is slow":                {time.Hour, time.Second},
+		"no leader":                           {0, time.Minute},
+		"no leader, and this machine is fast": {-time.Hour, time.Minute},
+		"no leader, and this machine is slow": {time.Minute, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			holder, renewed := "renewer", metav1.NewMicroTime(time.Now().Add(c.ahead-c.renewed))
+			a.ahead, a.objects[leasePath] = c.ahead, &coordinationv1.Lease{Spec: coordinationv1.LeaseSpec{HolderIdentity: &holder, RenewTime: &renewed}}
+			code, text := exitOK, works
+			if c.renewed > 15*time.Second {
+				code, text = exitBroken, down
+			}
+			if out := a.see(code, nil, "status"); strings.Contains(out, down) != (code == exitBroken) {
+				t.Error(out)
+			}
+			a.see(exitBroken, []string{text}, "explain", "--image", image) // nothing here adds the secret to its pod
+		})
+	}
+}
+
+// TestStatusOfTheWebhook reports a webhook that does not answer, if one is in use.
+func TestStatusOfTheWebhook(t *testing.T) {
+	const text = "no replica of the webhook is ready, so new pods do not get the pull secret; run: kubectl get deployment,pods --namespace pullpass --selector app.kubernetes.io/component=webhook\n"
+	const policyPath, bindingPath = "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies/pullpass", "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/pullpass"
+	for name, c := range map[string]struct {
+		change func(*api)
+		code   int
+	}{
+		"a replica is ready":     {func(*api) {}, exitOK},
+		"none is":                {func(a *api) { a.objects[webhookPath] = &appsv1.Deployment{} }, exitBroken},
+		"its Deployment is gone": {func(a *api) { delete(a.objects, webhookPath) }, exitBroken},
+		"it may not be read":     {func(a *api) { a.forbidden = []string{webhookPath} }, exitOK},
+		"no injection":           {func(a *api) { delete(a.objects, webhookPath); delete(a.objects, hookPath) }, exitOK},
+		"a policy injects": {func(a *api) {
+			delete(a.objects, webhookPath)
+			delete(a.objects, hookPath)
+			a.objects[policyPath], a.objects[bindingPath] = &admissionv1.MutatingAdmissionPolicy{}, &admissionv1.MutatingAdmissionPolicyBinding{}
+		}, exitOK},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAPI(t)
+			c.change(a)
+			if out := a.see(c.code, nil, "status"); strings.Contains(out, text) != (c.code == exitBroken) {
+				t.Error(out)
+			}
+		})
+	}
+}
+
 // TestCredentialsOfWhichInstallation does not guess the installation's namespace.
 func TestCredentialsOfWhichInstallation(t *testing.T) {
 	a := newAPI(t)
@@ -90,6 +150,32 @@ func TestCredentialsOfWhichInstallation(t *testing.T) {
 		}
 		a.see(exitOK, nil, append(args, "--install-namespace", "pullpass")...)
 		a.requests = nil
+	}
+}
+
+// TestCredentialsOfNoRelease does not take another installation for one that is not there.
+func TestCredentialsOfNoRelease(t *testing.T) {
+	const here = "/apis/apps/v1/namespaces/pullpass/deployments"
+	role := []string{"credentials", "set", host, "--role-arn", "arn:aws:iam::111111111111:role/r"}
+	a := newAPI(t)
+	a.objects[deploymentsPath], a.objects[here] = &appsv1.DeploymentList{}, &appsv1.DeploymentList{}
+	a.objects["/api/v1/namespaces"] = &corev1.NamespaceList{}
+	for _, args := range [][]string{
+		{"credentials", "delete", host, "--yes"}, {"credentials", "list"}, {"credentials", "test", host}, role, append(slices.Clone(role), "--dry-run=client"),
+	} {
+		for _, namespace := range [][]string{nil, {"--install-namespace", "pullpass"}} {
+			a.requests = nil
+			a.see(exitUsage, []string{"there is no release taem of pullpass"}, slices.Concat(args, []string{"--release", "taem"}, namespace)...)
+			if n := a.count("POST") + a.count("PUT") + a.count("DELETE") + a.count("GET "+credentialsPath); n > 0 {
+				t.Errorf("%q: %q", args, a.requests)
+			}
+		}
+	}
+	// What an uninstalled release leaves behind can be deleted, and manifests can be written
+	// before the installation.
+	for _, namespace := range [][]string{nil, {"--install-namespace", "pullpass"}} {
+		a.see(exitOK, []string{"in namespace pullpass deleted"}, append([]string{"credentials", "delete", host, "--yes"}, namespace...)...)
+		a.see(exitOK, []string{"in namespace pullpass would be written"}, slices.Concat(role, []string{"--dry-run=client"}, namespace)...)
 	}
 }
 
@@ -118,6 +204,9 @@ func TestCommandsNameTheCluster(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &d); err != nil || d.Links[len(d.Links)-1].Fix[0] != plugin+"label shop "+host {
 		t.Errorf("%v: %s", err, out)
 	}
+	a.objects[secretPath] = &corev1.Secret{}
+	a.objects[namespacePath] = &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop", Labels: map[string]string{host: "true"}}}
+	a.see(exitBroken, []string{"# or, only if nothing uses it: " + kubectl + "delete secret pullpass --namespace shop"}, append(flags, "explain", "--image", image)...)
 	delete(a.objects, namespacePath)
 	a.see(exitBroken, []string{kubectl + "create namespace shop"}, append(flags, "explain", "--image", image)...)
 	a.objects[deploymentsPath] = &corev1.PodList{}

@@ -96,7 +96,7 @@ func (p *plugin) printStatus(status doctor.Status, namespace string, print *gene
 				where = "no labelled namespaces are visible to you"
 			}
 			fmt.Fprintln(p.ErrOut, where)
-		} else if err := p.table(statusColumns, rowsOf(status.Rows, time.Now()), format == "wide", true); err != nil {
+		} else if err := p.table(statusColumns, rowsOf(status.Rows, p.clock.Now()), format == "wide", true); err != nil {
 			return err
 		}
 		if len(status.Summary) > 0 && len(status.Rows) > 0 {
@@ -197,7 +197,7 @@ func (p *plugin) watchStatus(ctx context.Context, namespace string, wide bool, i
 		}
 		shown = now
 		if len(changed) > 0 {
-			if err := p.table(statusColumns, rowsOf(changed, time.Now()), wide, headers); err != nil {
+			if err := p.table(statusColumns, rowsOf(changed, p.clock.Now()), wide, headers); err != nil {
 				return err
 			}
 			if headers {

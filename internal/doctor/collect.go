@@ -29,9 +29,9 @@ import (
 // A Collector reads what a diagnosis needs, with the user's permissions.
 type Collector struct {
 	Client    kubernetes.Interface
-	Namespace string // of the installation; empty to search for it
-	Release   string // of the installation, if there are several in that namespace
-	Now       func() time.Time
+	Namespace string           // of the installation; empty to search for it
+	Release   string           // of the installation, if there are several in that namespace
+	Now       func() time.Time // called after a read, so that it may be the API server's
 
 	lacking []string
 }
@@ -189,7 +189,7 @@ func (c *Collector) leader(ctx context.Context, i *Installation, name string) er
 	read, err := take(c, "get", "leases", i.Namespace, lease, err)
 	i.Leader.State = read.State
 	if read.State == Available {
-		l := Leader{Lasts: 15 * time.Second}
+		l := Leader{Lasts: 15 * time.Second, Read: c.Now()}
 		if s := lease.Spec; s.HolderIdentity != nil && s.RenewTime != nil {
 			l.Holder, l.Renewed = *s.HolderIdentity, s.RenewTime.Time
 			if s.LeaseDurationSeconds != nil {
@@ -223,6 +223,7 @@ func (c *Collector) admission(ctx context.Context, i *Installation) error {
 		return err
 	}
 	if hook.State == Available && len(configuration.Webhooks) > 0 {
+		i.HasWebhook = webhook.State != NotRead // without its Deployment, no replica is ready
 		w := configuration.Webhooks[0]
 		i.Admission = Read[Admission]{State: Available, Value: admissionOf(name, configuration.CreationTimestamp, w.NamespaceSelector, w.ObjectSelector, w.MatchConditions)}
 		return nil
@@ -261,7 +262,7 @@ type Target struct {
 // Collect reads everything about a target. It returns an error if the target does not
 // exist, or if the API server fails.
 func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
-	f := Facts{Now: c.Now(), Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
+	f := Facts{Namespace: t.Namespace, Subject: fmt.Sprintf("%s/%s in namespace %s", t.Kind, t.Name, t.Namespace)}
 	if t.Kind == "" {
 		f.Subject = fmt.Sprintf("image %s in namespace %s", t.Image, t.Namespace)
 		f.Template = templateFor(t)
@@ -294,13 +295,13 @@ func (c *Collector) Collect(ctx context.Context, t Target) (Facts, error) {
 			return f, err
 		}
 	}
-	f.Lacking = c.lacking
+	f.Now, f.Lacking = c.Now(), c.lacking
 	return f, nil
 }
 
 // CollectNamespace reads everything about registries of a namespace.
 func (c *Collector) CollectNamespace(ctx context.Context, namespace string, registries []ecr.Registry) (Facts, error) {
-	f := Facts{Now: c.Now(), Namespace: namespace, Subject: "namespace " + namespace}
+	f := Facts{Namespace: namespace, Subject: "namespace " + namespace}
 	for _, r := range registries {
 		f.Images = append(f.Images, r.String()+"/any")
 	}
@@ -309,7 +310,7 @@ func (c *Collector) CollectNamespace(ctx context.Context, namespace string, regi
 		return f, err
 	}
 	err = c.namespaceFacts(ctx, &f, registries)
-	f.Lacking = c.lacking
+	f.Now, f.Lacking = c.Now(), c.lacking
 	return f, err
 }
 
@@ -485,10 +486,7 @@ func worse(pod, other *corev1.Pod) bool {
 // ReplicaSet, it is the ReplicaSet itself.
 func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 	ref := metav1.GetControllerOf(pod)
-	if ref == nil {
-		return Owner{}
-	}
-	owner := Owner{strings.ToLower(ref.Kind), ref.Name}
+	owner := ownerNamed(ref)
 	if owner.Kind == "replicaset" {
 		set, err := c.Client.AppsV1().ReplicaSets(pod.Namespace).Get(ctx, ref.Name, metav1.GetOptions{})
 		if apierrors.IsForbidden(err) {
@@ -498,7 +496,7 @@ func (c *Collector) ownerOf(ctx context.Context, pod *corev1.Pod) Owner {
 			return owner
 		}
 		if ref := metav1.GetControllerOf(set); ref != nil {
-			owner = Owner{strings.ToLower(ref.Kind), ref.Name}
+			owner = ownerNamed(ref)
 		}
 	}
 	return owner

@@ -119,6 +119,36 @@ func TestPodsOfAWorkload(t *testing.T) {
 	}
 }
 
+// TestOwnerOf finds the workload of a pod, with the API group of a foreign one.
+func TestOwnerOf(t *testing.T) {
+	const set = "/apis/apps/v1/namespaces/shop/replicasets/web-1"
+	yes := true
+	controller := func(version, kind, name string) metav1.ObjectMeta {
+		return metav1.ObjectMeta{Namespace: "shop", OwnerReferences: []metav1.OwnerReference{{APIVersion: version, Kind: kind, Name: name, Controller: &yes}}}
+	}
+	ofSet := controller("apps/v1", "ReplicaSet", "web-1")
+	for name, c := range map[string]struct {
+		pod  metav1.ObjectMeta
+		set  any
+		want Owner
+	}{
+		"none":                         {metav1.ObjectMeta{Namespace: "shop"}, nil, Owner{}},
+		"a StatefulSet":                {controller("apps/v1", "StatefulSet", "db"), nil, Owner{"statefulset", "db"}},
+		"another group's StatefulSet":  {controller("apps.kruise.io/v1beta1", "StatefulSet", "db"), nil, Owner{"statefulset.apps.kruise.io", "db"}},
+		"another group's ReplicaSet":   {controller("example.com/v1", "ReplicaSet", "web-1"), nil, Owner{"replicaset.example.com", "web-1"}},
+		"a Deployment":                 {ofSet, appsv1.ReplicaSet{ObjectMeta: controller("apps/v1", "Deployment", "web")}, Owner{"deployment", "web"}},
+		"a Rollout":                    {ofSet, appsv1.ReplicaSet{ObjectMeta: controller("argoproj.io/v1alpha1", "Rollout", "web")}, Owner{"rollout.argoproj.io", "web"}},
+		"a bare ReplicaSet":            {ofSet, appsv1.ReplicaSet{}, Owner{"replicaset", "web-1"}},
+		"a ReplicaSet, and few rights": {ofSet, nil, Owner{"replicaset", "web-1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := collector(t, map[string]any{set: c.set}).ownerOf(t.Context(), &corev1.Pod{ObjectMeta: c.pod}); got != c.want {
+				t.Errorf("%+v, want %+v", got, c.want)
+			}
+		})
+	}
+}
+
 // TestNoSuchWorkload explains what does not exist.
 func TestNoSuchWorkload(t *testing.T) {
 	for _, kind := range []string{"pod", "deployment", "statefulset", "daemonset", "replicaset", "job", "cronjob"} {

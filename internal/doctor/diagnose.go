@@ -183,7 +183,7 @@ func installationLink(f Facts) Link {
 	// The existing secret matters too: with a valid token, no renewer is needed at this
 	// moment.
 	switch {
-	case i.Leader.State == Available && i.Leader.Value.Works(f.Now):
+	case i.Leader.State == Available && i.Leader.Value.Works():
 		return Link{Name: name, Text: where + ": a renewer replica is the leader"}
 	case i.Leader.State == Available || i.Leader.State == Absent:
 		l := scale(down("no renewer replica is the leader"))
@@ -554,7 +554,7 @@ func applyFix(message string, f Facts) []string {
 	case has("another client changes"):
 		return []string{fmt.Sprintf("kubectl get secret %s --namespace %s --show-managed-fields --output yaml   # shows which client changes it", f.Installation.Value.SecretName, f.Namespace)}
 	case has(`resource "secrets"`):
-		return []string{fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # restores the RBAC roles", f.Installation.Value.Release, f.Installation.Value.Namespace)}
+		return []string{"# restore the RBAC roles:", upgrade(f.Installation.Value)}
 	}
 	return []string{fmt.Sprintf("kubectl logs --namespace %s --selector app.kubernetes.io/component=renewer --tail 50", f.Installation.Value.Namespace)}
 }

@@ -42,7 +42,7 @@ func sound(t *testing.T) Facts {
 		Template: corev1.PodTemplateSpec{ObjectMeta: pod.ObjectMeta, Spec: pod.Spec},
 		Installation: Read[Installation]{State: Available, Value: Installation{
 			Release: "pullpass", Namespace: "pullpass", Fullname: "pullpass", SecretName: "pullpass", CredentialsNS: "pullpass", CredentialsPrefix: "creds", HasWebhook: true, Replicas: 1, Desired: 1,
-			Leader: Read[Leader]{State: Available, Value: Leader{"a", now.Add(-time.Second), 15 * time.Second}},
+			Leader: Read[Leader]{State: Available, Value: Leader{"a", now.Add(-time.Second), 15 * time.Second, now}},
 			Admission: Read[Admission]{State: Available, Value: Admission{Name: "pullpass", Created: now.Add(-24 * time.Hour), Inject: injection.Matching,
 				Objects: &metav1.LabelSelector{MatchLabels: map[string]string{}}}},
 		}},
@@ -59,6 +59,14 @@ func sound(t *testing.T) Facts {
 // stuck has the pod wait for its image.
 func stuck(f *Facts) {
 	f.Pod.Status.ContainerStatuses = []corev1.ContainerStatus{{Name: "app", State: corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: "ErrImagePull"}}}}
+}
+
+// optsOut has the pod of an owner opt out.
+func optsOut(kind, name string) func(*Facts) {
+	return func(f *Facts) {
+		without(f)
+		f.Owner, f.Template.Labels = Owner{kind, name}, map[string]string{injection.Label: injection.Never}
+	}
 }
 
 // without has the pod wait and not name the secret.
@@ -87,7 +95,7 @@ func TestDiagnose(t *testing.T) {
 		text   string // somewhere in the whole
 	}{
 		"nothing":                     {func(*Facts) {}, "", "No problems found."},
-		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour); f.Installation.Value.Leader.Value.Renewed = f.Now }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
+		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour) }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
 		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "cannot be renewed: GetAuthorizationToken"},
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
@@ -96,7 +104,6 @@ func TestDiagnose(t *testing.T) {
 		"a warning of another registry": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage("2"+host, "no")) }, "", "✓ token"},
 		"an expired token and AWS's no": {func(f *Facts) {
 			f.Now = now.Add(12 * time.Hour)
-			f.Installation.Value.Leader.Value.Renewed = f.Now
 			warn(f, pullsecret.ReasonTokenFailed, failed)
 		}, TokenFailed, "kubectl pullpass credentials set " + host},
 		"no token and nothing against it": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, TokenPending, "no event reports a problem"},
@@ -105,12 +112,21 @@ func TestDiagnose(t *testing.T) {
 			f.Secret.Value.Intact, f.Secret.Value.Entries = false, nil
 			warn(f, pullsecret.ReasonApplyFailed, "another client changes secret pullpass whenever it was written")
 		}, ApplyFailed, "shows which client changes it"},
+		"a renewer without its roles": {func(f *Facts) {
+			f.Secret = Read[PullSecret]{State: Absent}
+			warn(f, pullsecret.ReasonApplyFailed, `cannot patch resource "secrets" in API group "" in the namespace "shop"`)
+		}, ApplyFailed, "# unless pullpass is part of another chart"},
 		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
 		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
 		"a foreign secret":                      {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
 
 		"no renewer, with a good token": {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = "" }, "", "no renewer replica is the leader"},
 		"no renewer, without one":       {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = ""; f.Secret.Value.Entries = nil }, RenewerDown, "component=renewer"},
+		"a renewer that did not renew its lease": {func(f *Facts) {
+			f.Installation.Value.Leader.Value.Renewed = now.Add(-15 * time.Second)
+			f.Secret.Value.Entries = nil
+		}, RenewerDown, ""},
+		"a lease that was read a minute ago": {func(f *Facts) { f.Now = now.Add(time.Minute) }, "", "✓ pullpass"},
 		"a renewer that is scaled to 0": {func(f *Facts) {
 			f.Installation.Value.Leader.State, f.Installation.Value.Desired, f.Secret.Value.Entries = Absent, 0, nil
 		}, RenewerDown, "kubectl scale deployment pullpass-renewer --replicas 2"},
@@ -130,12 +146,17 @@ func TestDiagnose(t *testing.T) {
 			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
 		}, TokenFailed, "UnrecognizedClientException"},
 
-		"before the label":                   {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
-		"before the installation":            {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
-		"while the webhook failed":           {without, FailedOpen, "the webhook was down"},
-		"a restart fixes it":                 {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
-		"a Job of a CronJob makes a new pod": {func(f *Facts) { without(f); f.Owner = Owner{"cronjob", "nightly"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its Job creates a new pod"},
-		"a condition of theirs":              {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
+		"before the label":                               {func(f *Facts) { without(f); f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour) }, BeforeLabel, "was created at 2026-01-01T10:00:00Z, before namespace shop was labelled at 2026-01-01T11:00:00Z"},
+		"before the installation":                        {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Created = now }, BeforeInstallation, ""},
+		"while the webhook failed":                       {without, FailedOpen, "the webhook was down"},
+		"a restart fixes it":                             {func(f *Facts) { without(f); f.Owner = Owner{"deployment", "web"} }, FailedOpen, "kubectl rollout restart deployment/web --namespace shop"},
+		"a Job of a CronJob makes a new pod":             {func(f *Facts) { without(f); f.Owner = Owner{"cronjob", "nightly"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its Job creates a new pod, unless its backoffLimit is reached"},
+		"a Job makes a new pod":                          {func(f *Facts) { without(f); f.Owner = Owner{"job", "batch"} }, FailedOpen, "the deletion counts as a failure"},
+		"a restart of a StatefulSet does not replace it": {func(f *Facts) { without(f); f.Owner = Owner{"statefulset", "db"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its controller creates a new pod"},
+		"nor does one of a DaemonSet with OnDelete":      {func(f *Facts) { without(f); f.Owner = Owner{"daemonset", "agent"} }, FailedOpen, "kubectl delete pod app --namespace shop   # its controller creates a new pod"},
+		"another's StatefulSet is not Kubernetes' own":   {func(f *Facts) { without(f); f.Owner = Owner{"statefulset.apps.kruise.io", "web"} }, FailedOpen, "kubectl delete pod app --namespace shop   # if statefulset.apps.kruise.io/web does not create a new pod, recreate it"},
+		"a pod without an owner":                         {without, FailedOpen, "kubectl replace --force --filename pod.yaml"},
+		"a condition of theirs":                          {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
 		"by the objectSelector": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
@@ -145,12 +166,44 @@ func TestDiagnose(t *testing.T) {
 			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"shop"}}}}
 		}, NamespaceExempt, ""},
 		"the pod opts out":                 {func(f *Facts) { without(f); f.Template.Labels = map[string]string{injection.Label: "false"} }, PodOptsOut, ""},
-		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass"},
+		"a bare pod opts out":              {optsOut("", ""), PodOptsOut, "  kubectl label pod app --namespace shop pullpass.dev/inject-\n  kubectl get pod app --namespace shop --output yaml > pod.yaml   # then recreate the pod:\n  kubectl replace"},
+		"a Deployment's pod opts out":      {optsOut("deployment", "web"), PodOptsOut, `kubectl patch deployment web --namespace shop --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"pullpass.dev/inject":null}}}}}'`},
+		"a Job's pod opts out":             {optsOut("job", "batch"), PodOptsOut, "To fix it:\n\n  # remove the label pullpass.dev/inject from the manifest of job/batch, and recreate job/batch\n"},
+		"a Job's template opts out":        {func(f *Facts) { optsOut("job", "batch")(f); template(f) }, PodOptsOut, "# remove the label pullpass.dev/inject from the manifest of job/batch"},
+		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass charts/pullpass --namespace pullpass --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm"},
 		"the webhook's configuration, too": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = Absent }, InjectionStopped, ""},
 		"nothing injects": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
 		}, NoInjection, "kubectl patch serviceaccount default"},
+		"nothing injects, and the account lists the pod's other secrets": {func(f *Facts) {
+			without(f)
+			f.Owner = Owner{"deployment", "web"}
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+			f.Template.Spec.ImagePullSecrets = f.Account.Value.ImagePullSecrets
+		}, NoInjection, "kubectl patch serviceaccount default"},
+		"nothing injects, and the pod names other secrets": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, NoInjection, "To fix it:\n\n  # add the secret pullpass to imagePullSecrets in the manifest of the pod, which names other secrets\n"},
+		"nothing injects, and a bare pod keeps the account's other secrets": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+			f.Template.Spec.ImagePullSecrets = f.Account.Value.ImagePullSecrets
+		}, NoInjection, "To fix it:\n\n  # add the secret pullpass"},
+		"the account lists the secret, and the pod names others": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
+			f.Template.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
+		}, BeforeLabel, "To fix it:\n\n  # add the secret pullpass"},
+		"by the namespaceSelector, and the pod is recreated": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "x"}}
+		}, NamespaceExempt, "kubectl replace --force --filename pod.yaml"},
 		"nobody may see what injects": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
 		"a pod that runs without it, unlabelled": {func(f *Facts) {
 			without(f)

@@ -85,7 +85,7 @@ type Installation struct {
 	Desired  int32
 	Leader   Read[Leader] // of the renewer; not read without leader election
 
-	HasWebhook   bool // its Deployment exists
+	HasWebhook   bool // its Deployment exists, or should
 	WebhookReady int32
 	Admission    Read[Admission]
 }
@@ -95,11 +95,12 @@ type Leader struct {
 	Holder  string
 	Renewed time.Time
 	Lasts   time.Duration
+	Read    time.Time // when the lease was read, which may be long before all else was
 }
 
-// Works reports whether the replica still holds the lease.
-func (l Leader) Works(now time.Time) bool {
-	return l.Holder != "" && now.Before(l.Renewed.Add(l.Lasts))
+// Works reports whether the replica held the lease when it was read.
+func (l Leader) Works() bool {
+	return l.Holder != "" && l.Read.Before(l.Renewed.Add(l.Lasts))
 }
 
 // Admission is what adds the secret to pods: the webhook or the policy.

@@ -137,7 +137,7 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 			"# give the node its own credentials, for example with a kubelet credential provider for ECR")
 	}
 	if meta.Labels[injection.Label] == injection.Never {
-		return broken(PodOptsOut, fmt.Sprintf("the pod opts out with the label %s=%s", injection.Label, injection.Never), append(takeLabel(f), again...)...)
+		return broken(PodOptsOut, fmt.Sprintf("the pod opts out with the label %s=%s", injection.Label, injection.Never), takeLabel(f, again)...)
 	}
 	if f.Labels.State == Available && f.Labels.Value.Labels[injection.Label] == injection.Never {
 		return broken(NamespaceOptsOut, fmt.Sprintf("namespace %s opts out with the label %s=%s", f.Namespace, injection.Label, injection.Never),
@@ -169,10 +169,10 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 			if f.Pod == nil {
 				return Link{Name: name, Text: fmt.Sprintf("ServiceAccount %s adds the secret %s to its pods", accountName(f.Template.Spec.ServiceAccountName), i.SecretName)}
 			}
-			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), again...)
+			return broken(BeforeLabel, fmt.Sprintf("the pod was created before its ServiceAccount listed the secret %s, or it names its own pull secrets", i.SecretName), nameSecret(f, i.SecretName, again)...)
 		}
 		return broken(NoInjection, "pullpass does not add the secret to pods (injection.mode is none), and neither the pod nor its ServiceAccount names it",
-			append([]string{addToAccount(f, i.SecretName)}, again...)...)
+			nameSecret(f, i.SecretName, again)...)
 	}
 	if a.Unbound {
 		return broken(InjectionStopped, "the MutatingAdmissionPolicyBinding does not exist, for example after an emergency stop, so new pods do not get the secret",
@@ -180,8 +180,7 @@ func whyNot(f Facts, registries []ecr.Registry) Link {
 	}
 	if f.Labels.State == Available && !selects(a.Namespaces, withName(f.Labels.Value)) {
 		return broken(NamespaceExempt, fmt.Sprintf("namespace %s is exempt from injection: the installation's namespaceSelector excludes it", f.Namespace),
-			"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:",
-			addToAccount(f, i.SecretName))
+			append([]string{"# run the pod in another namespace, or name the secret in the pod or its ServiceAccount:"}, nameSecret(f, i.SecretName, again)...)...)
 	}
 	if !selects(a.Objects, meta.Labels) {
 		return broken(PodExempt, "the pod is exempt from injection: the installation's objectSelector excludes its labels",
@@ -232,13 +231,20 @@ func failedOpen(f Facts, text string) Link {
 		l.Text = fmt.Sprintf("%s, although the namespace requests it: the webhook %s down and fails open", text, was)
 	}
 	if !a.Policy && (f.Pod == nil || i.HasWebhook && i.WebhookReady == 0) {
-		l.Fix = append([]string{fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)}, l.Fix...)
+		l.Fix = append([]string{webhookPods(i)}, l.Fix...)
 	}
 	return l
 }
 
+// webhookPods returns a command that shows the webhook's pods.
+func webhookPods(i Installation) string {
+	return fmt.Sprintf("kubectl get deployment,pods --namespace %s --selector app.kubernetes.io/component=webhook", i.Namespace)
+}
+
+// upgrade returns how to restore objects of an installation. If pullpass is a dependency of
+// another chart, this chart must not replace that.
 func upgrade(i Installation) string {
-	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values", i.Release, i.Namespace)
+	return fmt.Sprintf("helm upgrade %s charts/pullpass --namespace %s --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm", i.Release, i.Namespace)
 }
 
 // before reports that a pod is older than its namespace's label.
@@ -301,29 +307,56 @@ func imageChanged(pod *corev1.Pod, registries []ecr.Registry) bool {
 	return false
 }
 
-// recreate returns how to recreate the pod.
+// recreate returns how to recreate the pod. Only the controller of Deployments replaces a pod
+// that is not ready when the workload is restarted, whatever the update strategy
+// (kubernetes/kubernetes#67250).
 func recreate(f Facts) []string {
-	switch {
-	case f.Pod == nil:
+	if f.Pod == nil {
 		return nil
-	case f.Owner.Restartable():
-		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", ShellWord(f.Owner.Kind+"/"+f.Owner.Name), f.Namespace)}
-	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates a new pod", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
-	case f.Owner.Kind == "cronjob":
-		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # its Job creates a new pod", f.Pod.Name, f.Namespace)}
-	default:
+	}
+	name := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	deletion := fmt.Sprintf("kubectl delete pod %s --namespace %s   # ", f.Pod.Name, f.Namespace)
+	switch {
+	case f.Owner.Kind == "":
 		return []string{fmt.Sprintf("kubectl get pod %s --namespace %s --output yaml > pod.yaml   # then recreate the pod:", f.Pod.Name, f.Namespace),
 			"kubectl replace --force --filename pod.yaml"}
+	case f.Owner.Kind == "deployment":
+		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", name, f.Namespace)}
+	case f.Owner.Kind == "job" || f.Owner.Kind == "cronjob":
+		return []string{deletion + "its Job creates a new pod, unless its backoffLimit is reached: the deletion counts as a failure"}
+	case strings.Contains(f.Owner.Kind, "."): // of another API group
+		return []string{deletion + fmt.Sprintf("if %s does not create a new pod, recreate it", name)}
 	}
+	return []string{deletion + "its controller creates a new pod"}
 }
 
-// takeLabel returns how to remove a pod's opt-out label.
-func takeLabel(f Facts) []string {
-	if f.Owner.Restartable() {
-		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}
+// takeLabel returns how to remove a pod's opt-out label and recreate the pod. The template of a
+// Job cannot be changed, and other controllers have templates elsewhere.
+func takeLabel(f Facts, again []string) []string {
+	switch {
+	case f.Owner.Restartable():
+		return append([]string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}, again...)
+	case f.Owner.Kind == "" && f.Pod != nil:
+		return append([]string{fmt.Sprintf("kubectl label pod %s --namespace %s %s-", f.Pod.Name, f.Namespace, injection.Label)}, again...)
 	}
-	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
+	owner := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	return []string{fmt.Sprintf("# remove the label %s from the manifest of %s, and recreate %s", injection.Label, owner, owner)}
+}
+
+// nameSecret returns how to have new pods name the secret without injection. The API server adds
+// the secrets of a ServiceAccount only to pods that name none. A bare pod that is recreated names
+// those that it got before.
+func nameSecret(f Facts, secret string, again []string) []string {
+	account, bare := f.Account.Value, f.Pod != nil && f.Owner.Kind == ""
+	for _, r := range f.Template.Spec.ImagePullSecrets {
+		if bare || f.Account.State == Available && !lists(account, r.Name) {
+			return []string{fmt.Sprintf("# add the secret %s to imagePullSecrets in the manifest of the pod, which names other secrets", secret)}
+		}
+	}
+	if f.Account.State == Available && lists(account, secret) {
+		return again
+	}
+	return append([]string{addToAccount(f, secret)}, again...)
 }
 
 // addToAccount returns how to add the pull secret to the list of the pod's ServiceAccount.

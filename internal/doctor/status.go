@@ -365,6 +365,10 @@ func judge(now time.Time, installation Read[Installation], s *scan) Status {
 		status.Broken = true
 		status.Summary = append(status.Summary, "injection is stopped, so new pods do not get the pull secret; run: "+upgrade(i))
 	}
+	if i.Admission.State == Available && !i.Admission.Value.Policy && i.HasWebhook && i.WebhookReady == 0 {
+		status.Broken = true
+		status.Summary = append(status.Summary, "no replica of the webhook is ready, so new pods do not get the pull secret; run: "+webhookPods(i))
+	}
 	for i := range status.Rows {
 		row := &status.Rows[i]
 		row.Text = escape(row.Text)

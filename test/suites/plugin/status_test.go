@@ -63,6 +63,8 @@ func TestStatus(t *testing.T) {
 	w.NamespaceNamed("s-unlabelled", nil)
 	w.stuck("s-unlabelled", "app")
 
+	w.see("status-no-webhook", "status", "-n", "s-ready")
+	w.webhookReplicas(1)
 	w.see("status", "status", "--all-namespaces")
 	w.see("status-wide", "status", "-A", "-o", "wide")
 	w.see("status-name", "status", "-A", "-o", "name")
@@ -166,8 +168,9 @@ func restartStuck(w *world) {
 	w.see("restart-too-early", "restart-stuck", "-n", ns)
 	w.label(ns, host)
 	w.WaitSecret(ns, host)
+	w.webhookReplicas(0)
 	w.see("restart-no-webhook", "restart-stuck", "-n", ns, "--yes")
-	w.webhookReady()
+	w.webhookReplicas(1)
 	paused, err := w.Client.AppsV1().Deployments(ns).Get(w.Context(), "paused", metav1.GetOptions{})
 	w.Must(err)
 	paused.Spec.Paused = true
@@ -217,24 +220,29 @@ func restartStuck(w *world) {
 	}
 }
 
-// webhookReady has the webhook's Deployment report a ready replica. The webhook itself runs
-// as a process.
-func (w *world) webhookReady() {
+// webhookReplicas has the webhook's Deployment report none or one ready replica. The webhook
+// itself runs as a process.
+func (w *world) webhookReplicas(n int32) {
 	w.Helper()
 	deployments, selector := w.Client.AppsV1().Deployments(w.Release.Namespace), "app.kubernetes.io/component=webhook"
 	list, err := deployments.List(w.Context(), metav1.ListOptions{LabelSelector: selector})
 	w.Must(err)
 	name := list.Items[0].Name
-	_, err = deployments.Patch(w.Context(), name, types.MergePatchType, []byte(`{"spec":{"replicas":1}}`), metav1.PatchOptions{})
+	_, err = deployments.Patch(w.Context(), name, types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, n), metav1.PatchOptions{})
 	w.Must(err)
-	pod := w.podOf(w.Release.Namespace, selector)
-	w.Eventually("a ready replica", func() error {
-		ready := []byte(`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`)
-		_, err := w.Client.CoreV1().Pods(pod.Namespace).Patch(w.Context(), pod.Name, types.MergePatchType, ready, metav1.PatchOptions{}, "status")
+	w.Eventually(fmt.Sprintf("%d ready replicas", n), func() error {
+		pods, err := w.Client.CoreV1().Pods(w.Release.Namespace).List(w.Context(), metav1.ListOptions{LabelSelector: selector})
 		w.Must(err)
+		for _, pod := range pods.Items[:min(int(n), len(pods.Items))] {
+			ready := []byte(`{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"True"}]}}`)
+			_, err := w.Client.CoreV1().Pods(pod.Namespace).Patch(w.Context(), pod.Name, types.MergePatchType, ready, metav1.PatchOptions{}, "status")
+			if err != nil {
+				return err
+			}
+		}
 		d, err := deployments.Get(w.Context(), name, metav1.GetOptions{})
-		if err == nil && d.Status.ReadyReplicas == 0 {
-			err = fmt.Errorf("none")
+		if err == nil && d.Status.ReadyReplicas != n {
+			err = fmt.Errorf("%d", d.Status.ReadyReplicas)
 		}
 		return err
 	})
