@@ -333,7 +333,7 @@ func TestRegistriesThatAreKnownAndWanted(t *testing.T) {
 }
 
 func TestNewTokensAreForTheirNamespaces(t *testing.T) {
-	work, _, _ := idleController(t)
+	work, _, clock := idleController(t)
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
 	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
 	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
@@ -356,6 +356,13 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+
+	clock.advance(12 * time.Hour)
+	work.queue.Add("first")
+	work.tokensChanged([]ecr.Registry{registryOf(hostA)})
+	if got := work.queue.drain(); len(got) != 3 || got[2] != "first" {
+		t.Errorf("an entry that has expired is not urgent: %v", got)
+	}
 }
 
 func TestCredentialSecretsConcernRegistries(t *testing.T) {
@@ -367,6 +374,11 @@ func TestCredentialSecretsConcernRegistries(t *testing.T) {
 		if got := work.queue.drain(); !slices.Equal(got, want) {
 			t.Errorf("%s: namespaces %v, want %v", name, got, want)
 		}
+	}
+
+	work.credentialChanged("creds-" + hostA)
+	if got := work.queue.drain(); len(got) > 0 {
+		t.Errorf("a credential that is the same as before: namespaces %v", got)
 	}
 
 	// A credential that is withdrawn takes its entries along before other work
@@ -595,6 +607,7 @@ func TestTwoWritersComeToRest(t *testing.T) {
 		return accepted(t, r, fmt.Sprint(version))
 	}))
 	shop(t, work)
+	told := false
 	theirs := written(t, map[string]Token{hostA: tokenOf("bob", 0)}, nil)
 	for began := clock.now(); clock.now().Sub(began) < time.Hour; {
 		version++
@@ -604,6 +617,12 @@ func TestTwoWritersComeToRest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, e := range sent(events) {
+			told = told || strings.Contains(e, "Warning ApplyFailed another client changes secret pullpass")
+		}
+		if state := work.status.namespaces["shop"].state; !told && state != pullsecret.StateReady {
+			t.Fatalf("state %s before it is told", state)
+		}
 		if again.IsZero() {
 			again = clock.now().Add(time.Second)
 		}
@@ -612,10 +631,8 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	if writes < 10 || writes > 25 {
 		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)
 	}
-	if got := sent(events); !slices.ContainsFunc(got, func(e string) bool {
-		return strings.Contains(e, "Warning ApplyFailed another client changes secret pullpass")
-	}) {
-		t.Errorf("events %q", got)
+	if !told {
+		t.Error("nobody was told")
 	}
 	// Left alone for a while, all is forgotten.
 	clock.advance(10 * time.Minute)
@@ -737,6 +754,91 @@ func TestADeletedSecretThatStaysIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestASecretThatNobodyWantsIsDeleted sends what the API server needs to delete no other.
+func TestASecretThatNobodyWantsIsDeleted(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		result string
+		fails  bool
+	}{
+		"it is there":             {http.StatusOK, resultDeleted, false},
+		"somebody was faster":     {http.StatusNotFound, resultDeleted, false},
+		"somebody has changed it": {http.StatusConflict, resultConflict, true},
+		"no permission":           {http.StatusForbidden, resultForbidden, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var options metav1.DeleteOptions
+			work, _, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+				if err := json.NewDecoder(r.Body).Decode(&options); err != nil || r.Method != http.MethodDelete {
+					t.Errorf("%s: %v", r.Method, err)
+				}
+				return answer(c.status, &metav1.Status{Status: metav1.StatusFailure, Code: int32(c.status)})
+			}))
+			add(t, work.namespaces.Informer, namespaceOf("shop", nil))
+			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+			result, _, err := work.syncNamespace(t.Context(), "shop")
+			if result != c.result || (err != nil) != c.fails {
+				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if p := options.Preconditions; p == nil || p.UID == nil || *p.UID != "uid" || p.ResourceVersion == nil || *p.ResourceVersion != "7" {
+				t.Errorf("preconditions %+v", p)
+			}
+			if last := work.writes.last["shop"]; last.deleted == "uid" == c.fails || last.edited {
+				t.Errorf("remembered %+v", last)
+			}
+		})
+	}
+}
+
+// TestEntriesAreKeptAsTheAPIServerHasThem has a newer token of one registry and none of
+// the other.
+func TestEntriesAreKeptAsTheAPIServerHasThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit   func(*corev1.Secret)
+		status int
+		result string
+	}{
+		"as they were":     {func(*corev1.Secret) {}, http.StatusOK, resultUpdated},
+		"edited since":     {func(s *corev1.Secret) { s.Data = nil }, http.StatusOK, resultConflict},
+		"deleted since":    {func(*corev1.Secret) {}, http.StatusNotFound, resultConflict},
+		"not to be read":   {func(*corev1.Secret) {}, http.StatusForbidden, resultForbidden},
+		"nothing is there": {func(s *corev1.Secret) { *s = corev1.Secret{} }, http.StatusOK, resultConflict},
+	} {
+		t.Run(name, func(t *testing.T) {
+			live := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}, nil)
+			var got secretState
+			work, _, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+				if r.Method != http.MethodGet {
+					var s corev1.Secret
+					if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+						t.Error(err)
+					}
+					got = stateOf(observed(t, &s))
+					return answer(http.StatusOK, &s)
+				}
+				if c.status == http.StatusOK {
+					return answer(c.status, live)
+				}
+				return answer(c.status, &metav1.Status{Status: metav1.StatusFailure, Code: int32(c.status)})
+			}))
+			shop(t, work)
+			add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
+			add(t, work.credentials, keysFor(hostB, "bob"))
+			add(t, work.pullSecrets, observed(t, live))
+			c.edit(live)
+			clock.advance(7 * time.Hour)
+			work.give(tokenOf("alice", 6*time.Hour), nil)
+			result, _, err := work.syncNamespace(t.Context(), "shop")
+			if result != c.result || (err == nil) != (c.result == resultUpdated) {
+				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if c.result == resultUpdated && (got.entries[hostA] != tokenOf("alice", 6*time.Hour).entry() || got.entries[hostB] != tokenOf("bob", 0).entry()) || c.result != resultUpdated && got.exists {
+				t.Errorf("written %+v", got)
+			}
+		})
+	}
+}
+
 func TestWritesAreForgotten(t *testing.T) {
 	clock := &clock{start}
 	w := newWrites(clock.now)
@@ -762,18 +864,23 @@ func TestAWriteNamesWhatItChanges(t *testing.T) {
 			return answer(http.StatusOK, &sent)
 		}))
 		shop(t, work)
-		want := metav1.ObjectMeta{}
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(work.metrics.renewals)
+		want, renewals := metav1.ObjectMeta{}, 0.0
 		if exists {
 			clock.advance(7 * time.Hour)
 			work.give(tokenOf("alice", 6*time.Hour), nil)
 			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
-			want = metav1.ObjectMeta{UID: "uid", ResourceVersion: "7"}
+			want, renewals = metav1.ObjectMeta{UID: "uid", ResourceVersion: "7"}, 1
 		}
 		if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
 			t.Fatal(err)
 		}
 		if sent.UID != want.UID || sent.ResourceVersion != want.ResourceVersion {
 			t.Errorf("%s: sent UID %q and resourceVersion %q", name, sent.UID, sent.ResourceVersion)
+		}
+		if got := values(t, reg, "secret_renewals_total")[""]; got != renewals {
+			t.Errorf("%s: counted %v renewals, want %v", name, got, renewals)
 		}
 	}
 }
@@ -879,9 +986,12 @@ func TestTheEndIsNoTrouble(t *testing.T) {
 	work.queue.Add("shop")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	work.processNextWorkItem(ctx)
+	goesOn := work.processNextWorkItem(ctx)
 	if got := sent(events); len(got) > 0 {
 		t.Errorf("events %q", got)
+	}
+	if n := work.queue.NumRequeues("shop"); n > 0 || !goesOn {
+		t.Errorf("tried again %d times, and the worker goes on: %t", n, goesOn)
 	}
 }
 
