@@ -683,3 +683,24 @@ func TestHasPulled(t *testing.T) {
 		})
 	}
 }
+
+// TestProblemsOfTwoRegistries has a secret that cannot be written for one registry, and
+// then a token of the other that cannot be renewed.
+func TestProblemsOfTwoRegistries(t *testing.T) {
+	const other = "222222222222.dkr.ecr.us-east-1.amazonaws.com"
+	for _, images := range [][]string{{image, other + "/app:1"}, {other + "/app:1", image}} {
+		f := sound(t)
+		f.Images = images
+		f.Labels.Value.Labels[other] = "true"
+		for _, r := range registriesOf(images) {
+			f.Credentials[r] = Read[CredentialSecret]{State: Available}
+		}
+		warn(&f, pullsecret.ReasonApplyFailed, "exceeded quota: none")
+		f.Events.Value[0].Last = now.Add(-2 * time.Minute)
+		warn(&f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage(host, "no"))
+		d := Diagnose(f)
+		if broken, _ := d.Broken(); broken.Cause != ApplyFailed {
+			t.Errorf("cause %q, want %q:\n%s", broken.Cause, ApplyFailed, d)
+		}
+	}
+}
