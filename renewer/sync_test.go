@@ -1018,3 +1018,26 @@ func TestWritesUnderWayGetAMomentAtTheEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestAWorkerGoesOn has one worker, and two namespaces.
+func TestAWorkerGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		writes := 0
+		work, _, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+			writes++
+			return accepted(t, r, "7")
+		}))
+		shop(t, work)
+		add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
+		work.queue.Add("shop")
+		work.queue.Add("bank")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- work.run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil || writes != 2 {
+			t.Errorf("%d writes, want 2: %v", writes, err)
+		}
+	})
+}
