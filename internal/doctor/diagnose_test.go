@@ -504,6 +504,7 @@ func TestResembles(t *testing.T) {
 		host + "123456789":         false,
 		host[:12]:                  true, // 8 characters too few
 		host[:11]:                  false,
+		host[8:]:                   true,
 		"12345678" + host[8:]:      true, // 8 others
 		host[:6] + "12345678qrst":  false,
 		host[:8] + "12345678qrst":  true,
@@ -704,3 +705,30 @@ func TestProblemsOfTwoRegistries(t *testing.T) {
 		}
 	}
 }
+
+// TestUncertain has diagnoses of users who may read little.
+func TestUncertain(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts            func(*Facts)
+		uncertain, blind bool
+	}{
+		"nothing broken":               {func(*Facts) {}, true, false},
+		"no secret":                    {func(f *Facts) { f.Secret, f.Events = Read[PullSecret]{State: Absent}, Read[[]Event]{} }, false, false},
+		"a secret that may be another": {func(f *Facts) { f.Installation.State, f.Secret.Value.Entries = NotRead, nil }, true, false},
+		"a foreign secret":             {func(f *Facts) { assumed(f); nothingRead(f); warn(f, pullsecret.ReasonForeign, "no") }, false, true},
+		"nothing may be read":          {nothing, true, true},
+		"events may be read":           {func(f *Facts) { nothing(f); f.Events.State = Available }, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.facts(&f)
+			d := DiagnoseNamespace(f, []ecr.Registry{registry(t)})
+			if uncertain, blind := Uncertain(f, d), Blind(f); uncertain != c.uncertain || blind != c.blind {
+				t.Errorf("uncertain %t, blind %t:\n%s", uncertain, blind, d)
+			}
+		})
+	}
+}
+
+// nothingRead has neither the secret nor its events be read.
+func nothingRead(f *Facts) { f.Secret, f.Events = Read[PullSecret]{}, Read[[]Event]{} }

@@ -286,3 +286,22 @@ func TestEventOf(t *testing.T) {
 		t.Error("a warning is none")
 	}
 }
+
+// TestUnscheduled has a pod that waits for a node, or for nothing.
+func TestUnscheduled(t *testing.T) {
+	for name, c := range map[string]struct {
+		condition corev1.PodCondition
+		want      Cause
+	}{
+		"no node":           {corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "no nodes"}, NotScheduled},
+		"a node":            {corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, ""},
+		"another condition": {corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionFalse}, ""},
+	} {
+		f := sound(t)
+		f.Pod.Status.Conditions = []corev1.PodCondition{c.condition}
+		d := Diagnose(f)
+		if broken, _ := d.Broken(); broken.Cause != c.want {
+			t.Errorf("%s: cause %q, want %q:\n%s", name, broken.Cause, c.want, d)
+		}
+	}
+}

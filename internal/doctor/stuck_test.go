@@ -63,3 +63,76 @@ func TestOwnerNamed(t *testing.T) {
 		t.Errorf("%+v of no reference", got)
 	}
 }
+
+// TestDoubt has pods that would be recreated.
+func TestDoubt(t *testing.T) {
+	list := func(a *corev1.ServiceAccount, names ...string) {
+		for _, name := range names {
+			a.ImagePullSecrets = append(a.ImagePullSecrets, corev1.LocalObjectReference{Name: name})
+		}
+	}
+	const (
+		stopped = "injection is stopped, so new pods do not get the secret"
+		unknown = "cannot tell whether new pods get the secret"
+		down    = "no replica of the webhook is ready, so new pods do not get the secret"
+		nobody  = "pullpass does not add the secret to pods, and ServiceAccount default does not list it"
+	)
+	for name, c := range map[string]struct {
+		edit    func(*Facts)
+		secrets []string // that the pod names
+		want    string
+	}{
+		"none":                {func(*Facts) {}, nil, ""},
+		"the webhook is down": {func(f *Facts) { f.Installation.Value.WebhookReady = 0 }, nil, down},
+		"a policy": {func(f *Facts) {
+			f.Installation.Value.WebhookReady, f.Installation.Value.Admission.Value.Policy = 0, true
+		}, nil, ""},
+		"a policy without its binding":     {func(f *Facts) { f.Installation.Value.Admission.Value.Unbound = true }, nil, stopped},
+		"no configuration":                 {func(f *Facts) { f.Installation.Value.Admission.State = Absent }, nil, stopped},
+		"no webhook":                       {func(f *Facts) { f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false }, nil, nobody},
+		"an unknown installation":          {func(f *Facts) { f.Installation.State = NotRead }, nil, unknown},
+		"an unknown configuration":         {func(f *Facts) { f.Installation.Value.Admission.State = NotRead }, nil, unknown},
+		"no installation":                  {func(f *Facts) { f.Installation = Read[Installation]{State: Absent} }, nil, nobody},
+		"an account that forbids":          {func(f *Facts) { f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"} }, nil, "ServiceAccount default forbids the secret, so the API server rejects new pods"},
+		"an unknown account":               {func(f *Facts) { f.Account = Read[*corev1.ServiceAccount]{} }, nil, ""},
+		"an account that lists it":         {func(f *Facts) { list(f.Account.Value, "pullpass"); f.Installation.Value.WebhookReady = 0 }, nil, ""},
+		"an account that lists another":    {func(f *Facts) { list(f.Account.Value, "mine"); f.Installation.Value.WebhookReady = 0 }, nil, down},
+		"the pod names its account's":      {func(f *Facts) { list(f.Account.Value, "pullpass", "mine"); f.Installation.Value.WebhookReady = 0 }, []string{"mine"}, ""},
+		"the pod names another, and it is": {func(f *Facts) { list(f.Account.Value, "pullpass"); f.Installation.Value.WebhookReady = 0 }, []string{"mine"}, down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			f.Installation.Value.WebhookReady = 1
+			c.edit(&f)
+			p := candidate{namespace: "shop"}
+			for _, name := range c.secrets {
+				p.secrets = append(p.secrets, corev1.LocalObjectReference{Name: name})
+			}
+			got, err := new(Collector).doubt(t.Context(), p, f.Installation, map[string]Read[*corev1.ServiceAccount]{"shop/default": f.Account})
+			if err != nil || got != c.want {
+				t.Errorf("%q, %v, want %q", got, err, c.want)
+			}
+		})
+	}
+}
+
+// TestReplaced has a pod of an older and one of the newest revision.
+func TestReplaced(t *testing.T) {
+	web := Owner{"deployment", "web"}
+	cache := map[string]replicaSets{"shop": {map[string]Owner{"web-1": web, "web-2": web}, map[string]int{"web-1": 1, "web-2": 2}, map[Owner]int{web: 2}}}
+	for name, c := range map[string]struct {
+		kind, name string
+		want       Owner
+		replaced   bool
+	}{
+		"an older revision":       {"ReplicaSet", "web-1", web, true},
+		"the newest":              {"ReplicaSet", "web-2", web, false},
+		"a ReplicaSet of its own": {"ReplicaSet", "solo", Owner{"replicaset", "solo"}, false},
+		"a StatefulSet":           {"StatefulSet", "web-1", Owner{"statefulset", "web-1"}, false},
+	} {
+		p := candidate{namespace: "shop", ref: &metav1.OwnerReference{APIVersion: "apps/v1", Kind: c.kind, Name: c.name}}
+		if got, replaced, err := new(Collector).ownerByReference(t.Context(), p, cache); got != c.want || replaced != c.replaced || err != nil {
+			t.Errorf("%s: %+v, %t, %v", name, got, replaced, err)
+		}
+	}
+}
