@@ -88,3 +88,21 @@ func TestAliases(t *testing.T) {
 		t.Error("no error for what is no alias file")
 	}
 }
+
+// TestLinesOfNestedValues has an option and a word, and what may be a line end for Python
+// between them.
+func TestLinesOfNestedValues(t *testing.T) {
+	for r, ends := range map[rune]bool{
+		'\t': false, '\n': true, '\v': true, '\f': true, '\r': true, 0x0e: false, 0x1b: false, 0x1c: true, 0x1d: true, 0x1e: true, 0x1f: false,
+		0x84: false, 0x85: true, 0x86: false, 0x2027: false, 0x2028: true, 0x2029: true, 0x202a: false,
+	} {
+		if got := nestedIsGood("\na=b" + string(r) + "c"); got == ends {
+			t.Errorf("%U ends a line: %t, want %t", r, !got, ends)
+		}
+	}
+	for r, space := range map[rune]bool{' ': true, '\t': true, 0x1b: false, 0x1c: true, 0x1f: true, 0xa0: true, 'a': false} {
+		if got := nestedIsGood("\na=b\n" + string(r)); got != space {
+			t.Errorf("%U is space: %t, want %t", r, got, space)
+		}
+	}
+}
