@@ -174,6 +174,11 @@ func TestSyncWithoutAWrite(t *testing.T) {
 			result:    resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
 			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the namespace's label`,
 		},
+		"a malformed label, foreign secret": {
+			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}), secret: foreign,
+			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
+			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the namespace's label`,
+		},
 		"no credentials": {
 			namespace: namespaceOf("shop", labels), noKeys: true,
 			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
@@ -1038,6 +1043,31 @@ func TestAWorkerGoesOn(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil || writes != 2 {
 			t.Errorf("%d writes, want 2: %v", writes, err)
+		}
+	})
+}
+
+// TestANamespaceIsReconciledAgain: one with a token in time for the next, and one without
+// a label only when something changes.
+func TestANamespaceIsReconciledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work, _, _ := idleController(t)
+		shop(t, work)
+		add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+		add(t, work.namespaces.Informer, namespaceOf("bank", nil))
+		for _, name := range []string{"shop", "bank"} {
+			work.queue.Add(name)
+			work.processNextWorkItem(t.Context())
+		}
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		if got := work.queue.drain(); len(got) > 0 {
+			t.Errorf("after five hours: %q", got)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := work.queue.drain(); !slices.Equal(got, []string{"shop"}) {
+			t.Errorf("after six hours: %q", got)
 		}
 	})
 }
