@@ -773,7 +773,7 @@ func TestASecretThatNobodyWantsIsDeleted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var options metav1.DeleteOptions
-			work, _, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+			work, events, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
 				if err := json.NewDecoder(r.Body).Decode(&options); err != nil || r.Method != http.MethodDelete {
 					t.Errorf("%s: %v", r.Method, err)
 				}
@@ -781,9 +781,12 @@ func TestASecretThatNobodyWantsIsDeleted(t *testing.T) {
 			}))
 			add(t, work.namespaces.Informer, namespaceOf("shop", nil))
 			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
-			result, _, err := work.syncNamespace(t.Context(), "shop")
+			result, again, err := work.syncNamespace(t.Context(), "shop")
 			if result != c.result || (err != nil) != c.fails {
 				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if got := sent(events); !again.IsZero() || !c.fails && len(got) > 0 {
+				t.Errorf("again at %s, events %q", again, got)
 			}
 			if p := options.Preconditions; p == nil || p.UID == nil || *p.UID != "uid" || p.ResourceVersion == nil || *p.ResourceVersion != "7" {
 				t.Errorf("preconditions %+v", p)
@@ -854,6 +857,22 @@ func TestWritesAreForgotten(t *testing.T) {
 	w.note("shop", secretState{}, "2", false)
 	if len(w.last) != 1 {
 		t.Errorf("%d writes are remembered, want the last", len(w.last))
+	}
+}
+
+func TestContestsEndAfterACalm(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		want  int
+	}{"at once": {0, 1}, "just before": {calm - 1, 1}, "after it": {calm, 0}} {
+		clock := &clock{start}
+		w := newWrites(clock.now)
+		w.note("shop", secretState{}, "1", false)
+		clock.advance(c.after)
+		w.note("shop", secretState{exists: true, intact: true, resourceVersion: "2"}, "3", false)
+		if got := w.last["shop"].contests; got != c.want {
+			t.Errorf("%s: %d contests, want %d", name, got, c.want)
+		}
 	}
 }
 

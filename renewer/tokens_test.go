@@ -799,6 +799,16 @@ func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
 	})
 }
 
+func TestQueuedRequestsAndCallsCountAsWaiting(t *testing.T) {
+	tokens := newTokens(nil, storeOf(), newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	defer tokens.queue.ShutDown()
+	tokens.queue.Add(TokenRequest{Region: "eu-west-1"})
+	tokens.calls.Add(1)
+	if n := tokens.progress.waiting(); n != 2 {
+		t.Errorf("%d wait, want 2", n)
+	}
+}
+
 func TestHangingCallsHoldUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := hanging(nil)
