@@ -860,6 +860,75 @@ func TestWritesAreForgotten(t *testing.T) {
 	}
 }
 
+// TestBehind has a cache that may not know of the last write.
+func TestBehind(t *testing.T) {
+	at := func(version string) secretState { return secretState{exists: true, uid: "u", resourceVersion: version} }
+	recreated := at("7")
+	recreated.uid = "v"
+	for name, c := range map[string]struct {
+		last  *lastWrite
+		have  secretState
+		after time.Duration
+		want  time.Duration
+	}{
+		"no write":                          {nil, at("4"), 0, 0},
+		"an older version":                  {&lastWrite{version: "5"}, at("4"), 0, settling},
+		"an older version, for a while":     {&lastWrite{version: "5"}, at("4"), 2 * time.Second, settling - 2*time.Second},
+		"an older version, for too long":    {&lastWrite{version: "5"}, at("4"), time.Minute, 0},
+		"this version":                      {&lastWrite{version: "5"}, at("5"), 0, 0},
+		"a newer version":                   {&lastWrite{version: "5"}, at("6"), 0, 0},
+		"a version that cannot be compared": {&lastWrite{version: "5"}, at("x"), 0, 0},
+		"no secret yet":                     {&lastWrite{version: "5"}, secretState{}, 0, settling},
+		"no secret any more":                {&lastWrite{version: "5", seen: true}, secretState{}, 0, 0},
+		"a deleted secret":                  {&lastWrite{deleted: "u"}, at("4"), 0, settling},
+		"a secret that is gone":             {&lastWrite{deleted: "u"}, secretState{}, 0, 0},
+		"a recreated secret":                {&lastWrite{deleted: "u"}, recreated, 0, 0},
+	} {
+		clock := &clock{start.Add(c.after)}
+		w := newWrites(clock.now)
+		if c.last != nil {
+			c.last.at = start
+			w.last["shop"] = *c.last
+		}
+		if got := w.behind("shop", c.have); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestHeld has another client that may have changed what was written.
+func TestHeld(t *testing.T) {
+	theirs, ours := secretState{exists: true, intact: true, resourceVersion: "6"}, secretState{exists: true, intact: true, resourceVersion: "5"}
+	for name, c := range map[string]struct {
+		last  *lastWrite
+		have  secretState
+		after time.Duration
+		want  time.Duration
+		told  bool
+	}{
+		"no write":                   {nil, theirs, 0, 0, false},
+		"the first rewrite":          {&lastWrite{}, theirs, 0, 0, false},
+		"the second":                 {&lastWrite{contests: 1}, theirs, 0, time.Second, false},
+		"the second, a moment later": {&lastWrite{contests: 1}, theirs, time.Second / 4, 3 * time.Second / 4, false},
+		"the fourth":                 {&lastWrite{contests: 3}, theirs, 0, 4 * time.Second, false},
+		"the fifth":                  {&lastWrite{contests: 4}, theirs, 0, 8 * time.Second, true},
+		"one of very many":           {&lastWrite{contests: 100}, theirs, 0, lastContest, true},
+		"one of very many, a calm":   {&lastWrite{contests: 100}, theirs, calm, 0, false},
+		"edited by a policy":         {&lastWrite{contests: 1, edited: true}, theirs, 0, time.Second, true},
+		"as it was written":          {&lastWrite{contests: 100}, ours, 0, 0, false},
+	} {
+		clock := &clock{start.Add(c.after)}
+		w := newWrites(clock.now)
+		if c.last != nil {
+			c.last.at, c.last.version = start, "5"
+			w.last["shop"] = *c.last
+		}
+		if got, told := w.held("shop", c.have); got != c.want || told != c.told {
+			t.Errorf("%s: %s, %t, want %s, %t", name, got, told, c.want, c.told)
+		}
+	}
+}
+
 func TestContestsEndAfterACalm(t *testing.T) {
 	for name, c := range map[string]struct {
 		after time.Duration
