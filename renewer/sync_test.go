@@ -915,6 +915,7 @@ func TestHeld(t *testing.T) {
 		"one of very many":           {&lastWrite{contests: 100}, theirs, 0, lastContest, true},
 		"one of very many, a calm":   {&lastWrite{contests: 100}, theirs, calm, 0, false},
 		"edited by a policy":         {&lastWrite{contests: 1, edited: true}, theirs, 0, time.Second, true},
+		"deleted":                    {&lastWrite{contests: 1}, secretState{}, 0, time.Second, false},
 		"as it was written":          {&lastWrite{contests: 100}, ours, 0, 0, false},
 	} {
 		clock := &clock{start.Add(c.after)}
