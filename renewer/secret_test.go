@@ -186,6 +186,14 @@ func TestDecide(t *testing.T) {
 			have: secretState{exists: true, ours: true}, needs: []need{without(hostA, errAWS)}, at: h,
 			want: outcome{missing: a},
 		},
+		"an edited secret whose credential is gone": {
+			have: edited(holding(held{hostA: tokenOf("alice", 0)})), needs: []need{without(hostA, errNone)}, at: h,
+			want: outcome{action: remove, missing: a},
+		},
+		"an edited secret stays while AWS fails for one of two": {
+			have: edited(holding(held{hostA: tokenOf("alice", 0)})), needs: []need{without(hostA, errAWS), without(hostB, errNone)}, at: h,
+			want: outcome{missing: ab},
+		},
 		"an edited secret without a label": {
 			have: edited(holding(nil)),
 			want: outcome{action: remove},

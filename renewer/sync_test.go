@@ -177,6 +177,11 @@ func TestSyncWithoutAWrite(t *testing.T) {
 			result:    resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
 			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the namespace's label`,
 		},
+		"a malformed label, foreign secret": {
+			namespace: namespaceOf("shop", map[string]string{"1.dkr.ecr.us-east-1.amazonaws.com": "true"}), secret: foreign,
+			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
+			event: `Warning InvalidRegistryLabel label "1.dkr.ecr.us-east-1.amazonaws.com" looks like an ECR registry host but "1" is neither an account of 12 digits nor the name of a VPC endpoint; correct the namespace's label`,
+		},
 		"no credentials": {
 			namespace: namespaceOf("shop", labels), noKeys: true,
 			result: resultUnchanged, again: 30 * time.Minute, state: pullsecret.StateFailed,
@@ -404,7 +409,7 @@ func TestRegistriesThatAreKnownAndWanted(t *testing.T) {
 }
 
 func TestNewTokensAreForTheirNamespaces(t *testing.T) {
-	work, _, _ := idleController(t)
+	work, _, clock := idleController(t)
 	add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
 	add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
 	add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil))) // the shop's
@@ -427,6 +432,13 @@ func TestNewTokensAreForTheirNamespaces(t *testing.T) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
 	}
+
+	clock.advance(12 * time.Hour)
+	work.queue.Add("first")
+	work.tokensChanged([]ecr.Registry{registryOf(hostA)})
+	if got := work.queue.drain(); len(got) != 3 || got[2] != "first" {
+		t.Errorf("an entry that has expired is not urgent: %v", got)
+	}
 }
 
 func TestCredentialSecretsConcernRegistries(t *testing.T) {
@@ -438,6 +450,11 @@ func TestCredentialSecretsConcernRegistries(t *testing.T) {
 		if got := work.queue.drain(); !slices.Equal(got, want) {
 			t.Errorf("%s: namespaces %v, want %v", name, got, want)
 		}
+	}
+
+	work.credentialChanged("creds-" + hostA)
+	if got := work.queue.drain(); len(got) > 0 {
+		t.Errorf("a credential that is the same as before: namespaces %v", got)
 	}
 
 	// A credential that is withdrawn takes its entries along before other work
@@ -666,6 +683,7 @@ func TestTwoWritersComeToRest(t *testing.T) {
 		return accepted(t, r, fmt.Sprint(version))
 	}))
 	shop(t, work)
+	told := false
 	theirs := written(t, map[string]Token{hostA: tokenOf("bob", 0)}, nil)
 	for began := clock.now(); clock.now().Sub(began) < time.Hour; {
 		version++
@@ -675,6 +693,12 @@ func TestTwoWritersComeToRest(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		for _, e := range sent(events) {
+			told = told || strings.Contains(e, "Warning ApplyFailed another client changes secret pullpass")
+		}
+		if state := work.status.namespaces["shop"].state; !told && state != pullsecret.StateReady {
+			t.Fatalf("state %s before it is told", state)
+		}
 		if again.IsZero() {
 			again = clock.now().Add(time.Second)
 		}
@@ -683,10 +707,8 @@ func TestTwoWritersComeToRest(t *testing.T) {
 	if writes < 10 || writes > 25 {
 		t.Errorf("%d writes in an hour, want some at once and then ever fewer", writes)
 	}
-	if got := sent(events); !slices.ContainsFunc(got, func(e string) bool {
-		return strings.Contains(e, "Warning ApplyFailed another client changes secret pullpass")
-	}) {
-		t.Errorf("events %q", got)
+	if !told {
+		t.Error("nobody was told")
 	}
 	// Left alone for a while, all is forgotten.
 	clock.advance(10 * time.Minute)
@@ -830,6 +852,94 @@ func TestADeletedSecretThatStaysIsLeftAlone(t *testing.T) {
 	}
 }
 
+// TestASecretThatNobodyWantsIsDeleted sends what the API server needs to delete no other.
+func TestASecretThatNobodyWantsIsDeleted(t *testing.T) {
+	for name, c := range map[string]struct {
+		status int
+		result string
+		fails  bool
+	}{
+		"it is there":             {http.StatusOK, resultDeleted, false},
+		"somebody was faster":     {http.StatusNotFound, resultDeleted, false},
+		"somebody has changed it": {http.StatusConflict, resultConflict, true},
+		"no permission":           {http.StatusForbidden, resultForbidden, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var options metav1.DeleteOptions
+			work, events, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+				if err := json.NewDecoder(r.Body).Decode(&options); err != nil || r.Method != http.MethodDelete {
+					t.Errorf("%s: %v", r.Method, err)
+				}
+				return answer(c.status, &metav1.Status{Status: metav1.StatusFailure, Code: int32(c.status)})
+			}))
+			add(t, work.namespaces.Informer, namespaceOf("shop", nil))
+			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+			result, again, err := work.syncNamespace(t.Context(), "shop")
+			if result != c.result || (err != nil) != c.fails {
+				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if got := sent(events); !again.IsZero() || !c.fails && len(got) > 0 {
+				t.Errorf("again at %s, events %q", again, got)
+			}
+			if p := options.Preconditions; p == nil || p.UID == nil || *p.UID != "uid" || p.ResourceVersion == nil || *p.ResourceVersion != "7" {
+				t.Errorf("preconditions %+v", p)
+			}
+			if last := work.writes.last["shop"]; last.deleted == "uid" == c.fails || last.edited {
+				t.Errorf("remembered %+v", last)
+			}
+		})
+	}
+}
+
+// TestEntriesAreKeptAsTheAPIServerHasThem has a newer token of one registry and none of
+// the other.
+func TestEntriesAreKeptAsTheAPIServerHasThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		edit   func(*corev1.Secret)
+		status int
+		result string
+	}{
+		"as they were":     {func(*corev1.Secret) {}, http.StatusOK, resultUpdated},
+		"edited since":     {func(s *corev1.Secret) { s.Data = nil }, http.StatusOK, resultConflict},
+		"deleted since":    {func(*corev1.Secret) {}, http.StatusNotFound, resultConflict},
+		"not to be read":   {func(*corev1.Secret) {}, http.StatusForbidden, resultForbidden},
+		"nothing is there": {func(s *corev1.Secret) { *s = corev1.Secret{} }, http.StatusOK, resultConflict},
+	} {
+		t.Run(name, func(t *testing.T) {
+			live := written(t, map[string]Token{hostA: tokenOf("alice", 0), hostB: tokenOf("bob", 0)}, nil)
+			var got secretState
+			work, _, clock := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+				if r.Method != http.MethodGet {
+					var s corev1.Secret
+					if err := json.NewDecoder(r.Body).Decode(&s); err != nil {
+						t.Error(err)
+					}
+					got = stateOf(observed(t, &s))
+					return answer(http.StatusOK, &s)
+				}
+				if c.status == http.StatusOK {
+					return answer(c.status, live)
+				}
+				return answer(c.status, &metav1.Status{Status: metav1.StatusFailure, Code: int32(c.status)})
+			}))
+			shop(t, work)
+			add(t, work.namespaces.Informer, namespaceOf("shop", map[string]string{hostA: "true", hostB: "true"}))
+			add(t, work.credentials, keysFor(hostB, "bob"))
+			add(t, work.pullSecrets, observed(t, live))
+			c.edit(live)
+			clock.advance(7 * time.Hour)
+			work.give(tokenOf("alice", 6*time.Hour), nil)
+			result, _, err := work.syncNamespace(t.Context(), "shop")
+			if result != c.result || (err == nil) != (c.result == resultUpdated) {
+				t.Errorf("result %s, %v, want %s", result, err, c.result)
+			}
+			if c.result == resultUpdated && (got.entries[hostA] != tokenOf("alice", 6*time.Hour).entry() || got.entries[hostB] != tokenOf("bob", 0).entry()) || c.result != resultUpdated && got.exists {
+				t.Errorf("written %+v", got)
+			}
+		})
+	}
+}
+
 func TestWritesAreForgotten(t *testing.T) {
 	clock := &clock{start}
 	w := newWrites(clock.now)
@@ -840,6 +950,92 @@ func TestWritesAreForgotten(t *testing.T) {
 	w.note("shop", secretState{}, "2", false)
 	if len(w.last) != 1 {
 		t.Errorf("%d writes are remembered, want the last", len(w.last))
+	}
+}
+
+// TestBehind has a cache that may not know of the last write.
+func TestBehind(t *testing.T) {
+	at := func(version string) secretState { return secretState{exists: true, uid: "u", resourceVersion: version} }
+	recreated := at("7")
+	recreated.uid = "v"
+	for name, c := range map[string]struct {
+		last  *lastWrite
+		have  secretState
+		after time.Duration
+		want  time.Duration
+	}{
+		"no write":                          {nil, at("4"), 0, 0},
+		"an older version":                  {&lastWrite{version: "5"}, at("4"), 0, settling},
+		"an older version, for a while":     {&lastWrite{version: "5"}, at("4"), 2 * time.Second, settling - 2*time.Second},
+		"an older version, for too long":    {&lastWrite{version: "5"}, at("4"), time.Minute, 0},
+		"this version":                      {&lastWrite{version: "5"}, at("5"), 0, 0},
+		"a newer version":                   {&lastWrite{version: "5"}, at("6"), 0, 0},
+		"a version that cannot be compared": {&lastWrite{version: "5"}, at("x"), 0, 0},
+		"no secret yet":                     {&lastWrite{version: "5"}, secretState{}, 0, settling},
+		"no secret any more":                {&lastWrite{version: "5", seen: true}, secretState{}, 0, 0},
+		"a deleted secret":                  {&lastWrite{deleted: "u"}, at("4"), 0, settling},
+		"a secret that is gone":             {&lastWrite{deleted: "u"}, secretState{}, 0, 0},
+		"a recreated secret":                {&lastWrite{deleted: "u"}, recreated, 0, 0},
+	} {
+		clock := &clock{start.Add(c.after)}
+		w := newWrites(clock.now)
+		if c.last != nil {
+			c.last.at = start
+			w.last["shop"] = *c.last
+		}
+		if got := w.behind("shop", c.have); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
+// TestHeld has another client that may have changed what was written.
+func TestHeld(t *testing.T) {
+	theirs, ours := secretState{exists: true, intact: true, resourceVersion: "6"}, secretState{exists: true, intact: true, resourceVersion: "5"}
+	for name, c := range map[string]struct {
+		last  *lastWrite
+		have  secretState
+		after time.Duration
+		want  time.Duration
+		told  bool
+	}{
+		"no write":                   {nil, theirs, 0, 0, false},
+		"the first rewrite":          {&lastWrite{}, theirs, 0, 0, false},
+		"the second":                 {&lastWrite{contests: 1}, theirs, 0, time.Second, false},
+		"the second, a moment later": {&lastWrite{contests: 1}, theirs, time.Second / 4, 3 * time.Second / 4, false},
+		"the fourth":                 {&lastWrite{contests: 3}, theirs, 0, 4 * time.Second, false},
+		"the fifth":                  {&lastWrite{contests: 4}, theirs, 0, 8 * time.Second, true},
+		"one of very many":           {&lastWrite{contests: 100}, theirs, 0, lastContest, true},
+		"one of very many, a calm":   {&lastWrite{contests: 100}, theirs, calm, 0, false},
+		"edited by a policy":         {&lastWrite{contests: 1, edited: true}, theirs, 0, time.Second, true},
+		"deleted":                    {&lastWrite{contests: 1}, secretState{}, 0, time.Second, false},
+		"as it was written":          {&lastWrite{contests: 100}, ours, 0, 0, false},
+	} {
+		clock := &clock{start.Add(c.after)}
+		w := newWrites(clock.now)
+		if c.last != nil {
+			c.last.at, c.last.version = start, "5"
+			w.last["shop"] = *c.last
+		}
+		if got, told := w.held("shop", c.have); got != c.want || told != c.told {
+			t.Errorf("%s: %s, %t, want %s, %t", name, got, told, c.want, c.told)
+		}
+	}
+}
+
+func TestContestsEndAfterACalm(t *testing.T) {
+	for name, c := range map[string]struct {
+		after time.Duration
+		want  int
+	}{"at once": {0, 1}, "just before": {calm - 1, 1}, "after it": {calm, 0}} {
+		clock := &clock{start}
+		w := newWrites(clock.now)
+		w.note("shop", secretState{}, "1", false)
+		clock.advance(c.after)
+		w.note("shop", secretState{exists: true, intact: true, resourceVersion: "2"}, "3", false)
+		if got := w.last["shop"].contests; got != c.want {
+			t.Errorf("%s: %d contests, want %d", name, got, c.want)
+		}
 	}
 }
 
@@ -855,18 +1051,23 @@ func TestAWriteNamesWhatItChanges(t *testing.T) {
 			return answer(http.StatusOK, &sent)
 		}))
 		shop(t, work)
-		want := metav1.ObjectMeta{}
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(work.metrics.renewals)
+		want, renewals := metav1.ObjectMeta{}, 0.0
 		if exists {
 			clock.advance(7 * time.Hour)
 			work.give(tokenOf("alice", 6*time.Hour), nil)
 			add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
-			want = metav1.ObjectMeta{UID: "uid", ResourceVersion: "7"}
+			want, renewals = metav1.ObjectMeta{UID: "uid", ResourceVersion: "7"}, 1
 		}
 		if _, _, err := work.syncNamespace(t.Context(), "shop"); err != nil {
 			t.Fatal(err)
 		}
 		if sent.UID != want.UID || sent.ResourceVersion != want.ResourceVersion {
 			t.Errorf("%s: sent UID %q and resourceVersion %q", name, sent.UID, sent.ResourceVersion)
+		}
+		if got := values(t, reg, "secret_renewals_total")[""]; got != renewals {
+			t.Errorf("%s: counted %v renewals, want %v", name, got, renewals)
 		}
 	}
 }
@@ -972,9 +1173,12 @@ func TestTheEndIsNoTrouble(t *testing.T) {
 	work.queue.Add("shop")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	work.processNextWorkItem(ctx)
+	goesOn := work.processNextWorkItem(ctx)
 	if got := sent(events); len(got) > 0 {
 		t.Errorf("events %q", got)
+	}
+	if n := work.queue.NumRequeues("shop"); n > 0 || !goesOn {
+		t.Errorf("tried again %d times, and the worker goes on: %t", n, goesOn)
 	}
 }
 
@@ -998,6 +1202,54 @@ func TestWritesUnderWayGetAMomentAtTheEnd(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil || time.Since(began) != 3*time.Second {
 			t.Errorf("it ended after %s: %v", time.Since(began), err)
+		}
+	})
+}
+
+// TestAWorkerGoesOn has one worker, and two namespaces.
+func TestAWorkerGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		writes := 0
+		work, _, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+			writes++
+			return accepted(t, r, "7")
+		}))
+		shop(t, work)
+		add(t, work.namespaces.Informer, namespaceOf("bank", map[string]string{hostA: "true"}))
+		work.queue.Add("shop")
+		work.queue.Add("bank")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- work.run(ctx) }()
+		synctest.Wait()
+		cancel()
+		if err := <-ended; err != nil || writes != 2 {
+			t.Errorf("%d writes, want 2: %v", writes, err)
+		}
+	})
+}
+
+// TestANamespaceIsReconciledAgain: one with a token in time for the next, and one without
+// a label only when something changes.
+func TestANamespaceIsReconciledAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		work, _, _ := idleController(t)
+		shop(t, work)
+		add(t, work.pullSecrets, observed(t, written(t, map[string]Token{hostA: tokenOf("alice", 0)}, nil)))
+		add(t, work.namespaces.Informer, namespaceOf("bank", nil))
+		for _, name := range []string{"shop", "bank"} {
+			work.queue.Add(name)
+			work.processNextWorkItem(t.Context())
+		}
+		time.Sleep(5 * time.Hour)
+		synctest.Wait()
+		if got := work.queue.drain(); len(got) > 0 {
+			t.Errorf("after five hours: %q", got)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got := work.queue.drain(); !slices.Equal(got, []string{"shop"}) {
+			t.Errorf("after six hours: %q", got)
 		}
 	})
 }

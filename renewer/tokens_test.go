@@ -799,6 +799,16 @@ func TestTokensAreLiveWhileCallsEnd(t *testing.T) {
 	})
 }
 
+func TestQueuedRequestsAndCallsCountAsWaiting(t *testing.T) {
+	tokens := newTokens(nil, storeOf(), newMetrics(prometheus.NewRegistry()), slog.New(slog.DiscardHandler))
+	defer tokens.queue.ShutDown()
+	tokens.queue.Add(TokenRequest{Region: "eu-west-1"})
+	tokens.calls.Add(1)
+	if n := tokens.progress.waiting(); n != 2 {
+		t.Errorf("%d wait, want 2", n)
+	}
+}
+
 func TestHangingCallsHoldUpNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hang := hanging(nil)
@@ -883,8 +893,11 @@ func TestTroubleWithAnEndpointIsItsOwn(t *testing.T) {
 				plain := 0
 				calls, _ := r.happened()
 				for _, c := range calls {
-					if !c.request.FIPS {
-						plain++
+					if c.request.FIPS {
+						continue
+					}
+					if plain++; plain == 1 && c.at > 0 && name != "hangs" {
+						t.Errorf("the first plain call is after %s, want it when the FIPS endpoint has failed", c.at)
 					}
 				}
 				if plain < 5 || plain > 6 {
@@ -919,11 +932,15 @@ func TestTheWallClockIsSet(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var ahead atomic.Int64
 				wall := func() time.Time { return time.Now().Add(time.Duration(ahead.Load())).Round(0) }
-				issue := func(context.Context, TokenRequest) (Token, error) {
+				issue := func(_ context.Context, _ TokenRequest, last Token) (Token, error) {
+					if last != (Token{}) {
+						t.Errorf("the last token is %+v, which must not be used", last)
+					}
 					now := wall()
 					return Token{Auth: "auth", Issued: now, Expires: now.Add(12 * time.Hour), RenewBy: now.Add(6 * time.Hour)}, nil
 				}
-				r := runTokens(t, storeOf(keysFor(hostA, "alice")), issue)
+				r := runTokens(t, storeOf(keysFor(hostA, "alice")), nil)
+				r.answers(lastFunc(issue))
 				r.now = wall
 				r.prefetch([]ecr.Registry{registryOf(hostA)})
 				time.Sleep(time.Hour)

@@ -36,6 +36,7 @@ func TestConfigValidate(t *testing.T) {
 		"another way to inject":            {func(c *Config) { c.Inject = "labelled" }, `--inject="labelled": want matching or all`},
 		"no delay":                         {func(c *Config) { c.ShutdownDelay = 0 }, ""},
 		"a negative delay":                 {func(c *Config) { c.ShutdownDelay = -time.Second }, `--shutdown-delay="-1s": want 0s to 5m0s`},
+		"the longest delay":                {func(c *Config) { c.ShutdownDelay = 5 * time.Minute }, ""},
 		"too long a delay":                 {func(c *Config) { c.ShutdownDelay = time.Hour }, `--shutdown-delay="1h0m0s"`},
 	} {
 		t.Run(name, func(t *testing.T) {

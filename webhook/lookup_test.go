@@ -175,3 +175,16 @@ func TestOrdinaryPodsAreNotShed(t *testing.T) {
 		time.Sleep(time.Minute)
 	})
 }
+
+// As many namespaces as may wait have a turn, and no more.
+func TestTurnsOfLookups(t *testing.T) {
+	l := newLookups(nil, time.Second)
+	for i := range maxLookups + 1 {
+		if _, _, err := l.queue(fmt.Sprint(i)); (err != nil) != (i == maxLookups) {
+			t.Errorf("namespace %d: %v", i, err)
+		}
+	}
+	if _, _, err := l.queue("0"); err != nil {
+		t.Errorf("one that has a turn: %v", err)
+	}
+}

@@ -3,7 +3,11 @@ package webhook
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/url"
 	"os"
 	"reflect"
 	"slices"
@@ -118,6 +122,10 @@ func TestDecodeReviewOfPods(t *testing.T) {
 		"white space everywhere":                       {" {\n\t\"spec\" :\r{ \"imagePullSecrets\" : [ { \"name\" : \"a\" } , { } ] } } ", pod{hasSpec: true, pullSecrets: []string{"a", ""}}},
 		"a mirror pod by the mere annotation":          {`{"metadata":{"annotations":{"kubernetes.io/config.mirror":""}}}`, pod{mirror: true}},
 		"numbers, however large, and literals skipped": {`{"status":[1e999,-0,123456789012345678901234567890,true,false,null],"spec":{}}`, pod{hasSpec: true}},
+		"the longest name":                             {`{"metadata":{"name":"` + strings.Repeat("a", maxString-2) + `"}}`, pod{name: strings.Repeat("a", maxString-2)}},
+		"as many pull secrets as are kept":             {`{"spec":{"imagePullSecrets":[{}` + strings.Repeat(`,{}`, maxSecretBytes/16-1) + `]}}`, pod{hasSpec: true, pullSecrets: make([]string, maxSecretBytes/16)}},
+		"escapes without end":                          {`{"status":"` + strings.Repeat(`\"`, windowSize) + `","spec":{}}`, pod{hasSpec: true}},
+		"escapes without end, a byte further":          {`{"status":"a` + strings.Repeat(`\"`, windowSize) + `","spec":{}}`, pod{hasSpec: true}},
 		"numbers and literals as skipped members": {
 			`{"a":0,"b":-1,"c":23.45,"d":6E7,"e":-8e-9,"f":1E+2,"g":true,"h":false,"i":null,"status":{},"spec":{"priority":-1,"x":9,"containers":[{"image":null,"y":0.5}]}}`,
 			pod{hasSpec: true},
@@ -141,7 +149,7 @@ func TestDecodeReviewRefuses(t *testing.T) {
 	for i := range maxRegistries + 1 {
 		many = append(many, fmt.Sprintf(`{"image":"%012d.dkr.ecr.eu-west-1.amazonaws.com/a"}`, i))
 	}
-	good := reviewOf(podOf("nginx"))
+	good, space := reviewOf(podOf("nginx")), strings.Repeat(" ", 20000)
 	for name, c := range map[string]struct{ body, reason string }{
 		"nothing":                         {"", "unexpected end"},
 		"white space":                     {" \n", "unexpected end"},
@@ -166,7 +174,10 @@ func TestDecodeReviewRefuses(t *testing.T) {
 		"pull secrets twice":              {reviewOf(`{"spec":{"imagePullSecrets":[],"imagePullSecret\u0073":null}}`), `duplicate member "imagePullSecrets"`},
 		"too many pull secrets":           {reviewOf(`{"spec":{"imagePullSecrets":` + list(maxSecretBytes/16+1, `{}`) + `}}`), "more than 16384 bytes"},
 		"pull secrets of long names":      {reviewOf(`{"spec":{"imagePullSecrets":` + list(32, `{"name":"`+strings.Repeat("a", 500)+`"}`) + `}}`), "more than 16384 bytes"},
-		"a name of a kilobyte":            {reviewOf(`{"metadata":{"name":"` + strings.Repeat("a", maxString) + `"}}`), "string of more than 1024 bytes"},
+		"a name of a kilobyte":            {reviewOf(`{"metadata":{"name":"` + strings.Repeat("a", maxString-1) + `"}}`), "string of more than 1024 bytes"},
+		"a bad byte behind the window":    {`{` + space + `x`, "unexpected 'x' at byte 20001"},
+		"a member twice behind it":        {`{"kind":null,` + space + `"kind":null}`, "before byte 20020"},
+		"a long string behind it":         {`{` + space + `"kind":"` + strings.Repeat("a", 2000) + `"}`, "before byte 22010"},
 		"too many registries":             {reviewOf(`{"spec":{"containers":[` + strings.Join(many, ",") + `]}}`), "more than 64 registries"},
 		"a missing comma":                 {reviewOf(`{"spec":{"containers":[{} {}]}}`), "unexpected '{'"},
 		"a missing colon":                 {reviewOf(`{"spec" {}}`), "unexpected '{'"},
@@ -429,5 +440,45 @@ func applyPatch(t *testing.T, object map[string]any, patch []byte) {
 			return node
 		}
 		set(object, path[1:])
+	}
+}
+
+// A haltingReader returns a byte in one of every so many reads, and otherwise nothing.
+type haltingReader struct {
+	from         io.Reader
+	halts, every int
+}
+
+func (r *haltingReader) Read(p []byte) (int, error) {
+	if r.halts++; r.halts%r.every > 0 {
+		return 0, nil
+	}
+	return r.from.Read(p[:1])
+}
+
+func TestDecodeReviewOfReadersThatHalt(t *testing.T) {
+	for every, want := range map[int]error{1: nil, 2: nil, 100: nil, 101: io.ErrNoProgress} {
+		_, err := new(reviewReader).decodeReview(&haltingReader{from: strings.NewReader(reviewOf(podOf("nginx"))), every: every})
+		if !errors.Is(err, want) {
+			t.Errorf("%d reads for a byte: %v, want %v", every, err, want)
+		}
+	}
+}
+
+func TestAPIServerTimeout(t *testing.T) {
+	for query, want := range map[string]time.Duration{
+		"":                defaultTimeout,
+		"timeout=2s":      2 * time.Second,
+		"timeout=2s&x=1":  2 * time.Second,
+		"x=1&timeout=2s":  2 * time.Second,
+		"timeout=2%73":    2 * time.Second,
+		"timeout=x":       defaultTimeout,
+		"timeouts=2s":     defaultTimeout,
+		"x=timeout%3D2s":  defaultTimeout,
+		"timeout=1m&x=2s": time.Minute,
+	} {
+		if got := apiServerTimeout(&http.Request{URL: &url.URL{RawQuery: query}}); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
 	}
 }

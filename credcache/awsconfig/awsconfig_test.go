@@ -2,7 +2,10 @@ package awsconfig
 
 import (
 	"reflect"
+	"slices"
 	"testing"
+
+	"github.com/pullpass/pullpass/credcache/environ"
 )
 
 func TestParse(t *testing.T) {
@@ -86,5 +89,92 @@ func TestAliases(t *testing.T) {
 	}
 	if _, err := Alias([]byte("x"), "eks"); err == nil {
 		t.Error("no error for what is no alias file")
+	}
+}
+
+// TestLinesOfNestedValues has an option and a word, and what may be a line end for Python
+// between them.
+func TestLinesOfNestedValues(t *testing.T) {
+	for r, ends := range map[rune]bool{
+		'\t': false, '\n': true, '\v': true, '\f': true, '\r': true, 0x0e: false, 0x1b: false, 0x1c: true, 0x1d: true, 0x1e: true, 0x1f: false,
+		0x84: false, 0x85: true, 0x86: false, 0x2027: false, 0x2028: true, 0x2029: true, 0x202a: false,
+	} {
+		if got := nestedIsGood("\na=b" + string(r) + "c"); got == ends {
+			t.Errorf("%U ends a line: %t, want %t", r, !got, ends)
+		}
+	}
+	for r, space := range map[rune]bool{' ': true, '\t': true, 0x1b: false, 0x1c: true, 0x1f: true, 0xa0: true, 'a': false} {
+		if got := nestedIsGood("\na=b\n" + string(r)); got != space {
+			t.Errorf("%U is space: %t, want %t", r, got, space)
+		}
+	}
+}
+
+// TestSplitName compares with what shlex.split of Python makes of names.
+func TestSplitName(t *testing.T) {
+	for name, want := range map[string][]string{
+		"":            {},
+		" a\tb\r\nc ": {"a", "b", "c"},
+		`a"b c"d`:     {"ab cd"},
+		`""`:          {""},
+		`'' a`:        {"", "a"},
+		`\'a\ b`:      {"'a b"},
+		`"\a\"\\"`:    {`\a"\`},
+		`'\a'`:        {`\a`},
+		`"a'b"`:       {"a'b"},
+		`\a`:          {"a"},
+		`a\`:          nil,
+		`"a`:          nil,
+		`'a`:          nil,
+	} {
+		got, ok := splitName(name)
+		if ok != (want != nil) || !slices.Equal(got, want) {
+			t.Errorf("%q: %q, %t, want %q", name, got, ok, want)
+		}
+	}
+}
+
+func TestChain(t *testing.T) {
+	const role = "role_arn = x\n"
+	for name, c := range map[string]struct {
+		config, credentials string
+		named               bool
+		env                 environ.List
+		want                Chain
+	}{
+		"nothing":                            {want: Chain{Source: None}},
+		"stored keys":                        {credentials: "[a]\naws_access_key_id = k\n", want: Chain{Source: Stored}},
+		"keys":                               {config: "[profile a]\naws_access_key_id = k\n", want: Chain{Source: Keys}},
+		"an account of AWS SSO":              {config: "[profile a]\nsso_account_id = 1\n", want: Chain{Source: SSO}},
+		"a role of AWS SSO, and stored keys": {config: "[profile a]\nsso_role_name = r\n", credentials: "[a]\naws_access_key_id = k\n", want: Chain{Source: SSO}},
+		"a login":                            {config: "[profile a]\nlogin_session = s\n", want: Chain{Source: Login}},
+		"a program":                          {config: "[profile a]\ncredential_process = p\n", want: Chain{Source: Process}},
+		"a web identity":                     {config: "[profile a]\n" + role + "web_identity_token_file = f\n", want: Chain{Source: WebIdentity, TokenFile: "f"}},
+		"a web identity of the environment":  {env: environ.List{"AWS_WEB_IDENTITY_TOKEN_FILE=g"}, want: Chain{Source: WebIdentity, TokenFile: "g"}},
+		"a named profile has no such web identity": {named: true, env: environ.List{"AWS_WEB_IDENTITY_TOKEN_FILE=g"}, want: Chain{Source: None}},
+		"a role and another's keys":                {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\naws_access_key_id = k\n", want: Chain{Profile: "b", Roles: []string{"a"}, Source: Keys}},
+		"a role, and a profile without any":        {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\nregion = r\n", want: Chain{Profile: "b", Roles: []string{"a"}, Source: Broken}},
+		"a role, and a profile that is not there":  {config: "[profile a]\n" + role + "source_profile = b\n", want: Chain{Roles: []string{"a"}, Source: Broken}},
+		"a role of a role": {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\n" + role + "source_profile = c\n[profile c]\ncredential_process = p\n",
+			want: Chain{Profile: "c", Roles: []string{"a", "b"}, Source: Process}},
+		"a role of a role with a key":          {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\n" + role + "source_profile = c\naws_access_key_id = k\n", want: Chain{Profile: "b", Roles: []string{"a"}, Source: Keys}},
+		"a role of a role with half a key":     {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\n" + role + "source_profile = c\naws_secret_access_key = s\n", want: Chain{Profile: "b", Roles: []string{"a"}, Source: Broken}},
+		"a role that is its own source":        {config: "[profile a]\n" + role + "source_profile = a\n", want: Chain{Roles: []string{"a"}, Source: Broken}},
+		"a role of the machine":                {config: "[profile a]\n" + role + "credential_source = Ec2InstanceMetadata\n", want: Chain{Roles: []string{"a"}, Source: Machine}},
+		"a role of the environment":            {config: "[profile a]\n" + role + "credential_source = ENVIRONMENT\n", want: Chain{Roles: []string{"a"}, Source: Environment}},
+		"a role of two sources":                {config: "[profile a]\n" + role + "credential_source = Environment\nsource_profile = b\n", want: Chain{Roles: []string{"a"}, Source: Broken}},
+		"a source without the web identity":    {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\nregion = r\n", env: environ.List{"AWS_WEB_IDENTITY_TOKEN_FILE=g"}, want: Chain{Profile: "b", Roles: []string{"a"}, Source: Broken}},
+		"a source of an account without a key": {config: "[profile a]\n" + role + "source_profile = b\n[profile b]\nsso_account_id = 1\n", want: Chain{Profile: "b", Roles: []string{"a"}, Source: SSO}},
+	} {
+		config, err := Parse([]byte(c.config), []byte(c.credentials))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c.want.Profile == "" {
+			c.want.Profile = "a"
+		}
+		if got := config.Chain("a", c.named, c.env); !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %+v, want %+v", name, got, c.want)
+		}
 	}
 }

@@ -248,3 +248,37 @@ func TestOptions(t *testing.T) {
 		}
 	}
 }
+
+func TestConfigFiles(t *testing.T) {
+	for args, want := range map[string]string{
+		"token -i x":                 "",
+		"token -c f":                 "f",
+		"token --config f":           "f",
+		"token --config=f":           "f",
+		"token -cf -i x":             "f",
+		"token -c=f":                 "f",
+		"token -c":                   "",
+		"token --cluster-id x":       "",
+		"token -c f --config g -c=h": "f g h",
+	} {
+		if got := strings.Join((&Command{Maker: strings.Fields(args)}).ConfigFiles(), " "); got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}
+
+func TestCluster(t *testing.T) {
+	for args, want := range map[string]string{
+		"eks get-token --cluster-name x":            "x",
+		"eks get-token --cluster-name=x --region y": "x",
+		"token --region y --cluster-id x":           "x",
+		"token -i x y":                              "x",
+		"token -i":                                  "",
+		"token -c x":                                "",
+		"eks get-token":                             "",
+	} {
+		if got := (&Command{Maker: strings.Fields(args)}).Cluster(); got != want {
+			t.Errorf("%s: %q, want %q", args, got, want)
+		}
+	}
+}

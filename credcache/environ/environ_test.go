@@ -14,7 +14,7 @@ func TestExpand(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	env := List{"HOME=/h/me/", "A=b", "EMPTY=", "T=~"}
+	env := List{"HOME=/h/me/", "A=b", "EMPTY=", "T=~", "azAZ09_=c"}
 	for path, want := range map[string]string{
 		"":            "",
 		"/x":          "/x",
@@ -32,6 +32,10 @@ func TestExpand(t *testing.T) {
 		"$A$A":        "bb",
 		"$T/x":        "/h/me/x",
 		"a$":          "a$",
+		"${}":         "${}",
+		"$azAZ09_/x":  "c/x",
+
+		"$A:$A@$A[$A`$A{": "b:b@b[b`b{",
 	} {
 		if got, err := env.Expand(path); err != nil || got != want {
 			t.Errorf("%q: %q, %v; want %q", path, got, err, want)
@@ -54,5 +58,14 @@ func TestWith(t *testing.T) {
 	}
 	if _, ok := env.Lookup("C"); ok {
 		t.Error("C is not set")
+	}
+}
+
+func TestCut(t *testing.T) {
+	for entry, want := range map[string][]string{"A=b=c": {"A", "b=c"}, "A=": {"A", ""}, "A": nil, "=C:=x": nil, "": nil} {
+		name, value, ok := Cut(entry)
+		if ok != (want != nil) || ok && (name != want[0] || value != want[1]) {
+			t.Errorf("%q: %q, %q, %t", entry, name, value, ok)
+		}
 	}
 }

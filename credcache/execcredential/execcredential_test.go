@@ -130,6 +130,7 @@ func TestRequestsInTokens(t *testing.T) {
 		"the cluster's header alone":    {old: "host%3Bx-k8s-aws-id", new: "x-k8s-aws-id", want: good},
 		"a scope with a part too many":  {old: "AKIA", new: "AKIA%2Fx", want: with(func(r *Request) { r.Key, r.Region = "", "" })},
 		"plain http":                    {old: "https://", new: "http://", reason: noRequest},
+		"no scheme":                     {old: "https://", new: "", reason: noRequest},
 		"no query":                      {old: "/?", new: "/", reason: noRequest},
 		"a path":                        {old: "/?", new: "/x/?", reason: noRequest},
 		"a user":                        {old: "sts.", new: "evil@sts.", reason: noRequest},
@@ -186,5 +187,13 @@ func checkReason(t *testing.T, name string, err error, reason string) {
 	t.Helper()
 	if got := fmt.Sprint(err); reason == "" && err != nil || reason != "" && got != reason {
 		t.Errorf("%s: the error is %q, want %q", name, got, reason)
+	}
+}
+
+func TestUnescape(t *testing.T) {
+	for text, want := range map[string]string{"%41": "A", "a%2Fb": "a/b", "%4": "%4", "a%4": "a%4", "%": "%", "%zz": "%zz", "%25%41": "%A"} {
+		if got := unescape(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
 	}
 }

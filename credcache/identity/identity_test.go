@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pullpass/pullpass/credcache/awsconfig"
 	"github.com/pullpass/pullpass/credcache/command"
 	"github.com/pullpass/pullpass/credcache/environ"
 	"github.com/pullpass/pullpass/credcache/execcredential"
@@ -582,6 +583,67 @@ func TestRefreshedLogins(t *testing.T) {
 		}
 		if got := Refreshed(before, p.identity(), noon); got != c.want {
 			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// TestWhatElseWasRefreshed has inputs beside a login that was refreshed, or instead of it.
+func TestWhatElseWasRefreshed(t *testing.T) {
+	login := func(token string, left time.Duration) Input {
+		return Input{Name: "login", Value: fmt.Sprintf(`{"startUrl":"u","region":"r","accessToken":%q,"expiresAt":%q,"clientId":"c","clientSecret":"s","registrationExpiresAt":"e","refreshToken":"t"}`,
+			token, noon.Add(left).UTC().Format(time.RFC3339))}
+	}
+	for name, c := range map[string]struct {
+		change func(before, after *Identity)
+		want   bool
+	}{
+		"nothing else":              {func(_, _ *Identity) {}, true},
+		"as early as it can be":     {func(before, _ *Identity) { before.Inputs[0] = login("a", 15*time.Minute) }, true},
+		"a second earlier":          {func(before, _ *Identity) { before.Inputs[0] = login("a", 15*time.Minute+time.Second) }, false},
+		"an input more":             {func(_, after *Identity) { after.Inputs = append(after.Inputs, Input{Name: "x"}) }, false},
+		"what credcache cannot see": {func(_, after *Identity) { after.Opaque = make([]command.Opaque, 1) }, false},
+		"an input of another name":  {func(_, after *Identity) { after.Inputs[0].Name = "x" }, false},
+		"it was not there":          {func(before, _ *Identity) { before.Inputs[0].Absent = true }, false},
+		"it has gone":               {func(_, after *Identity) { after.Inputs[0].Absent = true }, false},
+		"it is no login":            {func(before, _ *Identity) { before.logins = nil }, false},
+		"another is the login":      {func(before, _ *Identity) { before.logins = []string{"x", "login"} }, true},
+	} {
+		before := Identity{Inputs: []Input{login("a", time.Minute)}, logins: []string{"login"}}
+		after := Identity{Inputs: []Input{login("b", time.Hour)}}
+		c.change(&before, &after)
+		if got := Refreshed(before, after, noon); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func TestSignerOf(t *testing.T) {
+	config := &awsconfig.Config{
+		Stored: map[string]awsconfig.Profile{"a": {"aws_access_key_id": "stored"}},
+		Config: map[string]awsconfig.Profile{"a": {"aws_access_key_id": "config"}},
+	}
+	for name, c := range map[string]struct {
+		chain awsconfig.Chain
+		want  string
+	}{
+		"stored keys": {awsconfig.Chain{Profile: "a", Source: awsconfig.Stored}, "stored"},
+		"keys":        {awsconfig.Chain{Profile: "a", Source: awsconfig.Keys}, "config"},
+		"a role":      {awsconfig.Chain{Profile: "a", Source: awsconfig.Stored, Roles: []string{"b"}}, ""},
+		"a login":     {awsconfig.Chain{Profile: "a", Source: awsconfig.Login}, ""},
+	} {
+		if got := signerOf(config, c.chain); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestVariablesOfWrappers(t *testing.T) {
+	for name, want := range map[string]bool{
+		"SAML2AWS_ROLE": true, "OKTA_ORG": true, "OP_ACCOUNT": true, "PASSWORD_STORE_DIR": true, "GNUPGHOME": true, "XDG_DATA_HOME": true,
+		"XDG_CONFIG_HOME": false, "PATH": false, "OPENSSL_CONF": false,
+	} {
+		if got := ofWrapper(name); got != want {
+			t.Errorf("%s: %t, want %t", name, got, want)
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -33,5 +34,48 @@ func TestEntriesAreReadAsTheyWereWritten(t *testing.T) {
 		if _, err := parseEntry(content); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%q: %v", content, err)
 		}
+	}
+}
+
+func TestNearEnd(t *testing.T) {
+	for name, c := range map[string]struct {
+		life, left time.Duration
+		want       bool
+	}{
+		"a third of a short life":           {3 * time.Minute, time.Minute, false},
+		"less than a third of a short life": {3 * time.Minute, time.Minute - 1, true},
+		"five minutes of a long one":        {time.Hour, 5 * time.Minute, false},
+		"less than five minutes":            {time.Hour, 5*time.Minute - 1, true},
+		"a third of a long one":             {time.Hour, 20 * time.Minute, false},
+	} {
+		now := time.Unix(0, 0)
+		e := Entry{Expires: now.Add(c.left), Written: now.Add(c.left - c.life)}
+		if got := e.NearEnd(now); got != c.want {
+			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+func TestDifferences(t *testing.T) {
+	a, b, c := Digest{"a", "1"}, Digest{"b", "1"}, Digest{"c", "1"}
+	for name, d := range map[string]struct{ now, stored, want []string }{
+		"none":           {},
+		"another value":  {[]string{"a1"}, []string{"a2"}, []string{"a"}},
+		"one of each":    {[]string{"a1", "b1"}, []string{"b1", "c1"}, []string{"a", "c"}},
+		"only stored":    {nil, []string{"a1"}, []string{"a"}},
+		"the same twice": {[]string{"a1", "a2"}, []string{"a3"}, []string{"a"}},
+	} {
+		digests := func(texts []string) (digests []Digest) {
+			for _, text := range texts {
+				digests = append(digests, Digest{text[:1], text[1:]})
+			}
+			return digests
+		}
+		if got := Differences(digests(d.now), digests(d.stored)); !slices.Equal(got, d.want) {
+			t.Errorf("%s: %q, want %q", name, got, d.want)
+		}
+	}
+	if got := Differences([]Digest{a, b, c}, []Digest{c, b, a}); len(got) > 0 {
+		t.Errorf("another order: %q", got)
 	}
 }

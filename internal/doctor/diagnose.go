@@ -459,9 +459,9 @@ func secretLink(f Facts, registries []ecr.Registry) Link {
 	i := f.Installation.Value
 	s := f.Secret.Value
 	manual := fmt.Sprintf("kubectl delete secret %s --namespace %s", i.SecretName, f.Namespace)
-	var warning Event
+	var warning Event // about the secret, whatever was reported about a registry since
 	for _, r := range registries {
-		if w, ok := lasting(f, r); ok && w.Last.After(warning.Last) {
+		if w, _ := lasting(f, r); w.Reason == pullsecret.ReasonApplyFailed || w.Reason == pullsecret.ReasonForeign {
 			warning = w
 		}
 	}

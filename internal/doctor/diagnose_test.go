@@ -86,6 +86,12 @@ func warn(f *Facts, reason, message string) {
 	f.Events.Value = append([]Event{{Reason: reason, Message: message, Warning: true, Last: f.Now.Add(-time.Minute)}}, f.Events.Value...)
 }
 
+// ready has an event report, some time ago, that the registry's token is there.
+func ready(f *Facts, name string, ago time.Duration) {
+	f.Events.State = Available
+	f.Events.Value = append(f.Events.Value, Event{Reason: pullsecret.ReasonReady, Message: pullsecret.ReadyMessage([]string{host}, "pullpass"), Last: f.Now.Add(-ago), name: name})
+}
+
 // TestDiagnose breaks one thing at a time of a pod that is sound.
 func TestDiagnose(t *testing.T) {
 	failed := pullsecret.RegistryMessage(host, "GetAuthorizationToken: UnrecognizedClientException: no")
@@ -96,6 +102,14 @@ func TestDiagnose(t *testing.T) {
 	}{
 		"nothing":                     {func(*Facts) {}, "", "No problems found."},
 		"a token that has expired":    {func(f *Facts) { f.Now = now.Add(12 * time.Hour) }, TokenExpired, "expired at 2026-01-01T23:00:00Z"},
+		"a host with a port":          {func(f *Facts) { f.Images = []string{host + ":443/app:1"} }, HostWithPort, "# remove the port: " + image},
+		"another host with a port":    {func(f *Facts) { f.Images = []string{"example.com:5000/app:1"} }, NoECRImage, "not an ECR image"},
+		"a malformed host":            {func(f *Facts) { f.Images = []string{"1" + image} }, MalformedHost, "# correct the registry host"},
+		"a host without a repository": {func(f *Facts) { f.Images = []string{host} }, InvalidImage, "# add the repository"},
+		"a pod that runs an image of another registry": {func(f *Facts) {
+			f.Images = []string{"nginx"}
+			f.Pod.Status.Phase = corev1.PodRunning
+		}, "", "pullpass does not handle it\n\nNo problems found."},
 		"a token without a successor": {func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, failed) }, "", "cannot be renewed: GetAuthorizationToken"},
 		"a warning before the token": {func(f *Facts) {
 			warn(f, pullsecret.ReasonTokenFailed, failed)
@@ -117,8 +131,24 @@ func TestDiagnose(t *testing.T) {
 			warn(f, pullsecret.ReasonApplyFailed, `cannot patch resource "secrets" in API group "" in the namespace "shop"`)
 		}, ApplyFailed, "# unless pullpass is part of another chart"},
 		"an immutable secret with a good token": {func(f *Facts) { f.Secret.Value.Marks.Immutable = true }, "", "cannot be renewed"},
-		"an immutable secret without one":       {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
-		"a foreign secret":                      {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
+		"an immutable secret that cannot be written": {func(f *Facts) {
+			f.Secret.Value.Marks.Immutable = true
+			warn(f, pullsecret.ReasonApplyFailed, "secret pullpass is immutable")
+		}, ImmutableSecret, ""},
+		"an intact secret that cannot be written": {func(f *Facts) {
+			f.Secret.Value.Entries = nil
+			warn(f, pullsecret.ReasonApplyFailed, "exceeded quota: none")
+		}, ApplyFailed, "kubectl describe resourcequota --namespace shop"},
+		"no secret, and it cannot be written": {func(f *Facts) {
+			f.Secret = Read[PullSecret]{State: Absent}
+			warn(f, pullsecret.ReasonApplyFailed, "exceeded quota: none")
+		}, ApplyFailed, "! token"},
+		"a secret that is being deleted": {func(f *Facts) {
+			f.Secret.Value.Marks.Leaving, f.Secret.Value.Entries = true, nil
+		}, SecretLeaving, "! token"},
+		"no secret, and events that may not be read": {func(f *Facts) { f.Secret, f.Events = Read[PullSecret]{State: Absent}, Read[[]Event]{} }, SecretMissing, "? token"},
+		"an immutable secret without one":            {func(f *Facts) { f.Secret.Value.Marks.Immutable, f.Secret.Value.Entries = true, nil }, ImmutableSecret, ""},
+		"a foreign secret":                           {func(f *Facts) { f.Secret.Value.Marks.Ours, f.Secret.Value.Entries = false, nil }, ForeignSecret, ""},
 
 		"no renewer, with a good token": {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = "" }, "", "no renewer replica is the leader"},
 		"no renewer, without one":       {func(f *Facts) { f.Installation.Value.Leader.Value.Holder = ""; f.Secret.Value.Entries = nil }, RenewerDown, "component=renewer"},
@@ -127,9 +157,13 @@ func TestDiagnose(t *testing.T) {
 			f.Secret.Value.Entries = nil
 		}, RenewerDown, ""},
 		"a lease that was read a minute ago": {func(f *Facts) { f.Now = now.Add(time.Minute) }, "", "✓ pullpass"},
+		"no renewer, and an expired token": {func(f *Facts) {
+			f.Installation.Value.Leader.Value.Holder = ""
+			f.Now = now.Add(12 * time.Hour)
+		}, RenewerDown, ""},
 		"a renewer that is scaled to 0": {func(f *Facts) {
 			f.Installation.Value.Leader.State, f.Installation.Value.Desired, f.Secret.Value.Entries = Absent, 0, nil
-		}, RenewerDown, "kubectl scale deployment pullpass-renewer --replicas 2"},
+		}, RenewerDown, "because the Deployment is scaled to 0\n\nThe cause is RenewerDown. To fix it:\n\n  kubectl scale deployment pullpass-renewer --replicas 2"},
 		"no election and no replica": {func(f *Facts) { f.Installation.Value.Leader.State, f.Installation.Value.Replicas = NotRead, 0 }, RenewerDown, ""},
 		"default credentials": {func(f *Facts) {
 			f.Credentials = map[ecr.Registry]Read[CredentialSecret]{registry(t): {State: Absent}}
@@ -157,6 +191,14 @@ func TestDiagnose(t *testing.T) {
 		"another's StatefulSet is not Kubernetes' own":   {func(f *Facts) { without(f); f.Owner = Owner{"statefulset.apps.kruise.io", "web"} }, FailedOpen, "kubectl delete pod app --namespace shop   # if statefulset.apps.kruise.io/web does not create a new pod, recreate it"},
 		"a pod without an owner":                         {without, FailedOpen, "kubectl replace --force --filename pod.yaml"},
 		"a condition of theirs":                          {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Conditions = []string{"mine"} }, FailedOpen, "a match condition of the installation (mine) excludes the pod"},
+		"while the webhook failed, which is ready now":   {func(f *Facts) { without(f); f.Installation.Value.WebhookReady = 1 }, FailedOpen, "To fix it:\n\n  kubectl get pod app"},
+		"while a webhook failed that has no Deployment":  {func(f *Facts) { without(f); f.Installation.Value.HasWebhook = false }, FailedOpen, "To fix it:\n\n  kubectl get pod app"},
+		"while the policy was not in effect": {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Policy = true }, FailedOpen,
+			"the policy was not in effect\n\nThe cause is FailedOpen. To fix it:\n\n  kubectl get pod app"},
+		"a condition of theirs, in a policy": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.Value.Policy, f.Installation.Value.Admission.Value.Conditions = true, []string{"mine"}
+		}, FailedOpen, "excludes the pod, or the policy was not in effect"},
 		"by the objectSelector": {func(f *Facts) {
 			without(f)
 			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
@@ -165,12 +207,28 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "kubernetes.io/metadata.name", Operator: metav1.LabelSelectorOpNotIn, Values: []string{"shop"}}}}
 		}, NamespaceExempt, ""},
-		"the pod opts out":                 {func(f *Facts) { without(f); f.Template.Labels = map[string]string{injection.Label: "false"} }, PodOptsOut, ""},
-		"a bare pod opts out":              {optsOut("", ""), PodOptsOut, "  kubectl label pod app --namespace shop pullpass.dev/inject-\n  kubectl get pod app --namespace shop --output yaml > pod.yaml   # then recreate the pod:\n  kubectl replace"},
-		"a Deployment's pod opts out":      {optsOut("deployment", "web"), PodOptsOut, `kubectl patch deployment web --namespace shop --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"pullpass.dev/inject":null}}}}}'`},
-		"a Job's pod opts out":             {optsOut("job", "batch"), PodOptsOut, "To fix it:\n\n  # remove the label pullpass.dev/inject from the manifest of job/batch, and recreate job/batch\n"},
-		"a Job's template opts out":        {func(f *Facts) { optsOut("job", "batch")(f); template(f) }, PodOptsOut, "# remove the label pullpass.dev/inject from the manifest of job/batch"},
-		"the policy's binding is gone":     {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass charts/pullpass --namespace pullpass --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm"},
+		"the pod opts out":             {func(f *Facts) { without(f); f.Template.Labels = map[string]string{injection.Label: "false"} }, PodOptsOut, ""},
+		"a bare pod opts out":          {optsOut("", ""), PodOptsOut, "  kubectl label pod app --namespace shop pullpass.dev/inject-\n  kubectl get pod app --namespace shop --output yaml > pod.yaml   # then recreate the pod:\n  kubectl replace"},
+		"a Deployment's pod opts out":  {optsOut("deployment", "web"), PodOptsOut, `kubectl patch deployment web --namespace shop --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"pullpass.dev/inject":null}}}}}'`},
+		"a Job's pod opts out":         {optsOut("job", "batch"), PodOptsOut, "To fix it:\n\n  # remove the label pullpass.dev/inject from the manifest of job/batch, and recreate job/batch\n"},
+		"a Job's template opts out":    {func(f *Facts) { optsOut("job", "batch")(f); template(f) }, PodOptsOut, "# remove the label pullpass.dev/inject from the manifest of job/batch"},
+		"the policy's binding is gone": {func(f *Facts) { without(f); f.Installation.Value.Admission.Value.Unbound = true }, InjectionStopped, "helm upgrade pullpass charts/pullpass --namespace pullpass --reset-then-reuse-values   # unless pullpass is part of another chart or was installed without Helm"},
+		"the namespace opts out":       {func(f *Facts) { without(f); f.Labels.Value.Labels[injection.Label] = "false" }, NamespaceOptsOut, "kubectl label namespace shop " + injection.Label + "-"},
+		"the pod opts out, and its account forbids": {func(f *Facts) {
+			template(f)
+			f.Template.Labels = map[string]string{injection.Label: "false"}
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+		}, AccountForbids, "! injection"},
+		"the namespace opts out, and the account forbids": {func(f *Facts) {
+			template(f)
+			f.Labels.Value.Labels[injection.Label] = "false"
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+		}, AccountForbids, "! injection"},
+		"the pod is exempt, and its account forbids": {func(f *Facts) {
+			template(f)
+			f.Installation.Value.Admission.Value.Objects.MatchLabels = map[string]string{"team": "x"}
+			f.Account.Value.Annotations = map[string]string{enforceAnnotation: "true"}
+		}, PodExempt, ""},
 		"the webhook's configuration, too": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = Absent }, InjectionStopped, ""},
 		"nothing injects": {func(f *Facts) {
 			without(f)
@@ -204,16 +262,39 @@ func TestDiagnose(t *testing.T) {
 			without(f)
 			f.Installation.Value.Admission.Value.Namespaces = &metav1.LabelSelector{MatchLabels: map[string]string{"team": "x"}}
 		}, NamespaceExempt, "kubectl replace --force --filename pod.yaml"},
+		"nothing injects, and the account may not be read": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account = Read[*corev1.ServiceAccount]{}
+		}, NoInjection, "# replaces the list"},
+		"nothing injects, and the account lists it": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
+		}, BeforeLabel, "before its ServiceAccount listed the secret pullpass"},
+		"an account lists it for a template": {func(f *Facts) {
+			template(f)
+			f.Installation.Value.Admission.State, f.Installation.Value.HasWebhook = Absent, false
+			f.Account.Value.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pullpass"}}
+		}, "", "ServiceAccount default adds the secret pullpass to its pods"},
+		"before the label, and nobody may see what injects": {func(f *Facts) {
+			without(f)
+			f.Installation.Value.Admission.State = NotRead
+			f.Pod.CreationTimestamp.Time = now.Add(-2 * time.Hour)
+		}, BeforeLabel, ""},
 		"nobody may see what injects": {func(f *Facts) { without(f); f.Installation.Value.Admission.State = NotRead }, WithoutSecret, "its namespace was labelled later or the webhook was down"},
 		"a pod that runs without it, unlabelled": {func(f *Facts) {
 			without(f)
 			f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning}
 			f.Labels.Value.Labels = nil
 		}, "", "the namespace's labels do not request the secret"},
-		"a pod that runs without it":   {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images have been pulled"},
-		"a template, by the rules":     {func(f *Facts) { template(f) }, "", "according to the installation's rules"},
-		"a template, by a trial":       {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "new pods get the secret"},
-		"a trial that does not get it": {func(f *Facts) { template(f); f.Trial = Trial{State: Available} }, FailedOpen, ""},
+		"a pod that runs without it": {func(f *Facts) { without(f); f.Pod.Status = corev1.PodStatus{Phase: corev1.PodRunning} }, "", "the images have been pulled"},
+		"a template, by the rules":   {func(f *Facts) { template(f) }, "", "according to the installation's rules"},
+		"a template, by a trial":     {func(f *Facts) { template(f); f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}} }, "", "new pods get the secret"},
+		"a trial that does not get it": {func(f *Facts) {
+			template(f)
+			f.Trial, f.Installation.Value.WebhookReady = Trial{State: Available}, 1
+		}, FailedOpen, "component=webhook"},
 		"a trial that is refused": {func(f *Facts) {
 			template(f)
 			f.Owner, f.Trial = Owner{"deployment", "web"}, Trial{State: Available, Refusal: "no pods here"}
@@ -266,12 +347,44 @@ func TestDiagnose(t *testing.T) {
 			nothing(f)
 			stuck(f)
 			f.Pod.Spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "theirs"}}
-		}, PullFailed, "? injection"},
+		}, PullFailed, "that the pod names is pullpass's\n✗ kubelet"},
+		"events tell that there are no credentials": {func(f *Facts) {
+			nothing(f)
+			f.Events.State = Available
+			warn(f, pullsecret.ReasonNoCredentials, pullsecret.RegistryMessage(host, "none"))
+		}, NoCredentials, "✗ credentials  none"},
+		"events tell of a token": {func(f *Facts) {
+			nothing(f)
+			ready(f, "2", time.Minute)
+		}, "", "✓ token        the event PullSecretReady reported a token 1m ago"},
+		"events tell of a token, and then that the secret cannot be written": {func(f *Facts) {
+			nothing(f)
+			ready(f, "2", 2*time.Minute)
+			warn(f, pullsecret.ReasonApplyFailed, "exceeded quota: none")
+		}, ApplyFailed, "? token"},
+		"the token tells of credentials": {func(f *Facts) { f.Credentials = nil }, "", "✓ credentials  AWS issued a token"},
+		"an expired token tells of none": {func(f *Facts) {
+			f.Credentials, f.Now = nil, now.Add(12*time.Hour)
+			f.Installation.Value.Leader.Value.Renewed = f.Now
+		}, TokenExpired, "? credentials"},
 		"events tell of a foreign secret": {func(f *Facts) {
 			nothing(f)
 			f.Events.State = Available
 			warn(f, pullsecret.ReasonForeign, "not pullpass's")
 		}, ForeignSecret, ""},
+		"events tell that no pod could be created": {func(f *Facts) {
+			template(f)
+			f.PodEvents.Value = []Event{{Reason: "FailedCreate", Warning: true, Message: "exceeded quota: none"}}
+		}, PodRefused, "kubectl describe resourcequota --namespace shop"},
+		"events tell that no pod could be created, but the trial that it can": {func(f *Facts) {
+			template(f)
+			f.Trial = Trial{State: Available, Secrets: []string{"pullpass"}}
+			f.PodEvents.Value = []Event{{Reason: "FailedCreate", Warning: true, Message: "exceeded quota: none"}}
+		}, "", "no pod exists yet\n"},
+		"events tell of something else": {func(f *Facts) {
+			template(f)
+			f.PodEvents.Value = []Event{{Reason: "ScalingReplicaSet", Message: "up"}, {Reason: "FailedScheduling", Warning: true, Message: "no"}}
+		}, "", "no pod exists yet\n"},
 		"a kubelet that says nothing more": {stuck, PullFailed, "is waiting with reason ErrImagePull"},
 		"an event says more": {func(f *Facts) {
 			stuck(f)
@@ -291,6 +404,9 @@ func TestDiagnose(t *testing.T) {
 			}
 			if c.cause != "" && len(broken.Fix) == 0 {
 				t.Errorf("no fix for it:\n%s", d)
+			}
+			if strings.Contains(d.String(), "You are not allowed to:") {
+				t.Errorf("no permission is lacking:\n%s", d)
 			}
 			if n := len(d.Links); c.cause != "" && d.Links[n-1].Cause != c.cause {
 				t.Errorf("the broken link is not the last:\n%s", d)
@@ -393,3 +509,274 @@ func TestNewestFirst(t *testing.T) {
 		t.Errorf("the order is %s", got)
 	}
 }
+
+// TestLabels has namespaces with other labels than that of the image's registry.
+func TestLabels(t *testing.T) {
+	const other = "222222222222.dkr.ecr.us-east-1.amazonaws.com"
+	for name, c := range map[string]struct {
+		labels map[string]string
+		cause  Cause
+		text   string
+	}{
+		"none":                              {nil, NotLabelled, "namespace shop is not labelled with " + host},
+		"another registry":                  {map[string]string{other: "true"}, NotLabelled, "is labelled with " + other + ", but not with " + host},
+		"another registry, opted out":       {map[string]string{other: "false"}, NotLabelled, "namespace shop is not labelled with " + host},
+		"another account's resembling host": {map[string]string{other: "yes"}, NotLabelled, "namespace shop is not labelled with " + host},
+		"another region":                    {map[string]string{strings.Replace(host, "east-1", "east-2", 1): "true"}, NotLabelled, "but not with"},
+		"the public registry":               {map[string]string{"public.ecr.aws": "true"}, NotLabelled, "is labelled with public.ecr.aws, but not"},
+		"another host of the registry":      {map[string]string{"111111111111.dkr-ecr.us-east-1.on.aws": "true"}, LabelledOtherwise, "a different host of the same registry"},
+		"the value yes":                     {map[string]string{host: "yes"}, LabelValue, `has the value "yes"`},
+		"the value false":                   {map[string]string{host: "false"}, LabelValue, `has the value "false"`},
+		"a digit too many":                  {map[string]string{"1" + host: "true"}, LabelMalformed, "kubectl label namespace shop 1" + host + "-"},
+		"a digit too many, opted out":       {map[string]string{"1" + host: "false"}, NotLabelled, ""},
+		"a malformed host of another":       {map[string]string{"2222222222222.dkr.ecr.eu-north-1.amazonaws.com": "true"}, NotLabelled, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			f.Labels.Value.Labels = c.labels
+			d := Diagnose(f)
+			if broken, _ := d.Broken(); broken.Cause != c.cause || !strings.Contains(d.String(), c.text) {
+				t.Errorf("cause %q, want %q, and %q:\n%s", broken.Cause, c.cause, c.text, d)
+			}
+		})
+	}
+}
+
+// TestResembles has hosts of 20 characters.
+func TestResembles(t *testing.T) {
+	const host = "abcdefghijklmnopqrst"
+	for malformed, want := range map[string]bool{
+		host:                       true,
+		strings.ToUpper(host):      true,
+		host + "12345678":          true, // 8 characters too many
+		host + "123456789":         false,
+		host[:12]:                  true, // 8 characters too few
+		host[:11]:                  false,
+		host[8:]:                   true,
+		"12345678" + host[8:]:      true, // 8 others
+		host[:6] + "12345678qrst":  false,
+		host[:8] + "12345678qrst":  true,
+		host[:7] + "123456789qrst": false,
+		"abcdabcdefghijklmnopqrst": true, // a beginning that is also there again
+		"abcabc":                   false,
+		"":                         false,
+	} {
+		if got := resembles(malformed, host); got != want {
+			t.Errorf("%s: %t, want %t", malformed, got, want)
+		}
+	}
+}
+
+// TestLasting has warnings, some of which later facts contradict.
+func TestLasting(t *testing.T) {
+	foreign := func(f *Facts) { warn(f, pullsecret.ReasonForeign, "not pullpass's") }
+	failed := func(f *Facts) { warn(f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage(host, "no")) }
+	for name, c := range map[string]struct {
+		facts func(*Facts)
+		want  string
+	}{
+		"none":                              {func(*Facts) {}, ""},
+		"a failure":                         {failed, pullsecret.ReasonTokenFailed},
+		"a failure after the token":         {func(f *Facts) { ready(f, "2", time.Hour); failed(f) }, pullsecret.ReasonTokenFailed},
+		"a failure before the token":        {func(f *Facts) { failed(f); ready(f, "0", 0) }, ""},
+		"a failure in the token's second":   {func(f *Facts) { failed(f); f.Events.Value[0].name = "2"; ready(f, "1", time.Minute) }, pullsecret.ReasonTokenFailed},
+		"the token in the failure's second": {func(f *Facts) { failed(f); f.Events.Value[0].name = "1"; ready(f, "2", time.Minute) }, ""},
+		"both of one name":                  {func(f *Facts) { failed(f); ready(f, "", time.Minute) }, ""},
+		"a failure before the entry":        {func(f *Facts) { failed(f); f.Events.Value[0].Last = now.Add(-2 * time.Hour) }, ""},
+		"a foreign secret":                  {func(f *Facts) { foreign(f); f.Secret.Value.Marks.Ours = false }, pullsecret.ReasonForeign},
+		"a foreign secret, ours now":        {foreign, ""},
+		"a foreign secret, gone now":        {func(f *Facts) { foreign(f); f.Secret = Read[PullSecret]{State: Absent} }, ""},
+		"a foreign secret, not readable":    {func(f *Facts) { foreign(f); f.Secret = Read[PullSecret]{} }, pullsecret.ReasonForeign},
+		"another label":                     {func(f *Facts) { warn(f, pullsecret.ReasonInvalidLabel, "label") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.facts(&f)
+			if e, ok := lasting(f, registry(t)); e.Reason != c.want || ok != (c.want != "") {
+				t.Errorf("%q, %t, want %q", e.Reason, ok, c.want)
+			}
+		})
+	}
+}
+
+// TestServed has a namespace that was labelled just now.
+func TestServed(t *testing.T) {
+	unread := func(f *Facts) { f.Secret = Read[PullSecret]{} }
+	for name, c := range map[string]struct {
+		facts func(*Facts)
+		want  bool
+	}{
+		"a good secret":                     {func(*Facts) {}, true},
+		"a foreign one":                     {func(f *Facts) { f.Secret.Value.Marks.Ours = false }, false},
+		"an expired token":                  {func(f *Facts) { f.Now = now.Add(12 * time.Hour) }, false},
+		"no secret yet":                     {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent} }, false},
+		"nothing to see":                    {unread, false},
+		"an event since":                    {func(f *Facts) { unread(f); ready(f, "", 0) }, true},
+		"an event in the same second":       {func(f *Facts) { unread(f); ready(f, "", time.Second) }, true},
+		"an event before":                   {func(f *Facts) { unread(f); ready(f, "", 2*time.Second) }, false},
+		"an event since, and no secret yet": {func(f *Facts) { f.Secret = Read[PullSecret]{State: Absent}; ready(f, "", 0) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.facts(&f)
+			if got := Served(f, []ecr.Registry{registry(t)}, now.Add(-time.Second/2)); got != c.want {
+				t.Errorf("%t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+// TestDiagnoseNamespace walks the links of a namespace, without those of a pod.
+func TestDiagnoseNamespace(t *testing.T) {
+	for name, c := range map[string]struct {
+		breaks func(*Facts)
+		links  string
+		cause  Cause
+	}{
+		"nothing":        {func(*Facts) {}, "pullpass namespace label credentials token pull secret", ""},
+		"no namespace":   {func(f *Facts) { f.Labels.State = Absent }, "pullpass namespace", NamespaceGone},
+		"no credentials": {func(f *Facts) { f.Credentials[registry(t)] = Read[CredentialSecret]{State: Absent} }, "pullpass namespace label credentials", NoCredentials},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.breaks(&f)
+			d := DiagnoseNamespace(f, []ecr.Registry{registry(t)})
+			var links []string
+			for _, l := range d.Links {
+				links = append(links, l.Name)
+			}
+			if broken, _ := d.Broken(); strings.Join(links, " ") != c.links || broken.Cause != c.cause {
+				t.Errorf("links %s and cause %q, want %s and %q", links, broken.Cause, c.links, c.cause)
+			}
+		})
+	}
+}
+
+// TestTokenFix has errors from AWS.
+func TestTokenFix(t *testing.T) {
+	public, err := ecr.ParseRegistry("public.ecr.aws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for message, c := range map[string]struct {
+		registry ecr.Registry
+		want     string
+	}{
+		"ExpiredToken: the session":                     {registry(t), "the session has expired"},
+		"operation error STS: AssumeRole, AccessDenied": {registry(t), "the role does not trust the caller"},
+		"AccessDeniedException: no":                     {registry(t), "# allow ecr:GetAuthorizationToken on"},
+		"AccessDeniedException: no, public":             {public, "sts:GetServiceBearerToken"},
+		"getting AWS credentials: none":                 {registry(t), "default credentials of the renewer's pods"},
+		"dial tcp: lookup api.ecr: no such host":        {registry(t), "kubectl describe deployment pullpass-renewer"},
+		"it is on fire":                                 {registry(t), "kubectl pullpass credentials test"},
+	} {
+		if got := strings.Join(tokenFix(message, sound(t).Installation.Value, c.registry), "\n"); !strings.Contains(got, c.want) {
+			t.Errorf("%s: %q is not in %s", message, c.want, got)
+		}
+	}
+}
+
+// TestApplyFix has errors of the API server.
+func TestApplyFix(t *testing.T) {
+	for message, want := range map[string]string{
+		"exceeded quota: none":                                               "kubectl describe resourcequota --namespace shop",
+		`pods "app" is forbidden: violates PodSecurity`:                      "kubectl get namespace shop --show-labels",
+		"ValidatingAdmissionPolicy 'x' denied request":                       "kubectl get validatingadmissionpolicybindings",
+		`admission webhook "x" denied the request`:                           "kubectl get validatingwebhookconfigurations",
+		"secret pullpass is immutable":                                       "kubectl delete secret pullpass --namespace shop",
+		"another client changes secret pullpass":                             "--show-managed-fields",
+		`User "x" cannot patch resource "secrets" in API group "" in "shop"`: "helm upgrade pullpass",
+		"it is on fire": "kubectl logs --namespace pullpass",
+	} {
+		if got := strings.Join(applyFix(message, sound(t)), "\n"); !strings.Contains(got, want) {
+			t.Errorf("%s: %q is not in %q", message, want, got)
+		}
+	}
+}
+
+func TestAge(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0:                            "0s",
+		59*time.Second + 400000000:   "59s",
+		59*time.Second + 500000000:   "1m",
+		59*time.Minute + 59*1e9:      "59m",
+		time.Hour:                    "1h00m",
+		11*time.Hour + 5*time.Minute: "11h05m",
+	} {
+		if got := age(d); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// TestHasPulled has pods that failed, with and without their images.
+func TestHasPulled(t *testing.T) {
+	for name, c := range map[string]struct {
+		images, ids []string
+		want        bool
+	}{
+		"an image":                       {[]string{image}, []string{"sha256:1"}, true},
+		"no image":                       {[]string{image}, []string{""}, false},
+		"no image of another registry":   {[]string{"nginx", image}, []string{"", "sha256:1"}, true},
+		"only an image of another one's": {[]string{"nginx", image}, []string{"sha256:1", ""}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := &corev1.Pod{Status: corev1.PodStatus{Phase: corev1.PodFailed}}
+			for n, image := range c.images {
+				pod.Spec.Containers = append(pod.Spec.Containers, corev1.Container{Name: image, Image: image})
+				pod.Status.ContainerStatuses = append(pod.Status.ContainerStatuses, corev1.ContainerStatus{Name: image, ImageID: c.ids[n]})
+			}
+			if got := hasPulled(pod); got != c.want {
+				t.Errorf("%t, want %t", got, c.want)
+			}
+		})
+	}
+}
+
+// TestProblemsOfTwoRegistries has a secret that cannot be written for one registry, and
+// then a token of the other that cannot be renewed.
+func TestProblemsOfTwoRegistries(t *testing.T) {
+	const other = "222222222222.dkr.ecr.us-east-1.amazonaws.com"
+	for _, images := range [][]string{{image, other + "/app:1"}, {other + "/app:1", image}} {
+		f := sound(t)
+		f.Images = images
+		f.Labels.Value.Labels[other] = "true"
+		for _, r := range registriesOf(images) {
+			f.Credentials[r] = Read[CredentialSecret]{State: Available}
+		}
+		warn(&f, pullsecret.ReasonApplyFailed, "exceeded quota: none")
+		f.Events.Value[0].Last = now.Add(-2 * time.Minute)
+		warn(&f, pullsecret.ReasonTokenFailed, pullsecret.RegistryMessage(host, "no"))
+		d := Diagnose(f)
+		if broken, _ := d.Broken(); broken.Cause != ApplyFailed {
+			t.Errorf("cause %q, want %q:\n%s", broken.Cause, ApplyFailed, d)
+		}
+	}
+}
+
+// TestUncertain has diagnoses of users who may read little.
+func TestUncertain(t *testing.T) {
+	for name, c := range map[string]struct {
+		facts            func(*Facts)
+		uncertain, blind bool
+	}{
+		"nothing broken":               {func(*Facts) {}, true, false},
+		"no secret":                    {func(f *Facts) { f.Secret, f.Events = Read[PullSecret]{State: Absent}, Read[[]Event]{} }, false, false},
+		"a secret that may be another": {func(f *Facts) { f.Installation.State, f.Secret.Value.Entries = NotRead, nil }, true, false},
+		"a foreign secret":             {func(f *Facts) { assumed(f); nothingRead(f); warn(f, pullsecret.ReasonForeign, "no") }, false, true},
+		"nothing may be read":          {nothing, true, true},
+		"events may be read":           {func(f *Facts) { nothing(f); f.Events.State = Available }, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			c.facts(&f)
+			d := DiagnoseNamespace(f, []ecr.Registry{registry(t)})
+			if uncertain, blind := Uncertain(f, d), Blind(f); uncertain != c.uncertain || blind != c.blind {
+				t.Errorf("uncertain %t, blind %t:\n%s", uncertain, blind, d)
+			}
+		})
+	}
+}
+
+// nothingRead has neither the secret nor its events be read.
+func nothingRead(f *Facts) { f.Secret, f.Events = Read[PullSecret]{}, Read[[]Event]{} }

@@ -2,11 +2,15 @@ package doctor
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
@@ -103,7 +107,8 @@ func TestImageVolumes(t *testing.T) {
 			says(&f, c.image, c.message)
 			f.Pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "model", MountPath: "/model"}}
 			f.Pod.Spec.Volumes = []corev1.Volume{{Name: "model", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: model}}},
-				{Name: "other", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: host + "/other:1"}}}}
+				{Name: "other", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: host + "/other:1"}}},
+				{Name: "data"}}
 			f.Images = imagesOf(&f.Pod.Spec)
 			if c.pulled {
 				f.Pod.Status.ContainerStatuses[0].ImageID = "sha256:1"
@@ -199,5 +204,104 @@ func TestNothingForeignReachesTheTerminal(t *testing.T) {
 				t.Errorf("the text is not shown:\n%s", fmt.Sprintf("%q", text))
 			}
 		})
+	}
+}
+
+// TestWaitingFor has a container with volumes.
+func TestWaitingFor(t *testing.T) {
+	const model = host + "/model:1"
+	f := sound(t)
+	says(&f, image, "no such host")
+	for _, v := range []struct{ name, image string }{{"model", model}, {"same", image}, {"again", model}} {
+		f.Pod.Spec.Volumes = append(f.Pod.Spec.Volumes, corev1.Volume{Name: v.name, VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{Reference: v.image}}})
+	}
+	f.Pod.Spec.Volumes = append(f.Pod.Spec.Volumes, corev1.Volume{Name: "data"}, corev1.Volume{Name: "empty", VolumeSource: corev1.VolumeSource{Image: &corev1.ImageVolumeSource{}}})
+	for _, v := range f.Pod.Spec.Volumes {
+		f.Pod.Spec.Containers[0].VolumeMounts = append(f.Pod.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: v.Name})
+	}
+	var images []string
+	for _, w := range waitingFor(f.Pod) {
+		images = append(images, w.image)
+	}
+	if want := []string{image, model}; !slices.Equal(images, want) {
+		t.Errorf("%q, want %q", images, want)
+	}
+	if got, want := imagesOf(&f.Pod.Spec), []string{image, model}; !slices.Equal(got, want) {
+		t.Errorf("images %q, want %q", got, want)
+	}
+	if got := registriesOf([]string{image, "nginx", model}); !slices.Equal(got, []ecr.Registry{registry(t)}) {
+		t.Errorf("registries %q", got)
+	}
+}
+
+// TestWhatIsSaid has events that say more than the container's status, or do not.
+func TestWhatIsSaid(t *testing.T) {
+	denied := Event{Warning: true, Message: "Failed to pull image " + image + ": 403 Forbidden"}
+	normal := denied
+	normal.Warning = false
+	for name, c := range map[string]struct {
+		reason, message string
+		events          []Event
+		want            Cause
+	}{
+		"it backs off":                          {"ImagePullBackOff", "Back-off pulling image " + image, []Event{denied}, PullDenied},
+		"it backs off, and says why":            {"ImagePullBackOff", "dial tcp: i/o timeout", []Event{denied}, RegistryUnreached},
+		"it says what nobody knows":             {"ErrImagePull", "the disk is on fire", []Event{denied}, PullFailed},
+		"an event that is no warning":           {"ErrImagePull", "", []Event{normal}, PullFailed},
+		"an event about another image":          {"ErrImagePull", "", []Event{{Warning: true, Message: "nginx: 403 Forbidden"}}, PullFailed},
+		"an event that says nothing, and later": {"ErrImagePull", "", []Event{{Warning: true, Message: "Error: " + image}, denied}, PullDenied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := sound(t)
+			says(&f, image, c.message)
+			f.Pod.Status.ContainerStatuses[0].State.Waiting.Reason = c.reason
+			f.PodEvents.Value = c.events
+			d := Diagnose(f)
+			if broken, _ := d.Broken(); broken.Cause != c.want {
+				t.Errorf("cause %q, want %q:\n%s", broken.Cause, c.want, d)
+			}
+		})
+	}
+}
+
+// TestEventOf reads the time of an event from the field that has it.
+func TestEventOf(t *testing.T) {
+	at := func(minutes int) metav1.Time { return metav1.Time{Time: now.Add(time.Duration(minutes) * time.Minute)} }
+	micro := func(minutes int) metav1.MicroTime { return metav1.MicroTime(at(minutes)) }
+	for name, c := range map[string]struct {
+		event corev1.Event
+		want  metav1.Time
+	}{
+		"the last":           {corev1.Event{LastTimestamp: at(1), EventTime: micro(2)}, at(1)},
+		"a later series":     {corev1.Event{LastTimestamp: at(1), Series: &corev1.EventSeries{LastObservedTime: micro(2)}}, at(2)},
+		"an earlier series":  {corev1.Event{LastTimestamp: at(2), Series: &corev1.EventSeries{LastObservedTime: micro(1)}}, at(2)},
+		"its own":            {corev1.Event{EventTime: micro(2), ObjectMeta: metav1.ObjectMeta{CreationTimestamp: at(1)}}, at(2)},
+		"that of the object": {corev1.Event{ObjectMeta: metav1.ObjectMeta{CreationTimestamp: at(1)}}, at(1)},
+	} {
+		if got := eventOf(&c.event); !got.Last.Equal(c.want.Time) || got.Warning {
+			t.Errorf("%s: %+v, want %s", name, got, c.want)
+		}
+	}
+	if !eventOf(&corev1.Event{Type: corev1.EventTypeWarning}).Warning {
+		t.Error("a warning is none")
+	}
+}
+
+// TestUnscheduled has a pod that waits for a node, or for nothing.
+func TestUnscheduled(t *testing.T) {
+	for name, c := range map[string]struct {
+		condition corev1.PodCondition
+		want      Cause
+	}{
+		"no node":           {corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionFalse, Message: "no nodes"}, NotScheduled},
+		"a node":            {corev1.PodCondition{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, ""},
+		"another condition": {corev1.PodCondition{Type: corev1.PodReady, Status: corev1.ConditionFalse}, ""},
+	} {
+		f := sound(t)
+		f.Pod.Status.Conditions = []corev1.PodCondition{c.condition}
+		d := Diagnose(f)
+		if broken, _ := d.Broken(); broken.Cause != c.want {
+			t.Errorf("%s: cause %q, want %q:\n%s", name, broken.Cause, c.want, d)
+		}
 	}
 }

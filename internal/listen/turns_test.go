@@ -33,7 +33,9 @@ func TestTurns(t *testing.T) {
 			got := make(chan string, len(c.wait))
 			for i, w := range c.wait {
 				go func() {
-					turns.wait(&conn{peer: peers[w.address], turned: w.had})
+					if !turns.wait(&conn{peer: peers[w.address], turned: w.had}) {
+						t.Errorf("%s has no turn", w.name)
+					}
 					got <- w.name
 				}()
 				turns.settle(t, i+1)
