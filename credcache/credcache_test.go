@@ -27,7 +27,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 	const otherKey = "the token was signed with a different access key"
 	sign := tokentest.Token
 	home, bin := t.TempDir(), t.TempDir()
-	for _, name := range []string{"aws", "aws-vault", "aws-iam-authenticator", "env", "other"} {
+	for _, name := range []string{"aws", "aws-vault", "op", "aws-iam-authenticator", "env", "other"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("binary"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -62,6 +62,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 		"with a role's key":                       {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --role x"},
 		"with a role's key, by an authenticator":  {token: sign("AKIATWO", noon), env: keys, command: "aws-iam-authenticator token -i x -r y"},
 		"with a key of aws-vault":                 {token: sign("AKIATWO", noon), env: keys, command: "aws-vault exec x -- aws eks get-token"},
+		"with another key, behind op run":         {token: sign("AKIATWO", noon), env: keys, command: "op run -- aws eks get-token", reason: otherKey},
 		"with the key of env":                     {token: sign("AKIATWO", noon), env: keys, command: "env AWS_ACCESS_KEY_ID=AKIATWO aws eks get-token"},
 		"with another key than env's":             {token: sign("AKIAONE", noon), env: keys, command: "env AWS_ACCESS_KEY_ID=AKIATWO aws eks get-token", reason: otherKey},
 		"with the role of a variable":             {token: sign("AKIATWO", noon), env: append(slices.Clone(keys), "DEFAULT_ROLE=x"), command: "aws-iam-authenticator token -i x"},

@@ -43,7 +43,7 @@ var programTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newPlace(t *testing.T) *place {
 	p := &place{t: t, home: t.TempDir(), bin: t.TempDir(), args: []string{"aws", "eks", "get-token"}}
-	for _, name := range []string{"aws", "aws-iam-authenticator", "aws-vault", "aws-sso", "saml2aws", "env", "other"} {
+	for _, name := range []string{"aws", "aws-iam-authenticator", "aws-vault", "aws-sso", "saml2aws", "op", "env", "other"} {
 		p.program(p.bin, name)
 	}
 	data := filepath.Join(p.bin, "awscli", "data")
@@ -211,6 +211,7 @@ func TestWhatChangesTheKey(t *testing.T) {
 
 		"an AWS SSO login":                 {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
 		"another AWS SSO login":            {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
+		"an AWS SSO login behind op run":   {before: append(slices.Clone(sso), run("op run -- aws eks get-token")), change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
 		"that of another session":          {before: sso, change: file(loginFile("other"), "x")},
 		"any file beside it":               {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
 		"an AWS SSO login with other keys": {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
@@ -393,6 +394,8 @@ func TestOpaque(t *testing.T) {
 		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run selects the account by the working directory and by its own state"},
 		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "AWS_ACCESS_KEY_ID refers to a value in 1Password, which may change there; use an AWS profile instead"},
 		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"no keys behind 1Password":     {args: "op run -- aws eks get-token", reason: noKeys},
+		"a process behind 1Password":   {config: "[default]\ncredential_process = x\n", args: "op run -- aws eks get-token", reason: process},
 
 		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
 		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
@@ -405,7 +408,6 @@ func TestOpaque(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
-			p.program(p.bin, "op")
 			p.env = append(environ.List{"HOME=" + p.home}, c.env...)
 			p.write(".aws/config", c.config)
 			p.write(".aws/credentials", c.credentials)

@@ -41,10 +41,10 @@ func (o *collector) source(config *awsconfig.Config) {
 		}
 	}
 	o.output(config, profiles)
-	if !named && (len(o.command.Wrappers) > 0 || o.environmentKey() != "") {
-		if len(o.command.Wrappers) > 0 { // which provide other keys
-			return
-		}
+	if !named && slices.ContainsFunc(o.command.Wrappers, func(w command.Wrapper) bool { return w.Keys }) {
+		return
+	}
+	if !named && o.environmentKey() != "" {
 		o.identity.Signers = []string{o.environmentKey()}
 		for _, variable := range []string{"AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"} {
 			o.expires(o.env.Get(variable))
