@@ -366,6 +366,25 @@ func (c *Command) option(name string, least int) (found string) {
 	return found
 }
 
+// LoadsArguments reports whether the AWS CLI reads the value of an argument from a
+// file or, in version 1, from a server. It uses the value of --endpoint-url as it is.
+func (c *Command) LoadsArguments() bool {
+	previous := ""
+	for _, arg := range c.Maker {
+		option, value, joined := strings.Cut(arg, "=")
+		if !joined || !strings.HasPrefix(arg, "--") {
+			option, value = previous, arg
+		}
+		previous = arg
+		endpoint := len(option) > len("--") && strings.HasPrefix("--endpoint-url", option)
+		switch scheme, _, ok := strings.Cut(value, "://"); {
+		case ok && (scheme == "file" || scheme == "fileb"), ok && !endpoint && (scheme == "http" || scheme == "https"):
+			return true
+		}
+	}
+	return false
+}
+
 // AssumesRole reports whether an argument, in any spelling, or a variable may
 // name a role.
 func (c *Command) AssumesRole() bool {

@@ -98,6 +98,9 @@ func (o *collector) collect(info execcredential.Info) {
 		return
 	}
 	if c.Kind == command.AWS {
+		if c.LoadsArguments() {
+			o.opaque("the AWS CLI reads the value of an argument from a file or a server", "write the value itself")
+		}
 		o.aliases()
 	}
 	config := o.awsConfig()

@@ -330,8 +330,9 @@ func TestInputsThatChangeMeanwhile(t *testing.T) {
 // they are.
 func TestOpaque(t *testing.T) {
 	const (
-		noKeys  = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
-		process = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
+		noKeys   = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
+		fromFile = "the AWS CLI reads the value of an argument from a file or a server; write the value itself"
+		process  = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
 	)
 	for name, c := range map[string]struct {
 		config, credentials string
@@ -396,6 +397,15 @@ func TestOpaque(t *testing.T) {
 		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
 		"no keys behind 1Password":     {args: "op run -- aws eks get-token", reason: noKeys},
 		"a process behind 1Password":   {config: "[default]\ncredential_process = x\n", args: "op run -- aws eks get-token", reason: process},
+
+		"a role read from a file":           {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn file:///x", reason: fromFile},
+		"a role read from a file, with =":   {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --ro=file:///x", reason: fromFile},
+		"a cluster read from bytes":         {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --cluster-name fileb://x", reason: fromFile},
+		"a role read from a server":         {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn https://x", reason: fromFile},
+		"a role read from a server, with =": {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn=http://x", reason: fromFile},
+		"an endpoint":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws --endpoint-url https://x eks get-token"},
+		"an endpoint, with =":               {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --endp=https://x"},
+		"an authenticator reads no file":    {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, args: "aws-iam-authenticator token -i file:///x"},
 
 		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
 		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
