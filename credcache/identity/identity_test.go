@@ -362,6 +362,8 @@ func TestOpaque(t *testing.T) {
 		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
 		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"keys of boto":                          {credentials: "[Credentials]\naws_access_key_id = AKIA\n", env: []string{"BOTO_CONFIG=~/.aws/credentials"}},
+		"keys of boto, for an authenticator":    {credentials: "[Credentials]\naws_access_key_id = AKIA\n", env: []string{"BOTO_CONFIG=~/.aws/credentials"}, args: "aws-iam-authenticator token", reason: noKeys},
 		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
 
 		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
