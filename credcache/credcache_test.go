@@ -427,6 +427,20 @@ func TestTokenFlags(t *testing.T) {
 	}
 }
 
+// TestAlternatives compares the commands that users can copy into a shell.
+func TestAlternatives(t *testing.T) {
+	for want, f := range map[string]TokenFlags{
+		"aws eks get-token --cluster-name shop":                             {Cluster: "shop"},
+		"aws eks get-token --cluster-name shop --region r --role-arn a:b/c": {Cluster: "shop", Region: "r", RoleARN: "a:b/c"},
+		"aws eks get-token --cluster-name shop --profile 'my profile'":      {Cluster: "shop", Profile: "my profile"},
+		`aws eks get-token --cluster-name 'a;b' --profile 'it'\''s $HOME'`:  {Cluster: "a;b", Profile: "it's $HOME"},
+	} {
+		if got := f.Alternative(); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
+	}
+}
+
 // checkReason compares an error with a text. An empty text means no error.
 func checkReason(t *testing.T, name string, err error, reason string) {
 	t.Helper()

@@ -14,6 +14,7 @@ import (
 
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/shell"
 )
 
 // enforceAnnotation makes a ServiceAccount permit only the secrets that it lists.
@@ -307,7 +308,7 @@ func recreate(f Facts) []string {
 	case f.Pod == nil:
 		return nil
 	case f.Owner.Restartable():
-		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", ShellWord(f.Owner.Kind+"/"+f.Owner.Name), f.Namespace)}
+		return []string{fmt.Sprintf("kubectl rollout restart %s --namespace %s", shell.Word(f.Owner.Kind+"/"+f.Owner.Name), f.Namespace)}
 	case f.Owner.Kind == "job" || f.Owner.Kind == "replicaset":
 		return []string{fmt.Sprintf("kubectl delete pod %s --namespace %s   # the %s %s creates a new pod", f.Pod.Name, f.Namespace, f.Owner.Kind, f.Owner.Name)}
 	case f.Owner.Kind == "cronjob":
@@ -321,7 +322,7 @@ func recreate(f Facts) []string {
 // takeLabel returns how to remove a pod's opt-out label.
 func takeLabel(f Facts) []string {
 	if f.Owner.Restartable() {
-		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}
+		return []string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, shell.Word(f.Owner.Name), f.Namespace, injection.Label)}
 	}
 	return []string{fmt.Sprintf("# remove the label %s from the pod's manifest", injection.Label)}
 }
@@ -342,7 +343,7 @@ func addToAccount(f Facts, secret string) string {
 		panic(err) // names and nothing else
 	}
 	return fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch %s%s`,
-		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, ShellWord(fmt.Sprintf(`{"imagePullSecrets":%s}`, list)), note)
+		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, shell.Word(fmt.Sprintf(`{"imagePullSecrets":%s}`, list)), note)
 }
 
 // selects reports whether a selector matches an object with the labels. An invalid selector
