@@ -18,6 +18,7 @@ import (
 	"github.com/pullpass/pullpass/credcache/execcredential"
 	"github.com/pullpass/pullpass/credcache/execcredential/tokentest"
 	"github.com/pullpass/pullpass/credcache/identity"
+	"github.com/pullpass/pullpass/credcache/store"
 	"github.com/pullpass/pullpass/credcache/userconfig"
 )
 
@@ -27,7 +28,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 	const otherKey = "the token was signed with a different access key"
 	sign := tokentest.Token
 	home, bin := t.TempDir(), t.TempDir()
-	for _, name := range []string{"aws", "aws-vault", "aws-iam-authenticator", "env", "other"} {
+	for _, name := range []string{"aws", "aws-vault", "op", "aws-iam-authenticator", "env", "other"} {
 		if err := os.WriteFile(filepath.Join(bin, name), []byte("binary"), 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -62,6 +63,7 @@ func TestTokensThatAreNotServed(t *testing.T) {
 		"with a role's key":                       {token: sign("AKIATWO", noon), env: keys, command: "aws eks get-token --role x"},
 		"with a role's key, by an authenticator":  {token: sign("AKIATWO", noon), env: keys, command: "aws-iam-authenticator token -i x -r y"},
 		"with a key of aws-vault":                 {token: sign("AKIATWO", noon), env: keys, command: "aws-vault exec x -- aws eks get-token"},
+		"with another key, behind op run":         {token: sign("AKIATWO", noon), env: keys, command: "op run -- aws eks get-token", reason: otherKey},
 		"with the key of env":                     {token: sign("AKIATWO", noon), env: keys, command: "env AWS_ACCESS_KEY_ID=AKIATWO aws eks get-token"},
 		"with another key than env's":             {token: sign("AKIAONE", noon), env: keys, command: "env AWS_ACCESS_KEY_ID=AKIATWO aws eks get-token", reason: otherKey},
 		"with the role of a variable":             {token: sign("AKIATWO", noon), env: append(slices.Clone(keys), "DEFAULT_ROLE=x"), command: "aws-iam-authenticator token -i x"},
@@ -228,6 +230,66 @@ func TestFailuresAreToldOnce(t *testing.T) {
 	}
 }
 
+// TestSharedFailures has a process that waits for another one's run, which fails.
+func TestSharedFailures(t *testing.T) {
+	terminal, err := os.Open("/dev/ptmx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { terminal.Close() })
+	const mfa = "[default]\nrole_arn = r\nmfa_serial = m\nsource_profile = s\n[profile s]\naws_access_key_id = AKIA\naws_secret_access_key = x\n"
+	for name, c := range map[string]struct {
+		config string
+		keys   []string // in the environment
+		change func(*Process)
+		shared bool
+	}{
+		"the same environment":               {keys: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, shared: true},
+		"in another terminal":                {keys: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, change: func(p *Process) { p.Env = p.Env.With("WINDOWID", "2") }, shared: true},
+		"with another proxy":                 {keys: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, change: func(p *Process) { p.Env = p.Env.With("HTTPS_PROXY", "x") }},
+		"at a terminal":                      {keys: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, change: func(p *Process) { p.Stdin = terminal }, shared: true},
+		"at a terminal, where it may prompt": {config: mfa, change: func(p *Process) { p.Stdin = terminal }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMaker(t)
+			m.p.Env = append(environ.List{"HOME=" + m.home, "PATH=" + os.Getenv("PATH"), "AWS_REGION=eu-west-1"}, c.keys...)
+			path := filepath.Join(m.home, "maker")
+			if err := errors.Join(
+				os.WriteFile(path, []byte("#!/bin/sh\n"+printing(tokentest.Token("AKIA", noon))+"\n"), 0o700),
+				os.Mkdir(filepath.Join(m.home, ".aws"), 0o700),
+				os.WriteFile(filepath.Join(m.home, ".aws", "config"), []byte(c.config), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			cache, err := store.OpenOrMake(m.p.Env)
+			if err != nil {
+				t.Fatal(err)
+			}
+			inputs := identity.Of(command.ForHelper(path, nil, m.p.Env, m.p.Config), execcredential.Info{}).Inputs
+			flight, _, err := cache.Lead(inputs.Key(cache.Secret()), store.Wait{Own: time.Minute})
+			if err != nil {
+				t.Fatal(err)
+			}
+			codes := make(chan int, 1)
+			go func() {
+				code, _, _ := m.run("", c.change)
+				codes <- code
+			}()
+			for len(codes) == 0 {
+				stderr, err := os.ReadFile(filepath.Join(m.home, "output1"))
+				if err == nil && strings.Contains(string(stderr), "waiting for another process") {
+					break
+				}
+				time.Sleep(5 * time.Millisecond)
+			}
+			flight.Land(store.Outcome{Kind: store.Failed, Code: 255, Environment: identity.Environment(m.p.Env, cache.Secret())})
+			if code := <-codes; (code == 255) != c.shared || code != 255 && code != 0 {
+				t.Errorf("exit code %d", code)
+			}
+		})
+	}
+}
+
 // TestRefresh checks the exit code and the messages.
 func TestRefresh(t *testing.T) {
 	refresh := func(p *Process) { p.Refresh = true }
@@ -362,6 +424,20 @@ func TestTokenFlags(t *testing.T) {
 	} {
 		_, err := ParseTokenFlags(strings.Fields(args))
 		checkReason(t, args, err, reason)
+	}
+}
+
+// TestAlternatives compares the commands that users can copy into a shell.
+func TestAlternatives(t *testing.T) {
+	for want, f := range map[string]TokenFlags{
+		"aws eks get-token --cluster-name shop":                             {Cluster: "shop"},
+		"aws eks get-token --cluster-name shop --region r --role-arn a:b/c": {Cluster: "shop", Region: "r", RoleARN: "a:b/c"},
+		"aws eks get-token --cluster-name shop --profile 'my profile'":      {Cluster: "shop", Profile: "my profile"},
+		`aws eks get-token --cluster-name 'a;b' --profile 'it'\''s $HOME'`:  {Cluster: "a;b", Profile: "it's $HOME"},
+	} {
+		if got := f.Alternative(); got != want {
+			t.Errorf("%s\nwant %s", got, want)
+		}
 	}
 }
 

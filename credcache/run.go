@@ -53,8 +53,9 @@ const (
 
 // How long a process waits for another one that runs the same command. The first
 // is longer than any command takes that does not prompt. The second is for a
-// command that runs at a terminal and does not prompt. Nobody waits for a command
-// that may prompt at a terminal.
+// command that runs at a terminal and does not prompt. A process at a terminal whose
+// command may prompt waits for nobody, because it may succeed where others fail, and
+// nobody waits for it.
 const (
 	patience         = 30 * time.Second
 	terminalPatience = 5 * time.Second
@@ -189,7 +190,8 @@ func (p Process) hit(r *request, entry *store.Entry) int {
 // miss runs the command once for all processes that ask at the same time. They do
 // not wait where waiting would save nothing: if the last output could not be
 // cached, or if the command is one that the user allowed and no output of it was
-// ever cached, each process runs the command itself.
+// ever cached, each process runs the command itself. So does a process that may
+// prompt at a terminal.
 func (p Process) miss(r *request) int {
 	if !p.Refresh {
 		if code, told := r.cache.RecentFailure(r.key, r.who, p.Now()); told {
@@ -201,12 +203,19 @@ func (p Process) miss(r *request) int {
 		_, err := r.cache.Get(r.key)
 		together = err == nil
 	}
+	terminal := !p.Renewal && child.HasTerminal(p.Stdin)
+	if terminal && r.id.Prompts {
+		together = false
+	}
 	if p.Refresh && !p.Renewal || !together {
 		return p.run(r, nil)
 	}
-	wait := store.Wait{Most: patience, Own: p.patience(r.id), Notice: func() {
+	wait := store.Wait{Most: patience, Own: patience, Notice: func() {
 		fmt.Fprintf(p.Stderr, "credcache: waiting for another process that runs %s\n", r.command.Name())
 	}}
+	if terminal {
+		wait.Own = terminalPatience
+	}
 	if p.Renewal {
 		wait.Most = 0
 	}
@@ -239,18 +248,8 @@ func (p Process) miss(r *request) int {
 	return p.run(r, flight)
 }
 
-// patience is how long other processes may wait for this one.
-func (p Process) patience(id identity.Identity) time.Duration {
-	switch terminal := !p.Renewal && child.HasTerminal(p.Stdin); {
-	case terminal && id.Prompts:
-		return 0
-	case terminal:
-		return terminalPatience
-	}
-	return patience
-}
-
-// share serves the outcome of another process's run.
+// share serves the outcome of another process's run, but not a failure that may be due
+// to its environment, such as a missing proxy.
 func (p Process) share(r *request, outcome *store.Outcome) int {
 	switch outcome.Kind {
 	case store.Stored:
@@ -260,6 +259,9 @@ func (p Process) share(r *request, outcome *store.Outcome) int {
 	case store.Answer:
 		return p.print(outcome.Stdout)
 	case store.Failed:
+		if outcome.Environment != identity.Environment(p.Env, r.cache.Secret()) {
+			break
+		}
 		fmt.Fprintf(p.Stderr, "credcache: %s failed in another process with exit code %d; see the message there\n", r.command.Name(), outcome.Code)
 		return outcome.Code
 	case store.Nothing:
@@ -282,7 +284,7 @@ func (p Process) run(r *request, flight *store.Flight) int {
 		// After a signal the next process tries again. Codes from 129 to 192 mean a
 		// signal too: shells and the AWS CLI exit with them.
 		if !end.Signaled && (end.Code <= 128 || end.Code > 192) {
-			outcome = store.Outcome{Kind: store.Failed, Code: end.Code}
+			outcome = store.Outcome{Kind: store.Failed, Code: end.Code, Environment: identity.Environment(p.Env, r.cache.Secret())}
 			r.cache.PutFailure(r.key, end.Code, r.who, now)
 		}
 		return end.Code

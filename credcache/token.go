@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/pullpass/pullpass/credcache/command"
+	"github.com/pullpass/pullpass/internal/shell"
 )
 
 // TokenFlags are the arguments of credcache token.
@@ -54,12 +55,12 @@ func ParseTokenFlags(args []string) (TokenFlags, error) {
 	return f, nil
 }
 
-// Alternative is the AWS CLI command that makes the same token.
+// Alternative is the AWS CLI command that makes the same token, for a shell.
 func (f TokenFlags) Alternative() string {
-	args := []string{"aws", "eks", "get-token", "--cluster-name", f.Cluster}
+	args := []string{"aws", "eks", "get-token", "--cluster-name", shell.Word(f.Cluster)}
 	for _, flag := range []struct{ name, value string }{{"--region", f.Region}, {"--role-arn", f.RoleARN}, {"--profile", f.Profile}} {
 		if flag.value != "" {
-			args = append(args, flag.name, flag.value)
+			args = append(args, flag.name, shell.Word(flag.value))
 		}
 	}
 	return strings.Join(args, " ")

@@ -69,7 +69,7 @@ func dispatch(ctx context.Context, args []string, env environ.List, stdout io.Wr
 		command = "install"
 	}
 
-	o := setup.Options{Env: env, Out: stdout}
+	o := setup.Options{Env: env, Config: userconfig.Load, Out: stdout}
 	flags := flag.NewFlagSet("credcache "+command, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.BoolVar(&o.DryRun, "dry-run", false, "")

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/pullpass/pullpass/internal/doctor"
+	"github.com/pullpass/pullpass/internal/shell"
 )
 
 // aimed returns a line with the flags that select the cluster and the installation in its
@@ -49,7 +50,7 @@ func given(name, value string) []string {
 	if value == "" {
 		return nil
 	}
-	return []string{"--" + name + "=" + doctor.ShellWord(value)}
+	return []string{"--" + name + "=" + shell.Word(value)}
 }
 
 // aimAll aims lines, in place.

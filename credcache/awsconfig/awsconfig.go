@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"maps"
 	"strings"
+
+	"github.com/pullpass/pullpass/credcache/environ"
 )
 
 // A Profile holds the options of a profile by their names in lower case. A value
@@ -85,6 +87,15 @@ func Alias(content []byte, command string) (bool, error) {
 		}
 	}
 	return false, nil
+}
+
+// BotoFiles are the configuration files of boto, which the AWS CLI reads if a profile
+// has no credentials. It expands their paths.
+func BotoFiles(env environ.List) []string {
+	if path, ok := env.Lookup("BOTO_CONFIG"); ok {
+		return []string{path}
+	}
+	return []string{"/etc/boto.cfg", "~/.boto"}
 }
 
 // BotoKeys reports whether a configuration file of boto has an access key.

@@ -45,7 +45,11 @@ func Run(c Command) (End, error) {
 		cmd.Stderr = c.Stderr
 	}
 	signals := make(chan os.Signal, 8)
-	signal.Notify(signals, ownSignals...)
+	for _, s := range ownSignals {
+		if !signal.Ignored(s) { // else the command ignores it too, as under nohup
+			signal.Notify(signals, s)
+		}
+	}
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
 		return End{}, err

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -70,6 +71,21 @@ func TestSignals(t *testing.T) {
 				t.Errorf("it got %q, %v", rest, err)
 			}
 		})
+	}
+}
+
+// TestIgnoredSignals has a command that sends itself signals that this process
+// ignores, as nohup arranges it.
+func TestIgnoredSignals(t *testing.T) {
+	for name, s := range map[string]syscall.Signal{"HUP": syscall.SIGHUP, "INT": syscall.SIGINT} {
+		signal.Ignore(s)
+		t.Cleanup(func() {
+			signal.Notify(make(chan os.Signal, 1), s) // Reset alone leaves it ignored by signal.Ignored
+			signal.Reset(s)
+		})
+		if end, err := Run(Command{Path: "/bin/sh", Args: []string{"sh", "-c", "kill -" + name + " $$; exit 7"}}); err != nil || end.Code != 7 {
+			t.Errorf("%s: %+v, %v", name, end, err)
+		}
 	}
 }
 

@@ -80,6 +80,7 @@ func (o Opaque) String() string {
 type RefusalError struct {
 	Command string
 	Reason  string // a clause, including what to do
+	Allow   string // a known program that is not in $PATH and not allowed, if that is the reason
 }
 
 func (e *RefusalError) Error() string {
@@ -177,10 +178,10 @@ func (c *Command) parseOther() error {
 	return nil
 }
 
-// NeedsAllowing reports whether the user's configuration must allow a known program
+// needsAllowing reports whether the user's configuration must allow a known program
 // because it is not the one that $PATH has under that name: a kubeconfig may come
 // with an aws of its own.
-func NeedsAllowing(path string) bool {
+func needsAllowing(path string) bool {
 	if path == filepath.Base(path) {
 		return false
 	}
@@ -193,13 +194,13 @@ func (c *Command) addProgram(name string) error {
 	if name != filepath.Base(name) && !filepath.IsAbs(name) {
 		return &RefusalError{Command: name, Reason: "a relative path depends on the working directory; use the name alone or the full path"}
 	}
-	if NeedsAllowing(name) {
+	if needsAllowing(name) {
 		config, err := c.Config()
 		if err != nil {
 			return &RefusalError{Command: name, Reason: err.Error()}
 		}
 		if !slices.Contains(config.Commands, name) {
-			return &RefusalError{Command: name, Reason: fmt.Sprintf("it is not the %s in $PATH; to allow it, add the line `allow %s` to %s", BaseName(name), name, config.Where)}
+			return &RefusalError{Command: name, Allow: name, Reason: fmt.Sprintf("it is not the %s in $PATH; to allow it, add the line `allow %s` to %s", BaseName(name), name, config.Where)}
 		}
 	}
 	path, err := exec.LookPath(name)
@@ -228,6 +229,16 @@ func (c *Command) addProgram(name string) error {
 	}
 	c.Opaque = append(c.Opaque, Opaque{What: seen.opaque, Advice: advice})
 	return nil
+}
+
+// Inspect says why credcache cannot tell what a known program does, or nothing. The
+// error is a [*NotFoundError].
+func Inspect(name string) (opaque string, err error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", notFound(name, err)
+	}
+	return look(BaseName(name), path).opaque, nil
 }
 
 // NotFoundError says that a program was not found.
@@ -364,6 +375,25 @@ func (c *Command) option(name string, least int) (found string) {
 		found = value
 	}
 	return found
+}
+
+// LoadsArguments reports whether the AWS CLI reads the value of an argument from a
+// file or, in version 1, from a server. It uses the value of --endpoint-url as it is.
+func (c *Command) LoadsArguments() bool {
+	previous := ""
+	for _, arg := range c.Maker {
+		option, value, joined := strings.Cut(arg, "=")
+		if !joined || !strings.HasPrefix(arg, "--") {
+			option, value = previous, arg
+		}
+		previous = arg
+		endpoint := len(option) > len("--") && strings.HasPrefix("--endpoint-url", option)
+		switch scheme, _, ok := strings.Cut(value, "://"); {
+		case ok && (scheme == "file" || scheme == "fileb"), ok && !endpoint && (scheme == "http" || scheme == "https"):
+			return true
+		}
+	}
+	return false
 }
 
 // AssumesRole reports whether an argument, in any spelling, or a variable may

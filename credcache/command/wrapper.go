@@ -14,6 +14,7 @@ type Wrapper struct {
 	Name    string
 	Profile string   // AWS profile, for wrappers that read the AWS configuration
 	Files   []string // its configuration files, relative to the home folder
+	Keys    bool     // it provides credentials; op run without references does not
 
 	opaque Opaque // why credcache cannot tell which credentials it provides; or nothing
 }
@@ -85,8 +86,10 @@ func behindWrapper(name string, args []string, env environ.List) (inner []string
 		if !ok {
 			continue
 		}
+		w.Keys = true
 		if name == "op" {
 			w.opaque = opaqueOnePassword(f, env)
+			w.Keys = w.opaque.What != ""
 		}
 		return args[end+1:], w, true
 	}

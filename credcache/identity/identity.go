@@ -98,6 +98,9 @@ func (o *collector) collect(info execcredential.Info) {
 		return
 	}
 	if c.Kind == command.AWS {
+		if c.LoadsArguments() {
+			o.opaque("the AWS CLI reads the value of an argument from a file or a server", "write the value itself")
+		}
 		o.aliases()
 	}
 	config := o.awsConfig()
@@ -246,7 +249,7 @@ func (o *collector) variables() {
 		ignored = config.Ignored
 	}
 	python := slices.ContainsFunc(o.command.Programs, func(p command.Program) bool { return strings.HasPrefix(p.Name, "interpreter of ") })
-	var found []Input
+	var found Inputs
 	for _, entry := range o.env {
 		name, value, ok := environ.Cut(entry)
 		switch {
@@ -258,8 +261,21 @@ func (o *collector) variables() {
 			found = append(found, Input{Name: name, Value: value})
 		}
 	}
-	slices.SortFunc(found, func(a, b Input) int { return strings.Compare(a.Name, b.Name) })
+	found.sort()
 	o.identity.Inputs = append(o.identity.Inputs, found...)
+}
+
+// Environment hashes all variables that could make a command fail: those that only
+// identify a terminal, a shell or a run do not.
+func Environment(env environ.List, secret []byte) string {
+	var all Inputs
+	for _, entry := range env {
+		if name, value, ok := environ.Cut(entry); ok && !ofSession(name) {
+			all = append(all, Input{Name: name, Value: value})
+		}
+	}
+	all.sort()
+	return all.Key(secret).String()
 }
 
 // ofWrapper reports whether a variable configures one of the wrappers, or a store

@@ -44,7 +44,7 @@ var programTime = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newPlace(t *testing.T) *place {
 	p := &place{t: t, home: t.TempDir(), bin: t.TempDir(), args: []string{"aws", "eks", "get-token"}}
-	for _, name := range []string{"aws", "aws-iam-authenticator", "aws-vault", "aws-sso", "saml2aws", "env", "other"} {
+	for _, name := range []string{"aws", "aws-iam-authenticator", "aws-vault", "aws-sso", "saml2aws", "op", "env", "other"} {
 		p.program(p.bin, name)
 	}
 	data := filepath.Join(p.bin, "awscli", "data")
@@ -212,6 +212,7 @@ func TestWhatChangesTheKey(t *testing.T) {
 
 		"an AWS SSO login":                 {before: sso, change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
 		"another AWS SSO login":            {before: append(slices.Clone(sso), file(loginFile("corp"), "x")), change: file(loginFile("corp"), "y"), want: "AWS SSO login corp"},
+		"an AWS SSO login behind op run":   {before: append(slices.Clone(sso), run("op run -- aws eks get-token")), change: file(loginFile("corp"), "x"), want: "AWS SSO login corp"},
 		"that of another session":          {before: sso, change: file(loginFile("other"), "x")},
 		"any file beside it":               {before: sso, change: file(".aws/sso/cache/botocore-client-id-eu-west-1.json", "x")},
 		"an AWS SSO login with other keys": {before: []change{file(".aws/config", "[default]\n"+ssoProfile)}, change: file(loginFile("corp"), "x")},
@@ -330,8 +331,9 @@ func TestInputsThatChangeMeanwhile(t *testing.T) {
 // they are.
 func TestOpaque(t *testing.T) {
 	const (
-		noKeys  = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
-		process = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
+		noKeys   = "the AWS profile default has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata); use a profile that has credentials"
+		fromFile = "the AWS CLI reads the value of an argument from a file or a server; write the value itself"
+		process  = "the credential_process of the AWS profile default decides whose token it is; if it always gives the same credentials, add the line `allow-profile default` to CONFIG"
 	)
 	for name, c := range map[string]struct {
 		config, credentials string
@@ -361,6 +363,8 @@ func TestOpaque(t *testing.T) {
 		"roles in a circle":                     {config: "[default]\nrole_arn = r\nsource_profile = x\n[profile x]\nrole_arn = r\nsource_profile = default\n", reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
 		"a role of its own keys":                {config: "[default]\nrole_arn = r\nsource_profile = default\n" + staticKeys},
 		"a role with two sources":               {config: "[default]\nrole_arn = r\nsource_profile = default\ncredential_source = Environment\n", env: []string{"X=y"}, reason: "the AWS profile default has an invalid chain of roles; use a profile that has credentials"},
+		"keys of boto":                          {credentials: "[Credentials]\naws_access_key_id = AKIA\n", env: []string{"BOTO_CONFIG=~/.aws/credentials"}},
+		"keys of boto, for an authenticator":    {credentials: "[Credentials]\naws_access_key_id = AKIA\n", env: []string{"BOTO_CONFIG=~/.aws/credentials"}, args: "aws-iam-authenticator token", reason: noKeys},
 		"a start page alone is no login":        {config: "[default]\nsso_start_url = x\nsso_region = y\n", reason: noKeys},
 
 		"a process":                      {config: "[default]\ncredential_process = x\n", reason: process},
@@ -394,6 +398,17 @@ func TestOpaque(t *testing.T) {
 		"1Password's plugins":          {args: "op plugin run -- aws eks get-token", reason: "op plugin run selects the account by the working directory and by its own state"},
 		"1Password's references":       {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=op://a/b/c"}, reason: "AWS_ACCESS_KEY_ID refers to a value in 1Password, which may change there; use an AWS profile instead"},
 		"1Password without references": {args: "op run -- aws eks get-token", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
+		"no keys behind 1Password":     {args: "op run -- aws eks get-token", reason: noKeys},
+		"a process behind 1Password":   {config: "[default]\ncredential_process = x\n", args: "op run -- aws eks get-token", reason: process},
+
+		"a role read from a file":           {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn file:///x", reason: fromFile},
+		"a role read from a file, with =":   {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --ro=file:///x", reason: fromFile},
+		"a cluster read from bytes":         {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --cluster-name fileb://x", reason: fromFile},
+		"a role read from a server":         {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn https://x", reason: fromFile},
+		"a role read from a server, with =": {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --role-arn=http://x", reason: fromFile},
+		"an endpoint":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws --endpoint-url https://x eks get-token"},
+		"an endpoint, with =":               {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --endp=https://x"},
+		"an authenticator reads no file":    {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, args: "aws-iam-authenticator token -i file:///x"},
 
 		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
 		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
@@ -406,7 +421,6 @@ func TestOpaque(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t)
-			p.program(p.bin, "op")
 			p.env = append(environ.List{"HOME=" + p.home}, c.env...)
 			p.write(".aws/config", c.config)
 			p.write(".aws/credentials", c.credentials)

@@ -5,6 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"slices"
+	"strings"
 
 	"github.com/pullpass/pullpass/credcache/store"
 )
@@ -22,6 +24,11 @@ type Input struct {
 
 // Inputs are everything that the key depends on, in a fixed order.
 type Inputs []Input
+
+// sort sorts inputs by name.
+func (in Inputs) sort() {
+	slices.SortFunc(in, func(a, b Input) int { return strings.Compare(a.Name, b.Name) })
+}
 
 // Key hashes the inputs. Each name and value is preceded by its length, so that
 // different lists of inputs are never hashed as the same bytes.

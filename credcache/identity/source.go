@@ -41,10 +41,10 @@ func (o *collector) source(config *awsconfig.Config) {
 		}
 	}
 	o.output(config, profiles)
-	if !named && (len(o.command.Wrappers) > 0 || o.environmentKey() != "") {
-		if len(o.command.Wrappers) > 0 { // which provide other keys
-			return
-		}
+	if !named && slices.ContainsFunc(o.command.Wrappers, func(w command.Wrapper) bool { return w.Keys }) {
+		return
+	}
+	if !named && o.environmentKey() != "" {
 		o.identity.Signers = []string{o.environmentKey()}
 		for _, variable := range []string{"AWS_CREDENTIAL_EXPIRATION", "AWS_SESSION_EXPIRATION"} {
 			o.expires(o.env.Get(variable))
@@ -206,7 +206,7 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 	case awsconfig.Broken:
 		o.machine("the AWS profile " + name + " has an invalid chain of roles")
 	case awsconfig.None:
-		if !o.boto() {
+		if o.command.Kind != command.AWS || !o.boto() {
 			o.machine("the AWS profile " + name + " has no credentials, so the AWS tools use those of the machine (of a container or of instance metadata)")
 		}
 	}
@@ -241,7 +241,7 @@ func (o *collector) expiry(p awsconfig.Profile) {
 	}
 }
 
-// boto adds the credential files of older tools, which the AWS CLI reads too, and
+// boto adds the credential files of older tools, which only the AWS CLI reads, and
 // reports whether one of them has keys.
 func (o *collector) boto() bool {
 	found := false
@@ -252,13 +252,13 @@ func (o *collector) boto() bool {
 			}
 		}
 	}
-	names := []string{"file /etc/boto.cfg", "file ~/.boto"}
-	paths := []string{"/etc/boto.cfg", "~/.boto"}
-	if path, ok := o.env.Lookup("BOTO_CONFIG"); ok {
-		names, paths = []string{"file in BOTO_CONFIG"}, []string{path}
-	}
-	for n, path := range paths {
-		found = awsconfig.BotoKeys(o.expandedFile(names[n], path)) || found
+	_, named := o.env.Lookup("BOTO_CONFIG")
+	for _, path := range awsconfig.BotoFiles(o.env) {
+		name := "file " + path
+		if named {
+			name = "file in BOTO_CONFIG"
+		}
+		found = awsconfig.BotoKeys(o.expandedFile(name, path)) || found
 	}
 	return found
 }

@@ -207,13 +207,37 @@ func (f finder) source(ctx context.Context, chain awsconfig.Chain) (aws.Credenti
 	case awsconfig.Login:
 		return f.bySDK(ctx, name, logincreds.ProviderName)
 	case awsconfig.Machine, awsconfig.None:
-		if _, ok := f.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
-			return nil, errors.New("credcache does not support AWS_CREDENTIAL_FILE; unset it")
+		if chain.Source == awsconfig.None {
+			if err := f.refuseOlderFiles(); err != nil {
+				return nil, err
+			}
 		}
 		return f.bySDK(ctx, name, ec2rolecreds.ProviderName, endpointcreds.ProviderName)
 	case awsconfig.Broken:
 	}
 	return nil, fmt.Errorf("the profile %q has an invalid chain of roles", name)
+}
+
+// refuseOlderFiles returns an error if the AWS CLI would use a file of older tools,
+// which the SDK does not read, instead of the credentials of the machine.
+func (f finder) refuseOlderFiles() error {
+	if _, ok := f.env.Lookup("AWS_CREDENTIAL_FILE"); ok {
+		return errors.New("credcache does not support AWS_CREDENTIAL_FILE; unset it")
+	}
+	for _, path := range awsconfig.BotoFiles(f.env) {
+		expanded, err := f.env.Expand(path)
+		var content []byte
+		if err == nil {
+			content, err = files.Read(expanded, maxConfig)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reading %s: %w", path, err)
+		}
+		if awsconfig.BotoKeys(content) {
+			return fmt.Errorf("the AWS CLI would use the keys in %s, a file of boto, which credcache does not support; move them to a profile", path)
+		}
+	}
+	return nil
 }
 
 // load loads the SDK's configuration, for a profile if that exists.

@@ -52,6 +52,10 @@ credential_process = HOME/process
 aws_access_key_id = AKIALONG
 aws_secret_access_key = x
 aws_session_token = LONG
+[profile none]
+region = eu-west-1
+[Credentials]
+aws_access_key_id = AKIABOTO
 `
 
 // TestToken makes tokens with a local STS, whose sessions are named after the caller
@@ -90,6 +94,9 @@ func TestToken(t *testing.T) {
 		"a profile that does not exist":        {args: "--profile nobody --region eu-west-1", err: `the AWS configuration has no profile "nobody"; see aws configure list-profiles`},
 		"keys that expire soon":                {env: append(keys[:2:2], "AWS_CREDENTIAL_EXPIRATION="+soon.Format(time.RFC3339)), signer: "AKIAENV sts.eu-west-1.amazonaws.com", expires: soon},
 		"keys that have expired":               {env: append(keys[:2:2], "AWS_CREDENTIAL_EXPIRATION=2001-01-01T00:00:00Z"), err: "the AWS credentials in the environment expired at 2001-01-01T00:00:00Z; log in again"},
+		"keys of boto":                         {args: "--profile none", env: environ.List{"AWS_EC2_METADATA_DISABLED=true", "BOTO_CONFIG=~/.aws/config"}, err: "the AWS CLI would use the keys in ~/.aws/config, a file of boto, which credcache does not support; move them to a profile"},
+		"no keys of boto":                      {args: "--profile none", env: environ.List{"AWS_EC2_METADATA_DISABLED=true", "BOTO_CONFIG=~/web"}, err: "no EC2 IMDS role found"},
+		"the file of an older tool":            {args: "--profile none", env: environ.List{"AWS_CREDENTIAL_FILE=~/web"}, err: "credcache does not support AWS_CREDENTIAL_FILE; unset it"},
 		"a session token that is too long":     {args: "--profile long --region eu-west-1", err: "but clusters accept at most 4096; the session token alone has 4000"},
 		"an unknown argument":                  {args: "--output json", err: `unknown argument "--output" for credcache token; see credcache --help`},
 	} {

@@ -2,6 +2,7 @@ package setup
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -28,8 +29,9 @@ type Options struct {
 	DryRun bool     // only show the changes
 	Native bool     // let credcache make the tokens itself where it can
 	Env    environ.List
-	Self   string    // path of credcache
-	Out    io.Writer // for messages
+	Config command.Loader // reads the user's own configuration
+	Self   string         // path of credcache
+	Out    io.Writer      // for messages
 }
 
 // A change is the change to one kubeconfig.
@@ -82,6 +84,9 @@ func (o Options) install(path string, source []byte, self string) (change, error
 			continue
 		case program == "kubecredcache" && command.IsTokenMaker(argv[1:]):
 			start, end, err := d.extent(u.commandNode())
+			if err == nil {
+				err = o.allow(&c, argv[1:])
+			}
 			if err != nil {
 				c.leave(u, err)
 				continue
@@ -135,19 +140,52 @@ func (o Options) wrap(c *change, d *document, u *execUser, path, self string) ([
 		}
 		moved = full
 	}
-	if real := behindShim(moved, o.Env); real != "" {
-		c.note("%s: %s now runs %s instead of the shim, whose tokens cannot be cached", path, u.name, real)
-		moved = real
+	real := behindShim(moved, o.Env)
+	argv := append([]string{self, cmp.Or(real, moved)}, u.argv[1:]...)
+	made, err := d.wrap(u, self, argv[1])
+	if err == nil {
+		err = o.allow(c, argv[1:])
 	}
-	if command.NeedsAllowing(moved) {
-		c.allow = append(c.allow, moved)
-	}
-	made, err := d.wrap(u, self, moved)
 	if err != nil {
 		return nil, nil, err
 	}
+	if real != "" {
+		c.note("%s: %s now runs %s instead of the shim, whose tokens cannot be cached", path, u.name, real)
+	}
 	c.note("%s: %s now uses credcache", path, u.name)
-	return append([]string{self, moved}, u.argv[1:]...), made, nil
+	return argv, made, nil
+}
+
+// allow adds the programs of a command that the user's configuration must allow
+// before credcache runs them. The error says why credcache would refuse the command
+// all the same, or that to allow it would be to vouch for what it does, which only
+// the user can.
+func (o Options) allow(c *change, argv []string) error {
+	var added []string
+	load := func() (userconfig.Config, error) {
+		config, err := o.Config()
+		config.Commands = append(config.Commands, added...)
+		return config, err
+	}
+	for {
+		_, err := command.Parse(argv, o.Env, load)
+		var refusal *command.RefusalError
+		if !errors.As(err, &refusal) { // or it is not there, with or without credcache
+			c.allow = append(c.allow, added...)
+			return nil
+		}
+		if refusal.Allow == "" {
+			return fmt.Errorf("credcache would refuse to run %q: %s", refusal.Command, refusal.Reason)
+		}
+		switch opaque, err := command.Inspect(refusal.Allow); {
+		case err != nil:
+			return err
+		case opaque != "":
+			config, _ := o.Config() // Parse has just read it
+			return fmt.Errorf("%s; if its tokens may be cached all the same, add the line `allow %s` to %s and run credcache install again", opaque, refusal.Allow, config.Where)
+		}
+		added = append(added, refusal.Allow)
+	}
 }
 
 // uninstall computes the change to one kubeconfig.

@@ -53,6 +53,9 @@ func nativeArgs(argv []string, env environ.List) ([]string, error) {
 	if flags.Cluster == "" {
 		return nil, errors.New("the arguments contain no cluster")
 	}
+	if program != "aws" && flags.RoleARN == "" && env.Get("DEFAULT_ROLE") != "" { // it may change after the installation
+		return nil, errors.New("credcache token does not support DEFAULT_ROLE; add -r with the role")
+	}
 	if sdktoken.Region(flags, env) == "" {
 		return nil, errors.New("no region is set; add --region or set AWS_REGION")
 	}

@@ -4,6 +4,7 @@ package setup
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -12,7 +13,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/pullpass/pullpass/credcache/command"
 	"github.com/pullpass/pullpass/credcache/environ"
+	"github.com/pullpass/pullpass/credcache/userconfig"
 )
 
 // A file is one kubeconfig in a folder of its own.
@@ -34,12 +37,19 @@ func newFile(t *testing.T, content string) *file {
 func setPath(t *testing.T) {
 	t.Helper()
 	bin := t.TempDir()
-	for _, program := range []string{"aws", "aws-iam-authenticator", "aws-vault"} {
+	for _, program := range []string{"aws", "aws-iam-authenticator", "aws-vault", "env"} {
 		if err := os.WriteFile(filepath.Join(bin, program), nil, 0o700); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Setenv("PATH", bin)
+}
+
+// allowing is the configuration of a user who allows a program.
+func allowing(program string) command.Loader {
+	return func() (userconfig.Config, error) {
+		return userconfig.Config{Where: "CONFIG", Commands: []string{program}}, nil
+	}
 }
 
 func (f *file) write(content string) {
@@ -60,7 +70,7 @@ func (f *file) read() string {
 
 func (f *file) run(do func(Options) error, change func(*Options)) (output string, err error) {
 	var out bytes.Buffer
-	o := Options{Files: []string{f.path}, Env: f.env, Self: "/opt/credcache", Out: &out}
+	o := Options{Files: []string{f.path}, Env: f.env, Config: allowing(""), Self: "/opt/credcache", Out: &out}
 	if change != nil {
 		change(&o)
 	}
@@ -154,7 +164,7 @@ func TestGeneratedKubeconfigs(t *testing.T) {
 		if seed%5 == 0 {
 			content = strings.ReplaceAll(content, "\n", "\r\n")
 		}
-		o := Options{Out: &bytes.Buffer{}}
+		o := Options{Config: allowing(""), Out: &bytes.Buffer{}}
 		installed, err := o.install("FILE", []byte(content), "/opt/credcache")
 		if err != nil || len(installed.left) > 0 {
 			t.Fatalf("seed %d: %v %v\n%s", seed, err, installed.left, content)
@@ -209,7 +219,11 @@ func TestInstall(t *testing.T) {
 		"native, with an option it lacks":  {content: user("command: aws, args: [eks, get-token, --cluster-name, shop, --endpoint-url, x]"), native: true, args: []string{"aws", "eks", "get-token", "--cluster-name", "shop", "--endpoint-url", "x"}, output: "FILE: a still needs aws: credcache token does not support --endpoint-url\nFILE: a now uses credcache\n"},
 		"native, without a region":         {content: user("command: aws, " + getToken), native: true, env: "AWS_REGION=", args: []string{"aws", "eks", "get-token", "--cluster-name", "shop"}, output: "FILE: a still needs aws: no region is set; add --region or set AWS_REGION\nFILE: a now uses credcache\n"},
 		"native, with a region of its env": {content: user("env: [{name: AWS_REGION, value: r}], command: aws, " + getToken), native: true, env: "AWS_REGION=", args: []string{"token", "--cluster-name", "shop"}, output: "FILE: a now uses credcache without aws\n"},
-		"native, without a cluster":        {content: user("command: aws, args: [eks, get-token]"), native: true, args: []string{"aws", "eks", "get-token"}, output: "FILE: a still needs aws: the arguments contain no cluster\nFILE: a now uses credcache\n"},
+		"native, with a role of its env": {content: user("env: [{name: DEFAULT_ROLE, value: r}], command: aws-iam-authenticator, args: [token, -i, shop]"), native: true,
+			args: []string{"aws-iam-authenticator", "token", "-i", "shop"}, output: "FILE: a still needs aws-iam-authenticator: credcache token does not support DEFAULT_ROLE; add -r with the role\nFILE: a now uses credcache\n"},
+		"native, with another role than that":      {content: user("env: [{name: DEFAULT_ROLE, value: r}], command: aws-iam-authenticator, args: [token, -i, shop, -r, x]"), native: true, args: []string{"token", "--cluster-name", "shop", "--role-arn", "x"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, by aws, which knows no such role": {content: user("env: [{name: DEFAULT_ROLE, value: r}], command: aws, " + getToken), native: true, args: []string{"token", "--cluster-name", "shop"}, output: "FILE: a now uses credcache without aws\n"},
+		"native, without a cluster":                {content: user("command: aws, args: [eks, get-token]"), native: true, args: []string{"aws", "eks", "get-token"}, output: "FILE: a still needs aws: the arguments contain no cluster\nFILE: a now uses credcache\n"},
 		"native, with comments in its args": {content: "users:\n- name: a\n  user:\n    exec:\n      command: aws\n      args:\n      - eks # x\n      - get-token\n      - --cluster-name=shop\n", native: true,
 			args: []string{"aws", "eks", "get-token", "--cluster-name=shop"}, output: "FILE: a still needs aws: there is a comment between its args, near line 7\nFILE: a now uses credcache\n"},
 	} {
@@ -241,6 +255,66 @@ func TestInstall(t *testing.T) {
 			}
 			if c.args == nil && f.read() != c.content {
 				t.Errorf("the file changed:\n%s", f.read())
+			}
+		})
+	}
+}
+
+// TestProgramsOutsidePath has users whose programs are not those in $PATH. install
+// allows a program only if that does not vouch for what the program does.
+func TestProgramsOutsidePath(t *testing.T) {
+	setPath(t)
+	dir := t.TempDir()
+	for path, content := range map[string]string{
+		"opt/aws": "binary", "opt/aws-vault": "binary", "opt/awscli/data/cli.json": "", "corp/aws": "#!/bin/sh\n", "corp/shims/aws": "binary",
+	} {
+		path = filepath.Join(dir, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o700)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const script = "DIR/corp/aws is a script that is not the AWS CLI's own; if its tokens may be cached all the same, add the line `allow DIR/corp/aws` to CONFIG and run credcache install again"
+	for name, c := range map[string]struct {
+		exec    string
+		allowed string // by the user
+		allow   string // by install
+		left    string
+	}{
+		"the AWS CLI":                      {exec: "command: DIR/opt/aws, " + getToken, allow: "DIR/opt/aws"},
+		"relative to the kubeconfig":       {exec: "command: opt/aws, " + getToken, allow: "DIR/opt/aws"},
+		"already allowed":                  {exec: "command: DIR/opt/aws, " + getToken, allowed: "DIR/opt/aws"},
+		"behind env":                       {exec: "command: env, args: [AWS_PROFILE=base, DIR/opt/aws, eks, get-token]", allow: "DIR/opt/aws"},
+		"behind aws-vault":                 {exec: "command: aws-vault, args: [exec, p, --, DIR/opt/aws, eks, get-token]", allow: "DIR/opt/aws"},
+		"two programs":                     {exec: "command: DIR/opt/aws-vault, args: [exec, p, --, DIR/opt/aws, eks, get-token]", allow: "DIR/opt/aws-vault DIR/opt/aws"},
+		"behind kubecredcache":             {exec: "command: kubecredcache, args: [DIR/opt/aws, eks, get-token]", allow: "DIR/opt/aws"},
+		"a relative path behind aws-vault": {exec: "command: aws-vault, args: [exec, p, --, opt/aws, eks, get-token]", left: "credcache would refuse to run \"opt/aws\": a relative path depends on the working directory; use the name alone or the full path"},
+		"a script":                         {exec: "command: DIR/corp/aws, " + getToken, left: script},
+		"a script that the user allowed":   {exec: "command: DIR/corp/aws, " + getToken, allowed: "DIR/corp/aws"},
+		"a script behind env":              {exec: "command: env, args: [A=b, DIR/corp/aws, eks, get-token]", left: script},
+		"a script behind the AWS vault":    {exec: "command: DIR/opt/aws-vault, args: [exec, p, --, DIR/corp/aws, eks, get-token]", left: script},
+		"a shim":                           {exec: "command: DIR/corp/shims/aws, " + getToken, left: "DIR/corp/shims/aws is a shim, which decides at each run which program to run; if its tokens may be cached all the same, add the line `allow DIR/corp/shims/aws` to CONFIG and run credcache install again"},
+		"one that is not there":            {exec: "command: DIR/none/aws, " + getToken, left: "finding \"DIR/none/aws\": stat DIR/none/aws: no such file or directory; install it, or let credcache make the token itself with credcache install --native"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			replace := strings.NewReplacer("DIR", dir).Replace
+			o := Options{Config: allowing(replace(c.allowed))}
+			content := replace(user(c.exec))
+			got, err := o.install(filepath.Join(dir, "kubeconfig"), []byte(content), "/opt/credcache")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if allow := strings.Join(got.allow, " "); allow != replace(c.allow) {
+				t.Errorf("it allows %s, want %s", allow, replace(c.allow))
+			}
+			left := ""
+			if len(got.left) > 0 {
+				left = strings.TrimPrefix(got.left[0].Error(), `user "a" was not changed: `)
+			}
+			if left != replace(c.left) {
+				t.Errorf("it says %q\nwant %q", left, replace(c.left))
+			}
+			if changed := string(got.after) != content; changed != (c.left == "") || changed != (len(got.notes) > 0) {
+				t.Errorf("changed: %v, notes: %q", changed, got.notes)
 			}
 		})
 	}

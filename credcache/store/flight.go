@@ -24,9 +24,10 @@ type Flight struct {
 
 // An Outcome is the result of a flight, for the processes that waited.
 type Outcome struct {
-	Kind   OutcomeKind
-	Code   int    // of a failure
-	Stdout []byte // for Answer
+	Kind        OutcomeKind
+	Code        int    // of a failure
+	Environment string // of a failure: a hash of the environment, or nothing
+	Stdout      []byte // for Answer
 }
 
 // An OutcomeKind is the kind of an [Outcome].
@@ -150,14 +151,17 @@ func (f *Flight) patience() (time.Duration, bool) {
 func (f *Flight) outcome() *Outcome {
 	header, stdout, _ := bytes.Cut(f.read(), []byte("\n"))
 	fields := strings.Fields(string(header))
-	if len(fields) != 3 || fields[0] != "landed" {
+	if len(fields) == 3 {
+		fields = append(fields, "")
+	}
+	if len(fields) != 4 || fields[0] != "landed" {
 		return nil
 	}
 	code, err := strconv.Atoi(fields[2])
 	if err != nil {
 		return nil
 	}
-	return &Outcome{Kind: OutcomeKind(fields[1]), Code: code, Stdout: stdout}
+	return &Outcome{Kind: OutcomeKind(fields[1]), Code: code, Environment: fields[3], Stdout: stdout}
 }
 
 // Land ends the flight. On Windows, where an open file cannot be removed, an answer
@@ -166,7 +170,7 @@ func (f *Flight) Land(o Outcome) {
 	if o.Kind == Answer && !canUnlink {
 		o = Outcome{Kind: Nothing}
 	}
-	_ = f.write(append(fmt.Appendf(nil, "landed %s %d\n", o.Kind, o.Code), o.Stdout...)) // on an error those who wait run the command
-	_ = os.Remove(f.path)                                                                // on an error the next leader uses the file again
+	_ = f.write(append(fmt.Appendf(nil, "landed %s %d %s\n", o.Kind, o.Code, o.Environment), o.Stdout...)) // on an error those who wait run the command
+	_ = os.Remove(f.path)                                                                                  // on an error the next leader uses the file again
 	f.file.Close()
 }

@@ -287,6 +287,7 @@ func TestFlights(t *testing.T) {
 	}{
 		"stored":               {own: time.Minute, land: &Outcome{Kind: Stored}, want: &Outcome{Kind: Stored, Stdout: []byte{}}},
 		"failed":               {own: time.Minute, land: &Outcome{Kind: Failed, Code: 255}, want: &Outcome{Kind: Failed, Code: 255, Stdout: []byte{}}},
+		"failed somewhere":     {own: time.Minute, land: &Outcome{Kind: Failed, Code: 255, Environment: "e"}, want: &Outcome{Kind: Failed, Code: 255, Environment: "e", Stdout: []byte{}}},
 		"an answer":            {own: time.Minute, land: &Outcome{Kind: Answer, Stdout: []byte("a\nb")}, want: &Outcome{Kind: Answer, Stdout: []byte("a\nb")}},
 		"nothing":              {own: time.Minute, land: &Outcome{Kind: Nothing}, want: &Outcome{Kind: Nothing, Stdout: []byte{}}},
 		"killed":               {own: time.Minute},

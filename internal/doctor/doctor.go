@@ -145,15 +145,6 @@ func escape(text string) string {
 	return out.String()
 }
 
-// ShellWord returns a word for a shell, in quotes if it has characters that may be special.
-func ShellWord(word string) string {
-	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:@%+,=-"
-	if word != "" && strings.Trim(word, plain) == "" {
-		return word
-	}
-	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-}
-
 // String returns the diagnosis as text.
 func (d Diagnosis) String() string {
 	var out strings.Builder

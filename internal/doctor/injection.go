@@ -14,6 +14,7 @@ import (
 
 	"github.com/pullpass/pullpass/internal/ecr"
 	"github.com/pullpass/pullpass/internal/injection"
+	"github.com/pullpass/pullpass/internal/shell"
 )
 
 // enforceAnnotation makes a ServiceAccount permit only the secrets that it lists.
@@ -314,7 +315,7 @@ func recreate(f Facts) []string {
 	if f.Pod == nil {
 		return nil
 	}
-	name := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	name := shell.Word(f.Owner.Kind + "/" + f.Owner.Name)
 	deletion := fmt.Sprintf("kubectl delete pod %s --namespace %s   # ", f.Pod.Name, f.Namespace)
 	switch {
 	case f.Owner.Kind == "":
@@ -335,11 +336,11 @@ func recreate(f Facts) []string {
 func takeLabel(f Facts, again []string) []string {
 	switch {
 	case f.Owner.Restartable():
-		return append([]string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, ShellWord(f.Owner.Name), f.Namespace, injection.Label)}, again...)
+		return append([]string{fmt.Sprintf(`kubectl patch %s %s --namespace %s --type merge --patch '{"spec":{"template":{"metadata":{"labels":{"%s":null}}}}}'`, f.Owner.Kind, shell.Word(f.Owner.Name), f.Namespace, injection.Label)}, again...)
 	case f.Owner.Kind == "" && f.Pod != nil:
 		return append([]string{fmt.Sprintf("kubectl label pod %s --namespace %s %s-", f.Pod.Name, f.Namespace, injection.Label)}, again...)
 	}
-	owner := ShellWord(f.Owner.Kind + "/" + f.Owner.Name)
+	owner := shell.Word(f.Owner.Kind + "/" + f.Owner.Name)
 	return []string{fmt.Sprintf("# remove the label %s from the manifest of %s, and recreate %s", injection.Label, owner, owner)}
 }
 
@@ -375,7 +376,7 @@ func addToAccount(f Facts, secret string) string {
 		panic(err) // names and nothing else
 	}
 	return fmt.Sprintf(`kubectl patch serviceaccount %s --namespace %s --patch %s%s`,
-		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, ShellWord(fmt.Sprintf(`{"imagePullSecrets":%s}`, list)), note)
+		accountName(f.Template.Spec.ServiceAccountName), f.Namespace, shell.Word(fmt.Sprintf(`{"imagePullSecrets":%s}`, list)), note)
 }
 
 // selects reports whether a selector matches an object with the labels. An invalid selector

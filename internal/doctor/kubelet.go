@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/pullpass/pullpass/internal/ecr"
+	"github.com/pullpass/pullpass/internal/shell"
 )
 
 // kubeletLink reports the kubelet's message, for a pod whose other links are fine.
@@ -142,7 +143,7 @@ func pullFix(cause Cause, w waits, f Facts) []string {
 		return []string{
 			"# the token is valid, but its identity is not allowed to pull: allow ecr:BatchGetImage, ecr:GetDownloadUrlForLayer",
 			"# and ecr:BatchCheckLayerAvailability in its policy and, for a registry in another account, in the repository's policy:",
-			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, ShellWord(repository), where),
+			fmt.Sprintf("aws %s get-repository-policy --repository-name %s%s", service, shell.Word(repository), where),
 		}
 	case NotAuthenticated:
 		if _, ready := lastReady(f.Events.Value, r.String()); !ready && !good(f, r) {
@@ -150,13 +151,13 @@ func pullFix(cause Cause, w waits, f Facts) []string {
 		}
 		return append([]string{"# the pull secret is valid now, and the kubelet retries within 5 minutes; to retry immediately, recreate the pod:"}, recreate(f)...)
 	case ImageNotFound:
-		id := "imageTag=" + ShellWord(tag)
+		id := "imageTag=" + shell.Word(tag)
 		if digest != "" {
-			id = "imageDigest=" + ShellWord(digest)
+			id = "imageDigest=" + shell.Word(digest)
 		} else if tag == "" {
 			id = "imageTag=latest"
 		}
-		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, ShellWord(repository), id, where)}
+		return []string{fmt.Sprintf("aws %s describe-images --repository-name %s --image-ids %s%s", service, shell.Word(repository), id, where)}
 	case WrongPlatform:
 		return []string{"# push an image for the node's architecture:", fmt.Sprintf("kubectl get node %s --output jsonpath='{.status.nodeInfo.architecture}'", f.Pod.Spec.NodeName)}
 	case RegistryUnreached:

@@ -202,6 +202,9 @@ func TestInstallAndUninstall(t *testing.T) {
 				must(t, os.MkdirAll(filepath.Dir(real), 0o755))
 				must(t, os.WriteFile(real, []byte(k.content), 0o640))
 				must(t, os.Symlink(filepath.Join("real", "kubeconfig"), path))
+				must(t, os.MkdirAll(filepath.Join(dir, "bin", "awscli", "data"), 0o755)) // where one kubeconfig has its aws
+				must(t, os.WriteFile(filepath.Join(dir, "bin", "awscli", "data", "cli.json"), nil, 0o600))
+				must(t, os.WriteFile(filepath.Join(dir, "bin", "aws"), []byte("binary"), 0o755))
 				env := append(environment(dir), "KUBECONFIG="+path)
 
 				install := slices.DeleteFunc([]string{"install", flag}, func(s string) bool { return s == "" })
