@@ -24,7 +24,7 @@ func main() {
 // gcPercent trades CPU for memory: with ten thousand namespaces, the live heap is about
 // 13 MiB, and each write leaves 100 KB of garbage. Go's default of 100 would take 9 MiB
 // more.
-const gcPercent = 30
+const gcPercent = 25
 
 func run(ctx context.Context, args []string, getenv func(string) string, hostname string, stdout, stderr io.Writer) int {
 	config := renewer.Config{Identity: hostname}
@@ -35,7 +35,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, hostnam
 	flags.StringVar(&config.CredentialsSecretPrefix, "credentials-secret-prefix", "pullpass-aws-credentials", "name `PREFIX` of the secrets with AWS credentials, which are called PREFIX-<registry host>")
 	flags.BoolVar(&config.DefaultCredentials, "default-credentials", false, "use the AWS SDK's default credential chain for registries without a credential secret")
 	flags.DurationVar(&config.RenewalInterval, "renewal-interval", 0, "maximum time between renewals of a token; 0: half of the token's lifetime")
-	flags.IntVar(&config.Workers, "workers", 16, "`NUMBER` of namespaces that are reconciled concurrently")
+	flags.IntVar(&config.Workers, "workers", 8, "`NUMBER` of namespaces that are reconciled concurrently")
 	flags.BoolVar(&config.LeaderElect, "leader-elect", true, "elect a leader; required if more than one replica runs")
 	flags.StringVar(&config.LeaseName, "lease-name", "pullpass-renewer", "`NAME` of the lease, which all replicas of one installation share")
 	flags.StringVar(&config.Kubeconfig, "kubeconfig", "", "`PATH` of a kubeconfig; default: the pod's service account, then $KUBECONFIG, then ~/.kube/config")

@@ -120,7 +120,7 @@ func TestHelp(t *testing.T) {
 			"Usage:\n  renewer [flags]\n", "Example:\n  renewer --namespace pullpass ",
 			"--admin-address HOST:PORT ", `(default ":8080")`, "--kubeconfig PATH ", "--namespace NAMESPACE ", "default: $POD_NAMESPACE\n",
 			"--secret-name NAME ", `(default "pullpass")`, "--credentials-secret-prefix PREFIX ", `(default "pullpass-aws-credentials")`,
-			"--default-credentials[=true|false] ", "--renewal-interval duration ", "--leader-elect[=true|false] ", "(default true)", "--workers NUMBER ", "(default 16)",
+			"--default-credentials[=true|false] ", "--renewal-interval duration ", "--leader-elect[=true|false] ", "(default true)", "--workers NUMBER ", "(default 8)",
 			"--log-level LEVEL ", "--log-format FORMAT ", "--version[=true|false] ",
 		} {
 			if !strings.Contains(stdout, want) {

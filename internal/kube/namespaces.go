@@ -97,8 +97,12 @@ func (n *Namespaces) namespace(object *metav1.PartialObjectMetadata) *Namespace 
 	return namespace
 }
 
-// maxShared is how many sets of labels are remembered for sharing.
-const maxShared = 1000
+// maxShared is how many sets of labels are remembered for sharing, and maxSharedSize how
+// long their text may be: a namespace can have labels of more than a megabyte.
+const (
+	maxShared     = 1000
+	maxSharedSize = 1 << 10
+)
 
 // transform returns the informer's transform, which converts objects to namespaces. Most
 // namespaces have the same few labels, so namespaces with equal labels share one map. The
@@ -115,6 +119,9 @@ func (n *Namespaces) transform() cache.TransformFunc {
 			return namespace, nil
 		}
 		set := fmt.Sprint(namespace.Labels) // in order, and without spaces or colons in any label
+		if len(set) > maxSharedSize {
+			return namespace, nil
+		}
 		if labels, ok := shared[set]; ok {
 			namespace.Labels = labels
 			return namespace, nil

@@ -92,6 +92,10 @@ func TestNamespacesShareLabels(t *testing.T) {
 	if same(first, keep(labels{"ecr-a": "true", "ecr-b": "true"})) {
 		t.Error("labels of long ago are remembered still")
 	}
+	long := labels{"ecr-a": strings.Repeat("x", maxSharedSize)}
+	if same(keep(long), keep(maps.Clone(long))) {
+		t.Error("labels that take much memory are remembered")
+	}
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -26,6 +26,10 @@ const (
 	clientTime  = 25 * time.Millisecond
 	requestTime = 100 * time.Millisecond
 	poll        = 5 * time.Millisecond
+
+	// maxCredit is how many responses count in a connection's favor: anyone can have
+	// many cheap ones.
+	maxCredit = 100
 )
 
 // Bound returns the listener for the server to serve on, with or without TLS. It sets the
@@ -34,9 +38,11 @@ const (
 // had a response and were kept open after it, and those that have not, which may be
 // anyone's. The larger kind loses a connection: the one whose request the server has waited
 // for longest. That time has more weight if the connection's address has many connections
-// of the kind, and less weight if the connection has had many responses. If the server is
-// waiting for none of them, the connection whose request it has processed longest is
-// closed.
+// of the kind, and less weight if the connection has had several responses. If the server
+// is waiting for none of them, the connection whose request it has processed longest is
+// closed. Of the connections that have had a response, those of an address with more than a
+// quarter of the limit go first, however busy they are; and none is too busy once a new
+// connection has waited for requestTime.
 //
 // So a flood of new connections does not close those of API servers or probes, hoarded idle
 // connections make way for new ones, and whatever other clients do, half of the limit is
@@ -180,7 +186,8 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.open) >= l.limit {
-		payer := l.payerLocked(time.Now())
+		now := time.Now()
+		payer := l.payerLocked(now, now.Sub(c.since) >= requestTime)
 		if payer == nil { // it takes time to become one
 			l.mu.Unlock()
 			time.Sleep(poll)
@@ -196,28 +203,33 @@ func (l *listener) Accept() (net.Conn, error) {
 }
 
 // payerLocked returns the connection to close, or nil if the one that should be closed has
-// to be given more time.
-func (l *listener) payerLocked(now time.Time) *conn {
+// to be given more time. In a hurry, those that have had a response are given none.
+func (l *listener) payerLocked(now time.Time, hurry bool) *conn {
 	kind := young
+	var greedy *peer
 	if l.of[answered] >= l.of[young] {
 		kind = answered
+		greedy = l.greedyLocked()
 	}
 	var waiting, working debtor
 	early := 0.0 // the debt of one that has to be given more time
 	for c := range l.open {
-		if c.kindLocked() != kind {
+		if c.kindLocked() != kind || greedy != nil && c.peer != greedy {
 			continue
 		}
 		of, atLeast := &working, requestTime
 		if c.reading.Load() && !c.received.Load() {
 			of, atLeast = &waiting, clientTime
 		}
+		if greedy != nil || kind == answered && hurry {
+			atLeast = 0
+		}
 		took := now.Sub(c.since)
 		debt := took.Seconds() * float64(c.peer.of[kind])
 		if kind == young { // API servers open few at once
 			debt *= float64(c.peer.of[kind])
 		} else {
-			debt /= float64(c.answers)
+			debt /= float64(min(c.answers, maxCredit))
 		}
 		if took < atLeast {
 			early = max(early, debt)
@@ -232,6 +244,18 @@ func (l *listener) payerLocked(now time.Time) *conn {
 		return nil
 	}
 	return waiting.conn
+}
+
+// greedyLocked returns the address with the most connections that have had a response, if
+// these are more than a quarter of the limit.
+func (l *listener) greedyLocked() (greedy *peer) {
+	most := l.limit / 4
+	for _, p := range l.peers {
+		if p.of[answered] > most {
+			greedy, most = p, p.of[answered]
+		}
+	}
+	return greedy
 }
 
 // A debtor is a connection and its weight for being closed.

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -223,6 +225,49 @@ func TestTheLongestIdlePays(t *testing.T) {
 	}
 }
 
+// Connections that are never late, because they ask again at once, keep nobody out.
+func TestTheNextOneGetsInBesideBusyOnes(t *testing.T) {
+	for name, perAddress := range map[string]int{"of one address": limit, "of several": limit / 4} {
+		t.Run(name, func(t *testing.T) {
+			if perAddress < limit && runtime.GOOS != "linux" {
+				t.Skip("only Linux has more than one loopback address without set-up")
+			}
+			address, b, _ := serve(t)
+			var asking sync.WaitGroup
+			var busy []client
+			defer func() {
+				for _, c := range busy {
+					c.Close()
+				}
+				asking.Wait()
+			}()
+			for i := range limit {
+				dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/perAddress))}}
+				connection, err := dialer.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				c := client{connection, bufio.NewReader(connection)}
+				if status, _ := c.ask("/ok"); status != 200 {
+					t.Fatalf("answer %d", status)
+				}
+				busy = append(busy, c)
+				asking.Go(func() {
+					for status := 200; status == 200; {
+						status, _ = c.ask("/ok")
+					}
+				})
+			}
+			settle(t, b, limit, limit)
+			for range limit {
+				if status, _ := dial(t, address).ask("/ok"); status != 200 {
+					t.Fatalf("the next one gets %d", status)
+				}
+			}
+		})
+	}
+}
+
 // Whoever has many connections closes their own, whichever is older, unless that
 // takes longer than the others' slowness is worth.
 func TestTheAddressWithManyConnectionsPays(t *testing.T) {
@@ -232,22 +277,31 @@ func TestTheAddressWithManyConnectionsPays(t *testing.T) {
 		working          bool
 	}
 	many := func(n int, c of) []of { return slices.Repeat([]of{c}, n) }
+	const ms = time.Millisecond
 	for name, c := range map[string]struct {
-		open [][]of
-		pays int // of them, or -1
+		open  [][]of
+		pays  int // of them, or -1
+		hurry bool
 	}{
-		"new ones of one who has many":                                          {[][]of{many(1, of{1, 0, 200 * time.Millisecond, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 1},
-		"of several with as many the slowest":                                   {[][]of{many(2, of{1, 0, 40 * time.Millisecond, false}), many(2, of{2, 0, 30 * time.Millisecond, false})}, 0},
-		"who has one and never says anything":                                   {[][]of{many(1, of{1, 0, 2 * time.Second, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 0},
-		"idle ones of one who hoards":                                           {[][]of{many(1, of{1, 1, 3 * time.Second, false}), many(6, of{2, 1, time.Second, false})}, 1},
-		"those that have had many answers not":                                  {[][]of{many(6, of{1, 100, 3 * time.Second, false}), many(1, of{2, 1, time.Second, false})}, 1},
-		"one at work is left where the many that wait are about to have waited": {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 20 * time.Millisecond, false})}, -1},
-		"one at work pays where none waits":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 90 * time.Millisecond, true})}, -1},
-		"of those at work too the many pay":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 110 * time.Millisecond, true})}, 1},
+		"more than a quarter of all, however busy":                              {[][]of{many(4, of{1, 200, time.Hour, false}), many(9, of{2, 5000, ms, false})}, 1, false},
+		"and those at work":                                                     {[][]of{many(4, of{1, 200, time.Hour, false}), many(9, of{2, 5000, ms, true})}, 1, false},
+		"a quarter is not too many":                                             {[][]of{many(4, of{1, 2, 2 * ms, false}), many(8, of{2, 2, ms, false})}, -1, false},
+		"of busy ones nobody pays at first":                                     {[][]of{many(4, of{1, 2, 2 * ms, false}), many(4, of{2, 2, 5 * ms, false}), many(4, of{3, 2, 2 * ms, false})}, -1, false},
+		"somebody does in a hurry":                                              {[][]of{many(4, of{1, 2, 2 * ms, false}), many(4, of{2, 2, 5 * ms, false}), many(4, of{3, 2, 2 * ms, false})}, 1, true},
+		"nobody without an answer does":                                         {[][]of{many(4, of{1, 0, 2 * ms, false}), many(4, of{2, 0, 5 * ms, false})}, -1, true},
+		"a hundred answers are worth as much as a million":                      {[][]of{many(3, of{1, 100, 3 * time.Second, false}), many(3, of{2, 1_000_000, 4 * time.Second, false})}, 1, false},
+		"new ones of one who has many":                                          {[][]of{many(1, of{1, 0, 200 * time.Millisecond, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 1, false},
+		"of several with as many the slowest":                                   {[][]of{many(2, of{1, 0, 40 * time.Millisecond, false}), many(2, of{2, 0, 30 * time.Millisecond, false})}, 0, false},
+		"who has one and never says anything":                                   {[][]of{many(1, of{1, 0, 2 * time.Second, false}), many(6, of{2, 0, 30 * time.Millisecond, false})}, 0, false},
+		"idle ones of one who hoards":                                           {[][]of{many(1, of{1, 1, 3 * time.Second, false}), many(6, of{2, 1, time.Second, false})}, 1, false},
+		"those that have had many answers not":                                  {[][]of{many(6, of{1, 100, 3 * time.Second, false}), many(1, of{2, 1, time.Second, false})}, 1, false},
+		"one at work is left where the many that wait are about to have waited": {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 20 * time.Millisecond, false})}, -1, false},
+		"one at work pays where none waits":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 90 * time.Millisecond, true})}, -1, false},
+		"of those at work too the many pay":                                     {[][]of{many(1, of{1, 0, 200 * time.Millisecond, true}), many(6, of{2, 0, 110 * time.Millisecond, true})}, 1, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now := time.Now()
-			l := &listener{turns: newTurns(1), open: map[*conn]struct{}{}, peers: map[netip.Addr]*peer{}}
+			l := &listener{limit: 32, turns: newTurns(1), open: map[*conn]struct{}{}, peers: map[netip.Addr]*peer{}}
 			group := map[*conn]int{}
 			for i, connections := range c.open {
 				for _, o := range connections {
@@ -257,7 +311,7 @@ func TestTheAddressWithManyConnectionsPays(t *testing.T) {
 					group[c] = i
 				}
 			}
-			payer := l.payerLocked(now)
+			payer := l.payerLocked(now, c.hurry)
 			switch {
 			case payer == nil && c.pays >= 0:
 				t.Error("nobody pays")

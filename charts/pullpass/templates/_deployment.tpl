@@ -22,8 +22,9 @@ spec:
   strategy:
     {{- if $values.strategy }}
     {{- toYaml $values.strategy | nindent 4 }}
-    {{- else if $values.hostNetwork }}
-    # A new pod cannot open the node's ports before an old one has stopped.
+    {{- else if or $values.hostNetwork (and (eq .component "renewer") (not $values.leaderElect)) }}
+    # An old pod has to stop before a new one starts: it holds the node's ports, or nothing
+    # else keeps two renewers from working at once.
     rollingUpdate:
       maxSurge: 0
       maxUnavailable: 1

@@ -772,6 +772,29 @@ func TestPodsOfBoth(t *testing.T) {
 	}
 }
 
+// TestARenewerWithoutAnElectionIsNeverTwo upgrades one: the old pod ends first.
+func TestARenewerWithoutAnElectionIsNeverTwo(t *testing.T) {
+	for elects, surge := range map[string]int64{"true": 1, "false": 0} {
+		out := template(t, "pullpass", "pullpass", "--set", "renewer.replicas=1,renewer.leaderElect="+elects)
+		objects, err := cluster.ParseManifests([]byte(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			if o.GetKind() != "Deployment" {
+				continue
+			}
+			want := surge
+			if strings.HasSuffix(o.GetName(), "webhook") {
+				want = 1
+			}
+			if got, _, _ := unstructured.NestedInt64(o.Object, "spec", "strategy", "rollingUpdate", "maxSurge"); got != want {
+				t.Errorf("election %s: %s has a maxSurge of %d, want %d", elects, o.GetName(), got, want)
+			}
+		}
+	}
+}
+
 // TestSpread reads the constraints of the user's. They are as they were given, but
 // for a selector where they have none.
 func TestSpread(t *testing.T) {

@@ -453,6 +453,13 @@ var stories = map[string]story{
 		changes: map[string]string{failOpen: until(60, 7), "up{" + onAPIServer + "}": fmt.Sprintf("1x59 0x2 1x%d", minutes-62)},
 		fires:   map[int][]string{61: nil, 65: nil, 75: nil},
 	},
+	"the API server cannot be scraped for a while": {
+		changes: map[string]string{
+			failOpen:                  fmt.Sprintf("7x59 stale _ _ 7x%d", minutes-63),
+			"up{" + onAPIServer + "}": fmt.Sprintf("1x59 0x2 1x%d", minutes-62),
+		},
+		fires: map[int][]string{61: nil, 65: nil, 71: nil, 72: nil, 73: nil, 75: nil},
+	},
 	"the webhook refuses pods": {
 		values:  map[string]any{"injection": map[string]any{"failurePolicy": "Fail"}},
 		changes: map[string]string{rejections: since(60, 3), failOpen: since(60, 3)},

@@ -32,7 +32,7 @@ const (
 	registry   = "123456789012.dkr.ecr.eu-west-1.amazonaws.com" // of testdata/review.json, too
 	release    = "pullpass"
 	pullSecret = "pullpass"
-	workers    = 16 // as the renewer has by default
+	workers    = 8 // as the renewer has by default
 
 	renewerAgent = "pullpass-renewer/"
 	floorAgent   = "bench-floor"

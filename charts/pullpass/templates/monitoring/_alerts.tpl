@@ -125,7 +125,7 @@ the leader's metrics. docs/monitoring.md has a runbook for each.
     sum by ({{ prepend $also "name" | join ", " }}) (
       increase({{ $counter }}[10m]) > 0
       or
-      ({{ $counter }} unless {{ $counter }} offset 10m) and on (job, instance) up offset 10m
+      ({{ $counter }} unless {{ $counter }} offset 10m) and on (job, instance) up offset 10m == 1
     ) > {{ $max.unanswered }}
 
 - alert: PullpassCertificateExpiresSoon

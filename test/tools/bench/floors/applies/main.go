@@ -41,7 +41,7 @@ func run(ctx context.Context) error {
 	from := flag.Int("from", 0, "first number")
 	to := flag.Int("to", 0, "number after the last")
 	label := flag.String("watch", "", "`LABEL` of namespaces to wait for")
-	workers := flag.Int("workers", 16, "`NUMBER` of applies at once")
+	workers := flag.Int("workers", 8, "`NUMBER` of applies at once")
 	flag.Parse()
 
 	config, err := clientcmd.BuildConfigFromFlags("", *kubeconfig)
