@@ -27,8 +27,8 @@ const (
 	requestTime = 100 * time.Millisecond
 	poll        = 5 * time.Millisecond
 
-	// maxCredit is how many responses count in a connection's favor: anyone can have
-	// many cheap ones.
+	// maxCredit is how many responses speak for a connection: anyone can have many
+	// cheap ones.
 	maxCredit = 100
 )
 
