@@ -41,6 +41,10 @@ func TestSignals(t *testing.T) {
 				t.Fatal(err)
 			}
 			script := `for s in INT QUIT TERM HUP; do trap "echo $s; exit 7" $s; done; echo ready; while :; do sleep 0.01; done`
+			// This process may have been started with the signal ignored, as under nohup.
+			noticed := make(chan os.Signal, 1)
+			signal.Notify(noticed, s)
+			defer signal.Stop(noticed)
 			result := make(chan End)
 			go func() {
 				end, err := Run(Command{Path: "/bin/sh", Args: []string{"sh", "-c", script}, Stdout: w})
