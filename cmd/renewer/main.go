@@ -22,7 +22,7 @@ func main() {
 }
 
 // gcPercent trades CPU for memory: with ten thousand namespaces, the live heap is about
-// 13 MiB, and each write leaves 100 KB of garbage. Go's default of 100 would take 9 MiB
+// 13 MiB, and each write leaves 100 KB of garbage. Go's default of 100 would take 10 MiB
 // more.
 const gcPercent = 25
 
