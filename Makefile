@@ -98,23 +98,28 @@ soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is 
 
 ##@ Check
 
-# On 2 cores some 15 minutes, and more the first time, when Kubernetes is compiled.
-# TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'.
+# On 2 cores some MINUTES minutes, and more the first time, when Kubernetes is compiled.
+# TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'. With -short
+# the longest tests try a part, the same one each time, of what they try in test-long.
 .PHONY: test
 test: ## Run every test; with CI=true a skipped test is a failure
-	@test/tools/run-tests unit api node -- $(TESTFLAGS)
+	@test/tools/run-tests unit api node -- -short $(TESTFLAGS)
 
 .PHONY: test-unit
 test-unit: ## Run the tests that need no cluster
-	@test/tools/run-tests unit -- $(TESTFLAGS)
+	@test/tools/run-tests unit -- -short $(TESTFLAGS)
 
 .PHONY: test-api
 test-api: ## Run the tests on a real API server
-	@test/tools/run-tests api -- $(TESTFLAGS)
+	@test/tools/run-tests api -- -short $(TESTFLAGS)
 
 .PHONY: test-node
 test-node: ## Run the tests in a cluster with a node, which takes root on Linux
-	@test/tools/run-tests node -- $(TESTFLAGS)
+	@test/tools/run-tests node -- -short $(TESTFLAGS)
+
+.PHONY: test-long
+test-long: ## Run every test in full: each image, attacks of 40 s, 10,000 namespaces
+	@test/tools/run-tests unit api node -- $(TESTFLAGS)
 
 # Not a part of make test, since it compiles the clients for every platform.
 .PHONY: test-release
