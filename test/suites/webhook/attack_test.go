@@ -78,8 +78,8 @@ func processorTime(t *testing.T, pid int) time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// attackTime is how long an attack lasts: with -short for less than would fill all
-// that there is to fill, were it not bounded, on a busy machine.
+// attackTime is how long an attack lasts. On a busy machine some attacks need all of
+// the 40 s to fill what is not bounded; with -short they may not get there.
 func attackTime() time.Duration {
 	lasting, err := time.ParseDuration(os.Getenv("PULLPASS_TEST_ATTACK"))
 	switch {

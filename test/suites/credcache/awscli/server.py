@@ -65,7 +65,7 @@ if getattr(credentials, "EC", EC) is None:
 
 
 def run(request):
-    """Runs one command in this process, of which nothing is used after it."""
+    """Runs one command in this process, which has to end then: it has changed its environment."""
     out, err = tempfile.TemporaryFile(), tempfile.TemporaryFile()
     os.dup2(out.fileno(), 1)
     os.dup2(err.fileno(), 2)
