@@ -26,10 +26,10 @@ func (t Token) entry() entry {
 	return entry{Principal: t.Principal, Issued: whole(t.Issued), Expires: whole(t.Expires), RenewBy: whole(t.RenewBy)}
 }
 
-// newerThan reports whether an entry is from a later token of the same identity, for
-// example one that another leader fetched.
-func newerThan(e entry, t Token) bool {
-	return e.Principal == t.Principal && e.Issued.After(t.entry().Issued)
+// betterThan reports whether an entry of the same identity as a token was issued later,
+// for example to another leader, or expires later.
+func betterThan(old, token entry) bool {
+	return old.Principal == token.Principal && (old.Issued.After(token.Issued) || old.Expires.After(token.Expires))
 }
 
 // turn determines when a namespace's entries are renewed.
@@ -159,8 +159,8 @@ func (n need) judge(old entry, has bool, now time.Time, t turn) verdict {
 	v := verdict{need: n, old: old, has: has && !credential.IsMissing(n.err)}
 	v.good = v.has && now.Before(old.Expires)
 	token, trusted := n.token.entry(), old.Believable(now)
-	ahead := trusted && newerThan(old, n.token)
-	v.offer = n.token.usable(now) && (!v.good || pullsecret.Believable(token.Issued, now) && !ahead)
+	better := trusted && betterThan(old, token)
+	v.offer = n.token.usable(now) && (!v.good || pullsecret.Believable(token.Issued, now) && !better)
 	v.due = v.offer && (!v.good || !trusted || old.Principal != token.Principal ||
 		token.Issued.After(old.Issued) && !now.Before(t.due(old)))
 	return v

@@ -62,6 +62,13 @@ func tokenOf(principal string, issued time.Duration) Token {
 	}
 }
 
+// expiring returns a token that expires at another time.
+func expiring(t Token, at time.Duration) Token {
+	t.Expires = start.Add(at)
+	t.RenewBy = t.Issued.Add(t.Expires.Sub(t.Issued) / 2)
+	return t
+}
+
 // holding returns the state of a secret of ours, as it was written.
 func holding(tokens map[string]Token) secretState {
 	s := secretState{exists: true, ours: true, intact: true, entries: map[string]entry{}}
@@ -337,6 +344,22 @@ func TestDecide(t *testing.T) {
 		"a token of a clock that was ahead takes no entry's place": {
 			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, tokenOf("alice", 10*h))}, at: 6 * h,
 			want: outcome{expires: 12 * h, again: 9 * h},
+		},
+		"a token that expires before the entry takes no entry's place": {
+			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, expiring(tokenOf("alice", 6*h), 11*h))}, at: 6 * h,
+			want: outcome{expires: 12 * h, again: 9 * h},
+		},
+		"a token that expires when the entry does takes its place": {
+			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, expiring(tokenOf("alice", 6*h), 12*h))}, at: 6 * h,
+			want: outcome{action: write, tokens: a, expires: 12 * h, again: 6*h + turn/2},
+		},
+		"a token of another identity that expires before the entry takes its place": {
+			have: holding(held{hostA: tokenOf("alice", 0)}), needs: []need{with(hostA, expiring(tokenOf("bob", 6*h), 11*h))}, at: 6 * h,
+			want: outcome{action: write, tokens: a, expires: 11 * h, again: 6*h + turn*5/12},
+		},
+		"a token that expires before an entry that cannot be true takes its place": {
+			have: holding(held{hostA: tokenOf("alice", 10*h)}), needs: []need{with(hostA, expiring(tokenOf("alice", 0), 6*h))}, at: time.Minute,
+			want: outcome{action: write, tokens: a, expires: 6 * h, again: turn / 2},
 		},
 		"a token expires between two looks at the clock": {
 			needs: []need{with(hostA, tokenOf("alice", 0))}, at: 12 * h,

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/pullpass/pullpass/internal/credential"
+	"github.com/pullpass/pullpass/internal/pullsecret"
 )
 
 // A Token authenticates to every registry that its principal may pull from, in one
@@ -40,6 +41,12 @@ type TokenRequest struct {
 
 // usable reports whether registries accept the token at this time.
 func (t Token) usable(now time.Time) bool { return t.Auth != "" && now.Before(t.Expires) }
+
+// outlasts reports whether the token is better than a newer one of the same identity,
+// because it expires later.
+func (t Token) outlasts(newer Token, now time.Time) bool {
+	return t.Principal == newer.Principal && t.usable(now) && pullsecret.Believable(t.Issued, now) && t.Expires.After(newer.Expires)
+}
 
 // renewAt returns when to request the token's successor: well before RenewBy, because
 // every secret has to be written between the two. The jitter, from 0 to 1, keeps the

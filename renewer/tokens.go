@@ -368,15 +368,21 @@ func (t *tokens) put(request TokenRequest, e *tokenEntry, last, token Token, err
 		if !request.covers(other) {
 			continue
 		}
-		news := o.token != token || o.err != nil
-		o.token, o.err, o.told, o.due, o.waits = token, nil, false, t.in(wait), deadline{}
+		next, wait := token, wait
+		if o.token.outlasts(token, now) {
+			// The last token is kept until another one like this would last longer.
+			next, wait = o.token, min(max(o.token.Expires.Sub(token.Expires), minRenewal), sessionCheck)
+			t.log.Warn("the new token expires sooner than the last one, which is kept", "region", request.Region, "expires", token.Expires, "last", o.token.Expires)
+		}
+		news := o.token != next || o.err != nil
+		o.token, o.err, o.told, o.due, o.waits = next, nil, false, t.in(wait), deadline{}
 		t.backoff.Forget(other)
 		t.queue.AddAfter(other, min(wait, clockCheck))
 		for r := range o.registries {
 			if news {
 				registries = append(registries, r)
 			}
-			t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(token.Expires.Unix()))
+			t.metrics.tokenExpiry.WithLabelValues(r.String()).Set(float64(next.Expires.Unix()))
 		}
 	}
 	return registries

@@ -539,6 +539,82 @@ func TestTokensThatLiveForMoments(t *testing.T) {
 	}
 }
 
+// TestATokenThatExpiresSooner has AWS give tokens of moments while one of 12 hours is at
+// hand, which stays until a token of moments would last longer.
+func TestATokenThatExpiresSooner(t *testing.T) {
+	const life = 30 * time.Second
+	brief := tokenFunc(func(ctx context.Context, request TokenRequest) (Token, error) {
+		token, err := goodToken(ctx, request)
+		token.Expires, token.RenewBy = token.Issued.Add(life), token.Issued.Add(life/2)
+		return token, err
+	})
+	start := func(t *testing.T) (*running, Token) {
+		r := runTokens(t, storeOf(keysFor(hostA, "alice")), goodToken)
+		r.prefetch([]ecr.Registry{registryOf(hostA)})
+		r.happened()
+		first, err := r.token(registryOf(hostA))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.answers(brief)
+		time.Sleep(6 * time.Hour)
+		calls, notices := r.happened()
+		if len(calls) < 30 || len(notices) != 0 {
+			t.Fatalf("%d calls since the renewal was due, want one every minute, and %d notices, want none", len(calls), len(notices))
+		}
+		if token, err := r.token(registryOf(hostA)); token != first || err != nil {
+			t.Fatalf("%+v, %v, want the first token still", token, err)
+		}
+		return r, first
+	}
+	t.Run("and then lasts as long as ever", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, first := start(t)
+			r.answers(tokenFunc(goodToken))
+			time.Sleep(time.Minute)
+			if _, notices := r.happened(); len(notices) != 1 {
+				t.Errorf("notices %+v, want one", notices)
+			}
+			if token, err := r.token(registryOf(hostA)); !token.Expires.After(first.Expires) || err != nil {
+				t.Errorf("%+v, %v, want a successor", token, err)
+			}
+		})
+	})
+	t.Run("and goes on to", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, first := start(t)
+			for time.Until(first.Expires) > -time.Hour {
+				time.Sleep(time.Second)
+				synctest.Wait()
+				token, err := r.token(registryOf(hostA))
+				if err != nil || !token.usable(time.Now()) {
+					t.Fatalf("at %s: %+v, %v", time.Since(r.began), token, err)
+				}
+			}
+			calls, _ := r.happened()
+			for i := range calls[1:] {
+				if gap := calls[i+1].at - calls[i].at; gap < 2*time.Second || gap > time.Minute {
+					t.Errorf("asked again after %s", gap)
+				}
+			}
+		})
+	})
+	t.Run("of another identity", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r, _ := start(t)
+			r.answers(tokenFunc(func(ctx context.Context, request TokenRequest) (Token, error) {
+				token, err := brief(ctx, request)
+				token.Principal = "another"
+				return token, err
+			}))
+			time.Sleep(time.Minute)
+			if token, err := r.token(registryOf(hostA)); token.Principal != "another" || err != nil {
+				t.Errorf("%+v, %v, want the other identity's", token, err)
+			}
+		})
+	})
+}
+
 func TestCredentialChanges(t *testing.T) {
 	alice, bob := keysFor(hostA, "alice"), keysFor(hostA, "bob")
 	broken := keysFor(hostA, "carol")
