@@ -26,6 +26,9 @@ const (
 	awsDown outage = "AWS gives no tokens"
 	// storeDown: the API server can store nothing.
 	storeDown outage = "etcd is paused"
+	// tokenBrief: AWS gave a token less than its usual life, and it ended while the
+	// renewer could get or write no other.
+	tokenBrief outage = "a token of moments has ended in one of these"
 )
 
 // recovery is how long after a fault its outage may be felt. These are bounds of

@@ -3,6 +3,8 @@ package main
 import (
 	"testing"
 	"time"
+
+	"github.com/pullpass/pullpass/test/harness/fakeaws"
 )
 
 func TestOutages(t *testing.T) {
@@ -73,5 +75,31 @@ func TestPercentile(t *testing.T) {
 	}
 	if got := percentile(nil, 0.5); got != 0 {
 		t.Errorf("of none: %d", got)
+	}
+}
+
+func TestBriefTokens(t *testing.T) {
+	start := time.Date(2026, time.March, 1, 0, 0, 0, 0, time.UTC)
+	o := &outages{all: []*period{
+		{what: webhookDown, begin: start, end: start.Add(time.Hour)},
+		{what: renewerDown, begin: start.Add(time.Hour), end: start.Add(time.Hour + time.Second)}, // and recovers for a minute
+	}}
+	for name, c := range map[string]struct {
+		issued time.Duration
+		life   time.Duration
+		want   bool
+	}{
+		"moments, and an outage of the renewer":      {time.Hour - 10*time.Second, 30 * time.Second, true},
+		"the usual life, and an outage":              {time.Hour - 10*time.Second, tokenLifetime, false},
+		"moments, and an outage of the webhook only": {30 * time.Minute, 30 * time.Second, false},
+		"moments after the recovery":                 {time.Hour + 2*time.Minute, 30 * time.Second, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			issued := start.Add(c.issued)
+			token := fakeaws.Token{IssuedAt: issued, ExpiresAt: issued.Add(c.life)}
+			if got := o.brief(token, token.ExpiresAt); got != c.want {
+				t.Errorf("%t, want %t", got, c.want)
+			}
+		})
 	}
 }

@@ -236,6 +236,8 @@ func (s *soak) judge(sp *space, pod *corev1.Pod) {
 		p.pullsFailed = append(p.pullsFailed, fmt.Sprintf("%s/%s does not run after %s: %v; %s", sp.name, pod.Name, took.Round(time.Second), ran, strings.Join(failures, "; ")))
 		s.logf("PULL FAILED: %s", p.pullsFailed[len(p.pullsFailed)-1])
 	case len(failures) == 0:
+	case retrieved && s.outages.during(begin, time.Now(), tokenBrief):
+		p.waited++
 	case retrieved:
 		p.pullsFailed = append(p.pullsFailed, fmt.Sprintf("%s/%s: %s", sp.name, pod.Name, strings.Join(failures, "; ")))
 		s.logf("PULL FAILED: %s", p.pullsFailed[len(p.pullsFailed)-1])

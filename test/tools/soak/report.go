@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -57,8 +58,10 @@ func (s *soak) report() report {
 	zero("namespaces whose token expired", slices.Sorted(maps.Keys(t.dead)))
 	zero("secrets that no registry would accept", t.bad)
 	var denied []string
-	if n := s.aws.Count(fakeaws.Filter{Operation: fakeaws.OperationManifest, Status: 403}); n > 0 {
-		denied = append(denied, fmt.Sprintf("%d manifests were refused", n))
+	for _, call := range s.aws.Calls() {
+		if call.Operation == fakeaws.OperationManifest && call.Status == http.StatusForbidden && !s.outages.during(call.Time, call.Time.Add(time.Second), tokenBrief) {
+			denied = append(denied, "a manifest was refused at "+call.Time.Sub(s.began).Round(10*time.Millisecond).String())
+		}
 	}
 	zero("pulls with a token that the registry refused", denied)
 	crashes := s.usage.crashed()
@@ -107,7 +110,7 @@ func (s *soak) report() report {
 	}
 
 	fmt.Fprintf(&out, "\n## Faults\n\n| outage | duration, of %s |\n| --- | --- |\n", whole.Round(time.Second))
-	for _, what := range []outage{webhookDown, webhookLingers, webhookBlind, renewerDown, awsDown, storeDown} {
+	for _, what := range []outage{webhookDown, webhookLingers, webhookBlind, renewerDown, awsDown, storeDown, tokenBrief} {
 		row(string(what), s.outages.total(s.ended, what).Round(time.Second))
 	}
 	fmt.Fprintf(&out, "\n| fault | drawn |\n| --- | --- |\n")

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	corev1informers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/tools/cache"
+
+	"github.com/pullpass/pullpass/test/harness/fakeaws"
 )
 
 // overdue is how long after its label a namespace may be without its secret, on a
@@ -38,6 +40,7 @@ type tokenWatch struct {
 	isLate   map[*space]bool // those that are in late
 	bad      []string        // what no registry would take
 	dead     map[string]bool // namespaces whose token has ended
+	endBrief func()          // ends the outage tokenBrief, if there is one
 }
 
 func (s *soak) watchTokens() (*tokenWatch, error) {
@@ -78,30 +81,36 @@ func (t *tokenWatch) forget(sp *space) {
 	delete(t.expected, sp.name)
 }
 
-// expiry returns when the token of a secret ends, by who issued it.
-func (t *tokenWatch) expiry(secret *corev1.Secret) (time.Time, error) {
+// token returns the token of a secret, as its issuer knows it.
+func (t *tokenWatch) token(secret *corev1.Secret) (fakeaws.Token, error) {
 	var config struct {
 		Auths map[string]struct{ Auth []byte }
 	}
 	if err := json.Unmarshal(secret.Data[corev1.DockerConfigJsonKey], &config); err != nil {
-		return time.Time{}, fmt.Errorf("it is no configuration: %w", err)
+		return fakeaws.Token{}, fmt.Errorf("it is no configuration: %w", err)
 	}
 	const user = "AWS:"
 	auth := config.Auths[registry].Auth
 	if len(config.Auths) != 1 || len(auth) < len(user) {
-		return time.Time{}, fmt.Errorf("it has %d entries", len(config.Auths))
+		return fakeaws.Token{}, fmt.Errorf("it has %d entries", len(config.Auths))
 	}
 	token, ok := t.s.aws.FindToken(string(auth[len(user):]))
 	if !ok {
-		return time.Time{}, fmt.Errorf("AWS has not issued what it holds")
+		return fakeaws.Token{}, fmt.Errorf("AWS has not issued what it holds")
 	}
-	return token.ExpiresAt, nil
+	return token, nil
+}
+
+// brief reports whether AWS gave a token less than its usual life, and an outage in that
+// life kept the renewer from replacing it.
+func (o *outages) brief(token fakeaws.Token, now time.Time) bool {
+	return token.ExpiresAt.Sub(token.IssuedAt) < tokenLifetime/2 && o.during(token.IssuedAt, now, renewerDown, awsDown, storeDown)
 }
 
 // seen takes note of a secret that was written.
 func (t *tokenWatch) seen(r release, secret *corev1.Secret) {
 	now := time.Now()
-	_, err := t.expiry(secret)
+	_, err := t.token(secret)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.written++
@@ -145,6 +154,7 @@ func (t *tokenWatch) run(s *soak) func(context.Context) {
 func (t *tokenWatch) look(s *soak, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	brief := false
 	for i, informer := range t.informers {
 		for _, object := range informer.GetStore().List() {
 			secret := object.(*corev1.Secret)
@@ -152,11 +162,15 @@ func (t *tokenWatch) look(s *soak, now time.Time) {
 			if sp == nil || sp.release != releases[i] {
 				continue
 			}
-			expiry, err := t.expiry(secret)
+			token, err := t.token(secret)
 			if err != nil {
 				continue // seen has told
 			}
-			left := expiry.Sub(now)
+			left := token.ExpiresAt.Sub(now)
+			if left <= 0 && s.outages.brief(token, now) {
+				brief = true
+				continue
+			}
 			if left < t.least {
 				t.least, t.leastIn = left, secret.Namespace
 			}
@@ -165,6 +179,14 @@ func (t *tokenWatch) look(s *soak, now time.Time) {
 				s.logf("TOKEN ENDED in %s", secret.Namespace)
 			}
 		}
+	}
+	switch {
+	case brief && t.endBrief == nil:
+		t.endBrief = s.outages.begin(tokenBrief)
+		s.logf("a token that AWS gave only moments has ended in an outage")
+	case !brief && t.endBrief != nil:
+		t.endBrief()
+		t.endBrief = nil
 	}
 	for _, sp := range t.expected {
 		_, there := sp.secretSince()

@@ -205,9 +205,9 @@ func (s *soak) checkEnd(ctx context.Context) {
 			if err != nil {
 				return err
 			}
-			expiry, err := s.tokens.expiry(secret)
+			token, err := s.tokens.token(secret)
 			// A tenth for the last of the namespaces to be written.
-			if left := time.Until(expiry); err == nil && left < tokenLifetime*4/10 {
+			if left := time.Until(token.ExpiresAt); err == nil && left < tokenLifetime*4/10 {
 				err = fmt.Errorf("its token has only %s left", left.Round(time.Second))
 			}
 			return err
