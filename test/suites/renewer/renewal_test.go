@@ -53,6 +53,35 @@ func TestShortLivedTokens(t *testing.T) {
 	}
 }
 
+// TestATokenThatExpiresSooner lets AWS give the successor of a token less life than the
+// token has left.
+func TestATokenThatExpiresSooner(t *testing.T) {
+	t.Parallel()
+	const hostA = "555555555577.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
+	w := world(t, nil)
+	w.AWS.SetTokenLifetime(90 * time.Second)
+	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	w.Renewer()
+	namespace := w.Namespace(hostA)
+	first := w.WaitSecret(namespace, hostA)
+	heal := w.AWS.Fail(fakeaws.Filter{Operation: fakeaws.OperationToken}, fakeaws.Failure{Mode: fakeaws.ExpiresSoon})
+	w.Eventually("the renewal", func() error {
+		if w.TokenCalls("", "") < 2 {
+			return errNone
+		}
+		return nil
+	})
+	w.Settle()
+	late := w.WaitSecret(w.Namespace(hostA), hostA)
+	for _, secret := range []*corev1.Secret{w.Secret(namespace), late} {
+		if fixture.Auths(secret)[hostA] != fixture.Auths(first)[hostA] {
+			t.Errorf("the secret in %s has the token that expires sooner", secret.Namespace)
+		}
+	}
+	heal()
+	w.WaitOtherToken(namespace, hostA, first)
+}
+
 // TestAWSTrouble lets AWS fail in every way that there is, while one namespace
 // has a good secret and another waits for its first.
 func TestAWSTrouble(t *testing.T) {
