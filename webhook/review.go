@@ -192,19 +192,34 @@ func (r *reviewReader) podSpec() {
 			r.pullSecrets()
 		case "initContainers", "containers":
 			for a := s.array(); a.next(); {
-				for m := s.object("image"); m.next(); {
-					r.image()
-				}
+				r.container()
 			}
 		case "volumes":
 			for a := s.array(); a.next(); {
-				for m := s.object("image"); m.next(); {
-					for m := s.object("reference"); m.next(); {
-						r.image()
-					}
-				}
+				r.volume()
 			}
 		}
+	}
+}
+
+// container reads an element of a list, as do volume, imageVolume and pullSecret. In the
+// loop over the list, the names of the wanted members would be allocated for each
+// element, and a body has room for two million.
+func (r *reviewReader) container() {
+	for m := r.scanner.object("image"); m.next(); {
+		r.image()
+	}
+}
+
+func (r *reviewReader) volume() {
+	for m := r.scanner.object("image"); m.next(); {
+		r.imageVolume()
+	}
+}
+
+func (r *reviewReader) imageVolume() {
+	for m := r.scanner.object("reference"); m.next(); {
+		r.image()
 	}
 }
 
@@ -218,6 +233,10 @@ func (r *reviewReader) image() {
 	ref, _ := s.string() // the host is at the beginning
 	slash := bytes.IndexByte(ref, '/')
 	if slash < 0 {
+		return
+	}
+	// A known host is not parsed again, because parsing allocates.
+	if slices.ContainsFunc(*registries, func(known ecr.Registry) bool { return known.String() == string(ref[:slash]) }) {
 		return
 	}
 	// Of the repository, only the first byte is needed: it shows that there is one.
@@ -239,16 +258,20 @@ func (r *reviewReader) pullSecrets() {
 		*names = []string{}
 	}
 	for a := s.array(); a.next(); {
-		var secret string
-		for m := s.object("name"); m.next(); {
-			secret = s.text()
-		}
+		secret := r.pullSecret()
 		if r.secretBytes += 16 + len(secret); r.secretBytes > maxSecretBytes {
 			s.fail(fmt.Errorf("the names of pull secrets take more than %d bytes", maxSecretBytes))
 			return
 		}
 		*names = append(*names, secret)
 	}
+}
+
+func (r *reviewReader) pullSecret() (name string) {
+	for m := r.scanner.object("name"); m.next(); {
+		name = r.scanner.text()
+	}
+	return name
 }
 
 // encodeReview returns the response to the request with the uid: allowed, with the JSON

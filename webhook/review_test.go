@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -198,27 +199,45 @@ func TestDecodeReviewRefuses(t *testing.T) {
 }
 
 // What bodies of the largest size can be made to cost is bounded by the size:
-// the test would not end otherwise, or not within its memory.
+// the test would not end otherwise, or not within its memory. What is allocated
+// is the window and some errors, and not a byte for each element: 8 bytes for each
+// of two million would be 16 MiB. Strings that are copied cost what they sent.
 func TestDecodeReviewOfBombs(t *testing.T) {
+	const little = windowSize + 128<<10
 	fill := func(before, element, after string) string {
 		return before + element + strings.Repeat(","+element, (maxBody-len(before)-len(after)-len(element))/(len(element)+1)) + after
 	}
 	for name, c := range map[string]struct {
-		body string
-		ok   bool
+		body   string
+		ok     bool
+		copied uint64 // bytes of it, at most
 	}{
-		"containers without end":      {reviewOf(fill(`{"spec":{"containers":[`, `{}`, `]}}`)), true},
-		"annotations without end":     {reviewOf(fill(`{"metadata":{"annotations":{`, `"a":""`, `}}}`)), true},
-		"a label of megabytes":        {reviewOf(`{"metadata":{"labels":{"a":"` + strings.Repeat(`\"`, maxBody/3) + `"}}}`), true},
-		"a name of backslashes":       {reviewOf(`{"metadata":{"` + strings.Repeat(`\\`, maxBody/3) + `":1}}`), true},
-		"depth where nobody looks":    {reviewOf(`{"status":` + strings.Repeat(`[`, maxBody/3) + strings.Repeat(`]`, maxBody/3) + `}`), true},
-		"depth without an end":        {`{"a":` + strings.Repeat(`{"a":`, maxBody/6), false},
-		"depth where objects are due": {strings.Repeat(`{"request":`, maxBody/12), false},
-		"an image of megabytes":       {reviewOf(podOf(strings.Repeat("a", maxBody/2))), true},
+		"containers without end":      {reviewOf(fill(`{"spec":{"containers":[`, `{}`, `]}}`)), true, 0},
+		"volumes without end":         {reviewOf(fill(`{"spec":{"volumes":[`, `{}`, `]}}`)), true, 0},
+		"references without end":      {reviewOf(fill(`{"spec":{"volumes":[`, `{"image":{"reference":"a"}}`, `]}}`)), true, 0},
+		"images of one registry":      {reviewOf(fill(`{"spec":{"containers":[`, `{"image":"`+hostA+`/a"}`, `]}}`)), true, 0},
+		"images of other hosts":       {reviewOf(fill(`{"spec":{"containers":[`, `{"image":"a/b"}`, `]}}`)), true, maxBody},
+		"pull secrets without end":    {reviewOf(fill(`{"spec":{"imagePullSecrets":[`, `{}`, `]}}`)), false, 0},
+		"annotations without end":     {reviewOf(fill(`{"metadata":{"annotations":{`, `"a":""`, `}}}`)), true, 0},
+		"labels of long names":        {reviewOf(fill(`{"metadata":{"labels":{`, `"`+strings.Repeat("a", maxString)+`":0`, `}}}`)), true, maxBody},
+		"a label of megabytes":        {reviewOf(`{"metadata":{"labels":{"a":"` + strings.Repeat(`\"`, maxBody/3) + `"}}}`), true, 0},
+		"a name of backslashes":       {reviewOf(`{"metadata":{"` + strings.Repeat(`\\`, maxBody/3) + `":1}}`), true, 0},
+		"depth where nobody looks":    {reviewOf(`{"status":` + strings.Repeat(`[`, maxBody/3) + strings.Repeat(`]`, maxBody/3) + `}`), true, 0},
+		"depth without an end":        {`{"a":` + strings.Repeat(`{"a":`, maxBody/6), false, 0},
+		"depth where objects are due": {strings.Repeat(`{"request":`, maxBody/12), false, 0},
+		"an image of megabytes":       {reviewOf(podOf(strings.Repeat("a", maxBody/2))), true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if _, err := decode([]byte(c.body)); (err == nil) != c.ok {
+			body := []byte(c.body)
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			_, err := decode(body)
+			runtime.ReadMemStats(&after)
+			if (err == nil) != c.ok {
 				t.Errorf("error %.200v", err)
+			}
+			if n := after.TotalAlloc - before.TotalAlloc; n > little+c.copied {
+				t.Errorf("%d bytes allocated, want at most %d", n, little+c.copied)
 			}
 		})
 	}
