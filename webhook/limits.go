@@ -101,7 +101,7 @@ func (b *body) Read(p []byte) (n int, err error) {
 			return 0, err
 		}
 	}
-	if b.paid == 0 {
+	if b.left > 0 {
 		p = p[:min(len(p), b.left)]
 	} else {
 		runtime.Gosched() // let smaller ones go first
