@@ -19,6 +19,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -406,9 +407,20 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 	small := reviewOf(podOf(hostA + "/app"))
 	pad := func(size int) string { return small + strings.Repeat(" ", size-len(small)) }
 	r := startDefault(t, nil, nil)
-	expect := func(body io.Reader, status int) {
+	announced := func(body string) io.Reader { return strings.NewReader(body) }
+	wasShed := 2
+	expect := func(with func(string) io.Reader, body string, status int) {
 		t.Helper()
-		res, text := r.post(t, body)
+		res, text, err := r.send(with(body))
+		for status == 503 && errors.Is(err, syscall.ECONNRESET) {
+			// The server has answered, and waits half a second for a client that still
+			// writes. A busy machine does not let this one read in that time.
+			wasShed++
+			res, text, err = r.send(with(body))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
 		if res.StatusCode != status || (res.Header.Get("Retry-After") == "1") != (status == 503) {
 			t.Errorf("answer %s, Retry-After %q: %s", res.Status, res.Header.Get("Retry-After"), text)
 		}
@@ -416,18 +428,18 @@ func TestTooMuchAtOnceIsShed(t *testing.T) {
 	if !r.limits.large.TryAcquire(largeBytes - 1<<20) {
 		t.Fatal("something is taken")
 	}
-	expect(strings.NewReader(pad(ordinaryBody)), 200)
-	expect(chunked(pad(ordinaryBody-1)), 200)
-	expect(strings.NewReader(pad(1<<20)), 200)
-	expect(strings.NewReader(pad(2<<20)), 503)
-	expect(chunked(pad(1<<20)), 503) // could be the largest
+	expect(announced, pad(ordinaryBody), 200)
+	expect(chunked, pad(ordinaryBody-1), 200)
+	expect(announced, pad(1<<20), 200)
+	expect(announced, pad(2<<20), 503)
+	expect(chunked, pad(1<<20), 503) // could be the largest
 	r.limits.large.Release(largeBytes - 1<<20)
 	for range 3 {
-		expect(strings.NewReader(pad(maxBody)), 200)
-		expect(chunked(pad(maxBody)), 200)
+		expect(announced, pad(maxBody), 200)
+		expect(chunked, pad(maxBody), 200)
 	}
-	if n := r.count(t, shed); n != 2 {
-		t.Errorf("%f counted as shed", n)
+	if n := r.count(t, shed); n != float64(wasShed) {
+		t.Errorf("%f counted as shed, want %d", n, wasShed)
 	}
 	if !r.limits.large.TryAcquire(largeBytes) {
 		t.Error("something was not given back")
