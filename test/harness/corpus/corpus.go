@@ -89,6 +89,22 @@ func Pods() map[string]Pod {
 			JSON: `{"spec":{"imagePullSecrets":[{"name":"OURS"},{"name":"a"}],"containers":[{"name":"a","image":"` + Image + `"}]}}`,
 			Want: []string{"OURS", "a"},
 		},
+		"our secret twice": {
+			JSON: `{"spec":{"imagePullSecrets":[{"name":"OURS"},{"name":"OURS"}],"containers":[{"name":"a","image":"` + Image + `"}]}}`,
+			Want: []string{"OURS", "OURS"},
+		},
+		"another pull secret twice": {
+			JSON: `{"spec":{"imagePullSecrets":[{"name":"a"},{"name":"a"}],"containers":[{"name":"a","image":"` + Image + `"}]}}`,
+			Want: []string{"a", "a", "OURS"},
+		},
+		"a pull secret without a name": {
+			JSON: `{"spec":{"imagePullSecrets":[{}],"containers":[{"name":"a","image":"` + Image + `"}]}}`,
+			Want: []string{"", "OURS"},
+		},
+		"a pull secret with an empty name, and another": {
+			JSON: `{"spec":{"imagePullSecrets":[{"name":""},{"name":"a"}],"containers":[{"name":"a","image":"` + Image + `"}]}}`,
+			Want: []string{"", "a", "OURS"},
+		},
 		"a name to be generated": {
 			JSON: `{"metadata":{"generateName":"web-"},"spec":{"containers":[{"name":"a","image":"` + Image + `"}]}}`,
 			Want: []string{"OURS"},
@@ -215,9 +231,6 @@ func Generated() map[string]Pod {
 	add("an empty image beside", `{"spec":{"containers":[{"name":"b","image":""},%s]}}`, container)
 	add("an image volume without a reference", `{"spec":{"containers":[%s],"volumes":[{"name":"v","image":{}}]}}`, container)
 	add("other volumes", `{"spec":{"containers":[{"name":"b","image":"busybox"}],"volumes":[{"name":"v","emptyDir":{}},{"name":"w","image":{"reference":%q}}]}}`, Image)
-	add("our secret twice", `{"spec":{"imagePullSecrets":[{"name":"OURS"},{"name":"OURS"}],"containers":[%s]}}`, container)
-	add("a pull secret without a name", `{"spec":{"imagePullSecrets":[{}],"containers":[%s]}}`, container)
-	add("a pull secret with an empty name, and another", `{"spec":{"imagePullSecrets":[{"name":""},{"name":"a"}],"containers":[%s]}}`, container)
 	add("pull secrets that begin and end like ours", `{"spec":{"imagePullSecrets":[{"name":"OURS-2"},{"name":"2-OURS"}],"containers":[%s]}}`, container)
 	add("many pull secrets", `{"spec":{"imagePullSecrets":[%s],"containers":[%s]}}`, list(300, `{"name":"s-%d"}`), container)
 	for _, value := range []string{"false", "true", "False", "", "no"} {

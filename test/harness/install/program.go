@@ -65,6 +65,27 @@ func (r *Release) AccountConfig(ctx context.Context, component string) (*rest.Co
 	return r.cluster.ServiceAccountConfig(ctx, r.Namespace, deployment.Spec.Template.Spec.ServiceAccountName)
 }
 
+// TerminationGracePeriod returns how long Kubernetes lets a pod of a component end, and
+// the shutdown delay that is part of it.
+func (r *Release) TerminationGracePeriod(component string) (all, delay time.Duration, err error) {
+	deployment, err := r.deployment(component)
+	if err != nil {
+		return 0, 0, err
+	}
+	pod := deployment.Spec.Template.Spec
+	if pod.TerminationGracePeriodSeconds == nil {
+		return 0, 0, fmt.Errorf("the chart's Deployment of the %s has no terminationGracePeriodSeconds", component)
+	}
+	for _, arg := range pod.Containers[0].Args {
+		if value, ok := strings.CutPrefix(arg, "--shutdown-delay="); ok {
+			if delay, err = time.ParseDuration(value); err != nil {
+				return 0, 0, fmt.Errorf("parsing %s: %w", arg, err)
+			}
+		}
+	}
+	return time.Duration(*pod.TerminationGracePeriodSeconds) * time.Second, delay, nil
+}
+
 // start runs a component with the arguments of its Deployment. Later flags win
 // over earlier ones, so those of this machine are appended.
 func (r *Release) start(ctx context.Context, component string, env, args []string) (*Program, error) {

@@ -166,7 +166,7 @@ func TestWebhookThatCannotListNamespaces(t *testing.T) {
 	})
 	webhook, err := w.Release.StartWebhook(t.Context(), "--shutdown-delay=0s")
 	w.Must(err)
-	t.Cleanup(func() { webhook.Stop(time.Minute) })
+	t.Cleanup(func() { webhook.Stop(fixture.Grace) })
 	w.WaitUnready(webhook, "[-]namespaces")
 	down := func() bool {
 		families, err := webhook.Metrics(t.Context())

@@ -292,7 +292,7 @@ func TestExplain(t *testing.T) {
 		}},
 	})
 
-	webhook.Stop(time.Minute)
+	webhook.Stop(fixture.Grace)
 	explainAll(w, []setUp{{"failed-open", "FailedOpen", labelled(host), func(w *world, namespace string) []string {
 		w.WaitSecret(namespace, host)
 		time.Sleep(1100 * time.Millisecond)
@@ -307,7 +307,7 @@ func TestExplain(t *testing.T) {
 		w.WaitSecret(namespace, host)
 		return []string{"--image", image}
 	}}})
-	renewer.Stop(time.Minute)
+	renewer.Stop(fixture.Grace)
 	explainAll(w, []setUp{{"renewer-down", "RenewerDown", labelled(host), simply(image)}})
 }
 

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -244,7 +243,7 @@ func TestALeaseThatMayNotBeTaken(t *testing.T) {
 	}
 	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment())
 	w.Must(err)
-	t.Cleanup(func() { renewer.Stop(time.Minute) })
+	t.Cleanup(func() { renewer.Stop(fixture.Grace) })
 	w.WaitUnready(renewer, "its ServiceAccount may not get, create, update lease "+w.leaseName()+" in namespace "+w.Release.Namespace)
 	role.Rules = before.Rules
 	_, err = roles.Update(t.Context(), role, metav1.UpdateOptions{})
@@ -270,7 +269,7 @@ func TestCredentialsNamespaceThatCannotBeRead(t *testing.T) {
 	g := w.gate()
 	renewer, err := w.Release.StartRenewer(t.Context(), w.AWS.Environment(), "--credentials-namespace="+theirs, "--kubeconfig="+g.kubeconfig)
 	w.Must(err)
-	t.Cleanup(func() { renewer.Stop(time.Minute) })
+	t.Cleanup(func() { renewer.Stop(fixture.Grace) })
 	missing := "its ServiceAccount may not list, watch secrets in namespace " + theirs
 	w.WaitUnready(renewer, missing)
 

@@ -113,12 +113,14 @@ func TestTheAPIServerAsksForPatience(t *testing.T) {
 	w.WaitSecret(namespace, hostA)
 }
 
-// TestWritesThatAreRefused has every write of a pull secret fail: as where an
-// encryption provider is down, and as where the API server does not like what it
-// gets. What is there stays, it is told, and tried again.
+// TestWritesThatAreRefused has every write of a pull secret fail, first ones and later
+// ones: as where an encryption provider is down, and as where the API server does not
+// like what it gets. What is there stays, it is told, and tried again.
 func TestWritesThatAreRefused(t *testing.T) {
 	w := world(t, nil)
-	w.Credential(hostA, fixture.Keys(w.User("alice")))
+	keys := fixture.Keys(w.User("alice"))
+	w.Credential(hostA, keys)
+	w.Credential(hostB, keys)
 	proxy, flag := w.Way("renewer")
 	renewer := w.Renewer(flag)
 	for name, status := range map[string]int{
@@ -128,16 +130,29 @@ func TestWritesThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.in(t)
-			before := w.WaitSecret(w.Namespace(hostA), hostA)
+			bystander, before := w.WaitSecret(w.Namespace(hostA), hostA), w.WaitSecret(w.Namespace(hostA), hostA)
 			heal := proxy.Answer(isWrite, status, 0)
 			defer heal()
-			waiting := w.Namespace()
+			waiting, changing := w.Namespace(), before.Namespace
 			w.label(waiting, fixture.True(hostA))
-			w.WaitEvent(waiting, "ApplyFailed", "a fault on purpose: "+http.StatusText(status))
-			w.Must(w.CheckSecret(w.Secret(before.Namespace), hostA))
+			w.label(changing, fixture.True(hostB))
+			for _, namespace := range []string{waiting, changing} {
+				w.WaitEvent(namespace, "ApplyFailed", "a fault on purpose: "+http.StatusText(status))
+			}
+			if w.Secret(waiting) != nil {
+				t.Error("the first secret is there: no write was refused")
+			}
+			during := w.Secret(changing)
+			w.Must(w.CheckSecret(during, hostA))
+			if during.ResourceVersion != before.ResourceVersion {
+				t.Error("the secret was written though its write was refused")
+			}
 			heal()
 			w.WaitSecret(waiting, hostA)
-			if after := w.Secret(before.Namespace); after.ResourceVersion != before.ResourceVersion {
+			if after := w.WaitSecret(changing, hostA, hostB); after.UID != before.UID {
+				t.Error("the secret was made anew")
+			}
+			if after := w.Secret(bystander.Namespace); after.ResourceVersion != bystander.ResourceVersion {
 				t.Error("another namespace's secret was touched")
 			}
 			if renewer.Ended() {
@@ -298,9 +313,7 @@ func TestEndWithoutTheAPIServer(t *testing.T) {
 			w.WaitMetric(renewer, 1, "pullpass_leader")
 			defer fault(proxy)()
 			time.Sleep(time.Second) // for client-go to have begun to wait
-			w.ExpectEnd(renewer, 0)
-			w.Must(renewer.Signal(syscall.SIGTERM))
-			w.Eventually("its end", func() error { return ended(renewer) })
+			w.EndInTime(renewer)
 		})
 	}
 }
@@ -314,7 +327,7 @@ func TestForgedOwnership(t *testing.T) {
 	first := w.Renewer()
 	forger := w.Namespace(hostA)
 	good := w.WaitSecret(forger, hostA)
-	first.Stop(time.Minute)
+	first.Stop(fixture.Grace)
 
 	const mine = `{"auths":{"` + hostA + `":{"auth":"QVdTOm1pbmU="}}}`
 	secrets := w.Client.CoreV1().Secrets(forger)

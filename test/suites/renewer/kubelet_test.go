@@ -16,8 +16,8 @@ import (
 
 // TestWhatTheKubeletRemembers has the kubelet's own records decide who may use an
 // image that was pulled with one of our secrets: the same secret with a newer
-// token, and every secret with the same token; not one that was made again and has
-// another.
+// token, and every secret with the same token; not one of another namespace with
+// another token, nor one that was made again and has another.
 func TestWhatTheKubeletRemembers(t *testing.T) {
 	w := world(t, nil)
 	w.Credential(hostA, fixture.Keys(w.User("alice")))

@@ -66,7 +66,7 @@ func TestRestartRewritesNothing(t *testing.T) {
 	if got := w.holder(); got == "" {
 		t.Error("nobody holds the lease")
 	}
-	first.Stop(time.Minute)
+	first.Stop(fixture.Grace)
 	if code := first.ExitCode(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
@@ -111,7 +111,7 @@ func TestTwoReleasesInOneNamespace(t *testing.T) {
 	defer func() { w.Must(other.Uninstall(t.Context())) }()
 	second, err := other.StartRenewer(t.Context(), w.AWS.Environment())
 	w.Must(err)
-	defer second.Stop(time.Minute)
+	defer second.Stop(fixture.Grace)
 	w.Must(second.Ready(t.Context()))
 	w.WaitMetric(second, 1, "pullpass_leader")
 	namespace := w.Namespace(hostA)

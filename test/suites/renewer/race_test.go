@@ -41,7 +41,7 @@ func TestLateWriteMovesNoExpiryBack(t *testing.T) {
 
 	other := w.Renewer("--leader-elect=false")
 	newer := w.WaitSecret(namespace, hostA, hostB)
-	other.Stop(time.Minute)
+	other.Stop(fixture.Grace)
 	if status := held.release(w); status != http.StatusConflict {
 		t.Errorf("the late write was answered with %d, want a conflict", status)
 	}
@@ -134,7 +134,7 @@ func TestLateDeleteTakesNothingElse(t *testing.T) {
 			other := w.Renewer("--leader-elect=false")
 			w.label(namespace, fixture.True(hostB))
 			newer := w.WaitSecret(namespace, hostB)
-			other.Stop(time.Minute)
+			other.Stop(fixture.Grace)
 			return newer
 		},
 		"what somebody else made": func(w *World, namespace string) *corev1.Secret {

@@ -82,14 +82,14 @@ func TestATokenThatExpiresSooner(t *testing.T) {
 	w.WaitOtherToken(namespace, hostA, first)
 }
 
-// TestAWSTrouble lets AWS fail in every way that there is, while one namespace
-// has a good secret and another waits for its first.
+// TestAWSTrouble lets AWS fail in every way that there is, while one namespace has an
+// entry from before, and another waits for its first. The old entry stays and works.
 func TestAWSTrouble(t *testing.T) {
 	t.Parallel()
 	const hostA = "555555555568.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	const other = "444444444444.dkr.ecr.ap-south-1.amazonaws.com"
 	w := world(t, nil)
-	keys := fixture.Keys(w.User("alice"))
+	keys, newKeys := fixture.Keys(w.User("alice")), fixture.Keys(w.User("bob"))
 	w.Credential(hostA, keys)
 	renewer := w.Renewer()
 	good := w.Namespace(hostA)
@@ -120,15 +120,25 @@ func TestAWSTrouble(t *testing.T) {
 		default:
 			t.Run(string(mode), func(t *testing.T) {
 				w := w.in(t)
-				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1"}, failure)
 				w.Credential(other, keys)
+				before := w.WaitSecret(w.Namespace(other), other)
+				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1", Operation: fakeaws.OperationToken}, failure)
+				w.Credential(other, newKeys) // which need a token of their own
+				w.WaitEvent(before.Namespace, "TokenFailed", other)
 				waiting := w.Namespace(hostA, other)
 				w.WaitSecret(waiting, hostA) // the healthy one is not held up
 				w.WaitEvent(waiting, "TokenFailed", other)
+				during := w.Secret(before.Namespace)
+				w.Must(w.CheckSecret(during, other))
+				if during.ResourceVersion != before.ResourceVersion {
+					t.Error("the secret with the old entry was touched")
+				}
 				heal()
 				w.WaitSecret(waiting, hostA, other)
+				w.Must(w.CheckSecret(w.WaitOtherToken(before.Namespace, other, before), other))
 				w.DeleteCredential(other)
 				w.WaitSecret(waiting, hostA)
+				w.WaitNoSecret(before.Namespace)
 			})
 		}
 	}
@@ -170,7 +180,7 @@ func TestFailureKeepsOldEntry(t *testing.T) {
 	first := w.Renewer()
 	namespace := w.Namespace(hostA, hostB)
 	before := w.WaitSecret(namespace, hostA, hostB)
-	first.Stop(time.Minute)
+	first.Stop(fixture.Grace)
 
 	w.AWS.Fail(fakeaws.Filter{Principal: bob.ARN(), Operation: fakeaws.OperationToken}, fakeaws.Failure{Mode: fakeaws.ServerError})
 	carol := w.User("carol")

@@ -35,7 +35,7 @@ func lean(t *testing.T, w *fixture.World, env ...string) *install.Program {
 	w.Release.Programs = programs
 	p, err := w.Release.StartWebhookIn(t.Context(), env, "--shutdown-delay=0s")
 	w.Must(err)
-	t.Cleanup(func() { p.Stop(time.Minute) })
+	t.Cleanup(func() { p.Stop(fixture.Grace) })
 	w.Must(p.Ready(t.Context()))
 	return p
 }

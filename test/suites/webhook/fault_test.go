@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -76,24 +76,39 @@ func waitInjected(w *fixture.World, namespace string, want bool) {
 // Pods are created throughout, and nothing of ours puts it back.
 func TestConfigurationEditedByHand(t *testing.T) {
 	w := suite.NewWorld(t, nil)
-	_, flag := w.Way("webhook")
-	w.Webhook(flag)
+	webhook := w.Webhook()
 	namespace := w.Namespace(host)
 	waitInjected(w, namespace, true)
 	original := configuration(w)
+	// waitCalled waits until the webhook is asked about pods without an image of a
+	// registry, or no longer.
+	waitCalled := func(want bool) {
+		t.Helper()
+		w.Eventually(fmt.Sprintf("a webhook that is asked about every pod: %t", want), func() error {
+			before, err := webhook.Metric(t.Context(), "pullpass_admissions_total")
+			w.Must(err)
+			create(t, w, namespace, parse(t, pods["an image from elsewhere"].JSON, w.SecretName))
+			after, err := webhook.Metric(t.Context(), "pullpass_admissions_total")
+			if err == nil && (after > before) != want {
+				err = fmt.Errorf("it was asked %v times", after-before)
+			}
+			return err
+		})
+	}
 	for _, c := range []struct {
-		name     string
-		change   func(*admissionregistrationv1.MutatingWebhook)
-		injected bool
+		name             string
+		change           func(*admissionregistrationv1.MutatingWebhook)
+		injected, called bool
 	}{
 		{"its selectors and conditions removed", func(m *admissionregistrationv1.MutatingWebhook) {
 			m.NamespaceSelector, m.ObjectSelector, m.MatchConditions = nil, nil, nil
-		}, true},
-		{"its CA bundle emptied", func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = nil }, false},
+		}, true, true},
+		{"its CA bundle emptied", func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = nil }, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := w.In(t)
 			edited := edit(w, c.change)
+			waitCalled(c.called)
 			waitInjected(w, namespace, c.injected)
 			create(t, w, w.Release.Namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
 			w.Settle()
@@ -101,6 +116,7 @@ func TestConfigurationEditedByHand(t *testing.T) {
 				t.Error("somebody changed it")
 			}
 			edit(w, func(m *admissionregistrationv1.MutatingWebhook) { *m = original.Webhooks[0] })
+			waitCalled(false)
 			waitInjected(w, namespace, true)
 		})
 	}
@@ -131,10 +147,17 @@ func TestBundleWithMoreThanTheAuthority(t *testing.T) {
 	edit(w, func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = stale })
 	w.WaitMetric(webhook, 1, "pullpass_certificate_problem")
 	more := slices.Concat([]byte("what somebody wrote\n"), stale, right, []byte("and at the end\n"))
-	edit(w, func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = more })
+	edited := edit(w, func(m *admissionregistrationv1.MutatingWebhook) { m.ClientConfig.CABundle = more })
 	waitInjected(w, namespace, true)
 	w.Must(webhook.Ready(t.Context()))
 	w.WaitMetric(webhook, 0, "pullpass_certificate_problem")
+	after := configuration(w)
+	if got := after.Webhooks[0].ClientConfig.CABundle; !bytes.Equal(got, more) {
+		t.Errorf("the bundle is\n%s\nwant what was written:\n%s", got, more)
+	}
+	if after.ResourceVersion != edited.ResourceVersion {
+		t.Error("somebody changed the configuration")
+	}
 }
 
 // TestAuthorityRotated replaces the authority and the certificate as the
@@ -249,8 +272,19 @@ func TestWebhookThatCannotAsk(t *testing.T) {
 			unknown := w.Namespace(host)
 			waitInjected(w, known, true)
 			pod := parse(t, pods["a container's image"].JSON, w.SecretName)
-			if got := pullSecrets(create(t, w, unknown, pod)); len(got) != 0 {
-				t.Errorf("pull secrets %q, though nobody could know", got)
+			const many = 5
+			before := webhookFailures(w)
+			for range many {
+				if got := pullSecrets(create(t, w, unknown, pod)); len(got) != 0 {
+					t.Errorf("pull secrets %q, though nobody could know", got)
+				}
+			}
+			// It was the webhook that let them go, in time.
+			if n := failedOpen(w, unknown, many); n != 0 {
+				t.Errorf("%d of %d pods failed open", n, many)
+			}
+			if after := webhookFailures(w); after != before {
+				t.Errorf("the API server counts %v failures of the webhook, before %v", after, before)
 			}
 			heal()
 			waitInjected(w, unknown, true)
@@ -261,19 +295,19 @@ func TestWebhookThatCannotAsk(t *testing.T) {
 // TestEndWithoutTheAPIServer tells the webhook to end while nothing of the API
 // server answers.
 func TestEndWithoutTheAPIServer(t *testing.T) {
-	w := suite.NewWorld(t, nil)
-	way, flag := w.Way("webhook")
-	webhook := w.Webhook(flag)
-	defer way.Refuse()()
-	time.Sleep(time.Second) // for client-go to have begun to wait
-	w.ExpectEnd(webhook, 0)
-	w.Must(webhook.Signal(syscall.SIGTERM))
-	w.Eventually("its end", func() error {
-		if !webhook.Ended() {
-			return errors.New("it runs")
-		}
-		return nil
-	})
+	for name, fault := range map[string]func(*faults.Proxy) (heal func()){
+		"connections are refused": (*faults.Proxy).Refuse,
+		"nothing passes":          (*faults.Proxy).Stall,
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := suite.NewWorld(t, nil)
+			way, flag := w.Way("webhook")
+			webhook := w.Webhook(flag)
+			defer fault(way)()
+			time.Sleep(time.Second) // for client-go to have begun to wait
+			w.EndInTime(webhook)
+		})
+	}
 }
 
 // TestPolicyBesideTheWebhook installs the policy beside the webhook, as in a change
@@ -310,10 +344,9 @@ func TestPolicyBesideTheWebhook(t *testing.T) {
 // of the registry, and ours be called again. There is one entry.
 func TestAnotherWebhookAddsASidecar(t *testing.T) {
 	w := suite.NewWorld(t, nil)
-	w.Webhook()
+	ours := w.Webhook()
 	namespace := w.Namespace(host)
 	const patch = `[{"op":"add","path":"/spec/containers/-","value":{"name":"sidecar","image":"` + host + `/sidecar:1"}}]`
-	added := atomic.Int32{}
 	second := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		var review admissionv1.AdmissionReview
 		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
@@ -322,7 +355,6 @@ func TestAnotherWebhookAddsASidecar(t *testing.T) {
 		}
 		answer := admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true}
 		if !strings.Contains(string(review.Request.Object.Raw), "sidecar") {
-			added.Add(1)
 			kind := admissionv1.PatchTypeJSONPatch
 			answer.Patch, answer.PatchType = []byte(patch), &kind
 		}
@@ -350,26 +382,39 @@ func TestAnotherWebhookAddsASidecar(t *testing.T) {
 	}, metav1.CreateOptions{})
 	w.Must(err)
 	t.Cleanup(func() { w.Must(api.Delete(context.Background(), name, metav1.DeleteOptions{})) })
-	w.Eventually("the second webhook is called", func() error {
-		pod := parse(t, pods["a container's image"].JSON, w.SecretName)
-		if create(t, w, namespace, pod); added.Load() == 0 {
-			return errors.New("it was not")
+	hasSidecar := func(pod *corev1.Pod) bool {
+		return slices.ContainsFunc(pod.Spec.Containers, func(c corev1.Container) bool { return c.Name == "sidecar" && c.Image == host+"/sidecar:1" })
+	}
+	w.Eventually("a pod with the sidecar", func() error {
+		if !hasSidecar(create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))) {
+			return errors.New("it has none")
 		}
 		return nil
 	})
+	results := func(result string) float64 {
+		t.Helper()
+		n, err := ours.Metric(t.Context(), "pullpass_admissions_total", "result", result)
+		w.Must(err)
+		return n
+	}
 	for name, c := range map[string]struct {
 		image string
 		want  []string
+		calls float64 // of ours, each time
 	}{
-		"beside an image of the registry": {image, []string{w.SecretName}},
+		"beside an image of the registry": {image, []string{w.SecretName}, 1},
 		// A webhook that was passed over at first is not called again.
-		"beside another image": {"example.com/app:1", nil},
+		"beside another image": {"example.com/app:1", nil, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
+			injected, present := results("injected"), results("present")
 			pod := create(t, w, namespace, &corev1.Pod{Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: c.image}}}})
-			if len(pod.Spec.Containers) != 2 {
-				t.Errorf("%d containers, want the sidecar too", len(pod.Spec.Containers))
+			if len(pod.Spec.Containers) != 2 || !hasSidecar(pod) {
+				t.Errorf("containers %v, want the sidecar too", pod.Spec.Containers)
+			}
+			if first, again := results("injected")-injected, results("present")-present; first != c.calls || again != c.calls {
+				t.Errorf("ours was called %v times without its entry and %v times with it, want %v each", first, again, c.calls)
 			}
 			if got := pullSecrets(pod); !slices.Equal(got, c.want) {
 				t.Errorf("pull secrets %q, want %q", got, c.want)

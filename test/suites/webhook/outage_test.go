@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -40,11 +41,36 @@ func failedOpen(w *fixture.World, namespace string, created int) (n int) {
 	return n
 }
 
+// apiServerMetric returns the sum of an API server's counters of a name, or of those
+// with labels as in name="value".
+func apiServerMetric(w *fixture.World, name string, labels ...string) (sum float64) {
+	w.Helper()
+	text, err := w.Client.RESTClient().Get().AbsPath("/metrics").DoRaw(w.Context())
+	w.Must(err)
+	for line := range strings.Lines(string(text)) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if rest, ok := strings.CutPrefix(series, name+"{"); !ok || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
+			continue
+		}
+		n, err := strconv.ParseFloat(value, 64)
+		w.Must(err)
+		sum += n
+	}
+	return sum
+}
+
+// webhookFailures returns how often the API server let a pod pass without an answer of a
+// webhook of ours.
+func webhookFailures(w *fixture.World) float64 {
+	w.Helper()
+	return apiServerMetric(w, "apiserver_admission_webhook_fail_open_count", `name="pods.pullpass.dev"`)
+}
+
 // TestWebhookDown creates pods while nobody answers.
 func TestWebhookDown(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	namespace := w.Namespace(host)
-	created := 0
+	created, before := 0, webhookFailures(w)
 	w.Eventually("a pod that failed open", func() error { // a new configuration takes a moment
 		pod := create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
 		if got := pullSecrets(pod); len(got) != 0 {
@@ -56,6 +82,9 @@ func TestWebhookDown(t *testing.T) {
 		}
 		return nil
 	})
+	if after := webhookFailures(w); after <= before { // which other tests want to see unchanged
+		t.Errorf("the API server counts %v failures of the webhook, before %v", after, before)
+	}
 }
 
 // TestFailClosed has pods refused while nobody answers, but for those of the
@@ -127,7 +156,7 @@ func TestRestartUnderLoad(t *testing.T) {
 		}
 		return nil
 	})
-	webhook.Stop(time.Minute)
+	webhook.Stop(fixture.Grace)
 	w.Webhook()
 	close(restarted)
 	w.Must(group.Wait())

@@ -75,6 +75,14 @@ func TestPods(t *testing.T) {
 			t.Errorf("%d of %d pods in %s failed open", n, created[namespace], namespace)
 		}
 	}
+	// No expression fails, also where that would only have the webhook be asked.
+	const conditions = "apiserver_admission_match_condition_"
+	if n := apiServerMetric(w, conditions+"exclusions_total", `name="pods.pullpass.dev"`); n == 0 {
+		t.Error("the API server counts no pod that its conditions exclude")
+	}
+	if n := apiServerMetric(w, conditions+"evaluation_errors_total"); n != 0 {
+		t.Errorf("the API server counts %v match conditions that failed", n)
+	}
 	w.NoSecretsShown(webhook)
 }
 
@@ -98,26 +106,54 @@ func createWithoutImageVolumes(t *testing.T, w *fixture.World, namespace string,
 	}
 }
 
-// TestUncalled looks for calls of the webhook that its conditions should have
-// spared.
+// TestUncalled looks for calls of the webhook that its conditions and selectors should
+// have spared. The API server counts those that it tries, and the webhook those that
+// arrive.
 func TestUncalled(t *testing.T) {
-	w := suite.NewWorld(t, nil)
+	w := suite.NewWorld(t, map[string]any{"injection": map[string]any{"exemptNamespaces": []string{"exempt-from-calls"}}})
 	webhook := w.Webhook()
 	namespace := w.Namespace(host)
-	for name, pod := range map[string]string{
-		"an image from elsewhere": pods["an image from elsewhere"].JSON,
-		"an opt-out":              pods["an opt-out"].JSON,
-		"a mirror pod":            `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"nodeName":"n","automountServiceAccountToken":false,"containers":[{"name":"a","image":"` + image + `"}]}}`,
+	w.NamespaceNamed("exempt-from-calls", fixture.True(host))
+	w.NamespaceNamed("opted-out-of-calls", map[string]string{host: "true", "pullpass.dev/inject": "false"})
+	ours := pods["a container's image"].JSON
+	calls := func() float64 {
+		t.Helper()
+		return apiServerMetric(w, "apiserver_admission_webhook_request_total", `name="pods.pullpass.dev"`)
+	}
+	waitInjected(w, namespace, true) // so that the configuration is in force
+	arrived, err := webhook.Metric(t.Context(), "pullpass_admissions_total")
+	w.Must(err)
+	tried := calls()
+	for name, c := range map[string]struct{ namespace, pod string }{
+		"an image from elsewhere":              {namespace, pods["an image from elsewhere"].JSON},
+		"an opt-out":                           {namespace, pods["an opt-out"].JSON},
+		"a mirror pod":                         {namespace, `{"metadata":{"annotations":{"kubernetes.io/config.mirror":"x"}},"spec":{"nodeName":"n","automountServiceAccountToken":false,"containers":[{"name":"a","image":"` + image + `"}]}}`},
+		"a namespace that opts out":            {"opted-out-of-calls", ours},
+		"a namespace that the release exempts": {"exempt-from-calls", ours},
+		"the release's own namespace":          {w.Release.Namespace, ours},
+		"the control plane's namespace":        {metav1.NamespaceSystem, ours},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := w.In(t)
-			create(t, w, namespace, parse(t, pod, w.SecretName))
-			w.WaitMetric(webhook, 0, "pullpass_admissions_total")
+			created := create(t, w, c.namespace, parse(t, c.pod, w.SecretName))
+			if c.namespace == metav1.NamespaceSystem {
+				w.Must(w.Client.CoreV1().Pods(c.namespace).Delete(t.Context(), created.Name, metav1.DeleteOptions{}))
+			}
+			if got := pullSecrets(created); len(got) != 0 {
+				t.Errorf("pull secrets %q", got)
+			}
+			if n := calls() - tried; n != 0 {
+				t.Errorf("the API server called the webhook %v times", n)
+			}
+			w.WaitMetric(webhook, arrived, "pullpass_admissions_total")
 		})
 	}
-	create(t, w, namespace, parse(t, pods["a container's image"].JSON, w.SecretName))
-	w.WaitMetric(webhook, 1, "pullpass_admissions_total")
-	w.WaitMetric(webhook, 1, "pullpass_admissions_total", "result", "injected")
+	create(t, w, namespace, parse(t, ours, w.SecretName))
+	if n := calls() - tried; n != 1 {
+		t.Errorf("the API server called the webhook %v times for a pod with an image of the registry, want once", n)
+	}
+	w.WaitMetric(webhook, arrived+1, "pullpass_admissions_total")
+	w.WaitMetric(webhook, arrived+1, "pullpass_admissions_total", "result", "injected")
 }
 
 // TestDryRun asks for a pod without creating it.
