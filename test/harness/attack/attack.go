@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -196,6 +197,21 @@ func Main() {
 	run(context.Background(), t)
 }
 
+// underWay is what the attacking process prints once each attacker has had a connection.
+const underWay = "under way: each attacker had a connection"
+
+// UnderWay returns nil once each attacker of a process of Start has had a connection.
+func UnderWay(attackers *process.Process) error {
+	log, err := os.ReadFile(attackers.LogFile())
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(log), underWay) {
+		return errors.New("not every attacker has had a connection yet")
+	}
+	return nil
+}
+
 // Start attacks from a process of its own, which is this program again, until that
 // is stopped. Attackers have processors of their own elsewhere, so here they must
 // not take any from those whose latency is measured.
@@ -225,15 +241,17 @@ func Start(dir string, t Target) (*process.Process, error) {
 func run(ctx context.Context, t Target) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var attackers sync.WaitGroup
+	var attackers, connecting sync.WaitGroup
 	for _, m := range methods {
 		if t.Only != "" && t.Only != m.name {
 			continue
 		}
 		for i := range m.many {
+			connecting.Add(1)
+			connected := sync.OnceFunc(connecting.Done)
 			attackers.Go(func() {
 				for ctx.Err() == nil {
-					m.once(ctx, t, i)
+					m.once(ctx, t, i, connected)
 					select {
 					case <-ctx.Done():
 					case <-time.After(m.pause):
@@ -242,10 +260,15 @@ func run(ctx context.Context, t Target) {
 			})
 		}
 	}
+	go func() { // until the process ends
+		connecting.Wait()
+		fmt.Println(underWay)
+	}()
 	attackers.Wait()
 }
 
-func (m method) once(ctx context.Context, t Target, i int) {
+// once attacks with one connection, if there is one.
+func (m method) once(ctx context.Context, t Target, i int, connected func()) {
 	var c net.Conn
 	var err error
 	if m.admin {
@@ -256,6 +279,7 @@ func (m method) once(ctx context.Context, t Target, i int) {
 	if err != nil {
 		return
 	}
+	connected()
 	stop := context.AfterFunc(ctx, func() { c.Close() })
 	defer stop()
 	defer c.Close()

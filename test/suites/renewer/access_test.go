@@ -11,10 +11,12 @@ import (
 	"testing"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	applycorev1 "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/kubernetes"
@@ -118,6 +120,141 @@ func TestAccess(t *testing.T) {
 	} {
 		if !apierrors.IsForbidden(err) {
 			t.Errorf("%s: %v, want it forbidden", what, err)
+		}
+	}
+}
+
+// TestRules compares what the chart's roles add to what any ServiceAccount may do with
+// what the programs need, in the release's namespace and elsewhere.
+func TestRules(t *testing.T) {
+	w := world(t, nil)
+	elsewhere := w.Namespace()
+	_, err := w.Client.CoreV1().ServiceAccounts(w.Release.Namespace).Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "unbound"}}, metav1.CreateOptions{})
+	w.Must(err)
+	config, err := w.Cluster.ServiceAccountConfig(t.Context(), w.Release.Namespace, "unbound")
+	w.Must(err)
+	unbound, err := kubernetes.NewForConfig(config)
+	w.Must(err)
+	// rules returns what a client may do in a namespace, one string for each rule.
+	rules := func(client kubernetes.Interface, namespace string) (rules []string) {
+		t.Helper()
+		review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(), &authorizationv1.SelfSubjectRulesReview{
+			Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace},
+		}, metav1.CreateOptions{})
+		w.Must(err)
+		for _, r := range review.Status.ResourceRules {
+			rules = append(rules, fmt.Sprintf("%s %s/%s %s", r.Verbs, r.APIGroups, r.Resources, r.ResourceNames))
+		}
+		for _, r := range review.Status.NonResourceRules {
+			rules = append(rules, fmt.Sprintf("%s %s", r.Verbs, r.NonResourceURLs))
+		}
+		return rules
+	}
+	configuration := ""
+	for _, o := range w.Release.Objects {
+		if o.GetKind() == "MutatingWebhookConfiguration" {
+			configuration = o.GetName()
+		}
+	}
+	webhook := []string{
+		"[get list watch] []/[namespaces] []",
+		"[get] [admissionregistration.k8s.io]/[mutatingwebhookconfigurations] [" + configuration + "]",
+	}
+	renewer := []string{
+		"[get list watch] []/[namespaces] []",
+		"[get list watch create patch delete] []/[secrets] [" + w.SecretName + "]",
+		"[create patch] []/[events] []",
+	}
+	home := []string{
+		"[create] [coordination.k8s.io]/[leases] []",
+		"[get update patch] [coordination.k8s.io]/[leases] [" + w.leaseName() + "]",
+		"[get list watch] []/[secrets] []", // the credentials
+	}
+	for _, c := range []struct {
+		component, namespace string
+		want                 []string
+	}{
+		{"webhook", w.Release.Namespace, webhook},
+		{"webhook", elsewhere, webhook},
+		{"renewer", w.Release.Namespace, slices.Concat(renewer, home)},
+		{"renewer", elsewhere, renewer},
+	} {
+		slices.Sort(c.want)
+		w.Eventually("the rules of the "+c.component+" in "+c.namespace, func() error { // new roles take a moment
+			anybodys := rules(unbound, c.namespace)
+			got := slices.DeleteFunc(rules(w.as(c.component), c.namespace), func(r string) bool { return slices.Contains(anybodys, r) })
+			slices.Sort(got)
+			if !slices.Equal(got, c.want) {
+				return fmt.Errorf("they are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(c.want, "\n"))
+			}
+			return nil
+		})
+	}
+}
+
+// TestCredentialsInANamespaceOfTheirOwn keeps the credentials apart from the release.
+// The renewer works, and can read no secret of the release's own namespace, where
+// cert-manager keeps keys.
+func TestCredentialsInANamespaceOfTheirOwn(t *testing.T) {
+	const theirs = "credentials-apart"
+	_, err := suite.Cluster.CreateNamespace(t.Context(), theirs, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := suite.Cluster.Client().CoreV1().Namespaces().Delete(context.Background(), theirs, metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	w := world(t, map[string]any{"credentials": map[string]any{"namespace": theirs}})
+	_, err = w.Client.CoreV1().Secrets(theirs).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "pullpass-aws-credentials-" + hostA}, StringData: fixture.Keys(w.User("alice")),
+	}, metav1.CreateOptions{})
+	w.Must(err)
+	w.Renewer()
+	w.WaitSecret(w.Namespace(hostA), hostA)
+
+	own := w.Release.Namespace
+	names := []string{""} // all
+	for _, o := range w.Release.Objects {
+		if o.GetKind() == "Certificate" {
+			name, _, err := unstructured.NestedString(o.Object, "spec", "secretName")
+			w.Must(err)
+			_, err = w.Client.CoreV1().Secrets(own).Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
+			w.Must(err)
+			names = append(names, name)
+		}
+	}
+	if want := []string{"", w.Release.Name + "-pullpass-ca", w.Release.Name + "-pullpass-webhook-tls"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
+		t.Fatalf("cert-manager keeps secrets %q, want %q", names, want)
+	}
+	for _, component := range []string{"renewer", "webhook"} {
+		client := w.as(component)
+		may := func(verb, namespace, name string) bool {
+			t.Helper()
+			review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(t.Context(), &authorizationv1.SelfSubjectAccessReview{
+				Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{Verb: verb, Resource: "secrets", Namespace: namespace, Name: name}},
+			}, metav1.CreateOptions{})
+			w.Must(err)
+			return review.Status.Allowed
+		}
+		for _, verb := range []string{"get", "list", "watch"} {
+			for _, name := range names {
+				if may(verb, own, name) {
+					t.Errorf("the %s may %s secret %q of its own namespace", component, verb, name)
+				}
+			}
+			if got, want := may(verb, theirs, ""), component == "renewer"; got != want {
+				t.Errorf("the %s may %s credentials: %t, want %t", component, verb, got, want)
+			}
+		}
+		for _, name := range names[1:] {
+			if _, err := client.CoreV1().Secrets(own).Get(t.Context(), name, metav1.GetOptions{}); !apierrors.IsForbidden(err) {
+				t.Errorf("the %s reads secret %s: %v, want it forbidden", component, name, err)
+			}
+			if _, err := client.CoreV1().Secrets(own).Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=" + name}); !apierrors.IsForbidden(err) {
+				t.Errorf("the %s watches secret %s: %v, want it forbidden", component, name, err)
+			}
 		}
 	}
 }

@@ -59,6 +59,10 @@ func TestWhatTheKubeletRemembers(t *testing.T) {
 
 	w.Credential(hostA, fixture.Keys(w.User("bob")))
 	renewed := w.WaitOtherToken(namespace, hostA, first)
+	// Before the records hold the newer token, too.
+	if stranger := w.WaitOtherToken(w.Namespace(hostA), hostA, first); !must(stranger) {
+		t.Error("another namespace's secret with another token may use the image without a pull")
+	}
 	if must(renewed) {
 		t.Error("the same secret with another token has to pull it again")
 	}

@@ -177,6 +177,7 @@ func TestMemoryUnderEachAttack(t *testing.T) {
 			attackers, err := attack.Start(t.TempDir(), target)
 			w.Must(err)
 			defer attackers.Kill()
+			w.Eventually("an attack that is under way", func() error { return attack.UnderWay(attackers) })
 			ctx, stop := context.WithTimeout(t.Context(), attackTime()/5)
 			defer stop()
 			server := attack.NewAPIServers(target, 1)

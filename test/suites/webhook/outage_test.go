@@ -2,7 +2,13 @@ package webhook
 
 import (
 	"context"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,6 +17,9 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	admissionv1 "k8s.io/api/admission/v1"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	auditv1 "k8s.io/apiserver/pkg/apis/audit/v1"
 
@@ -167,5 +176,115 @@ func TestRestartUnderLoad(t *testing.T) {
 	t.Logf("%d of %d pods were created while no webhook answered", without.Load(), count)
 	if n := after.Load(); n != writers*more {
 		t.Errorf("%d pods of %d got the secret after the restart", n, writers*more)
+	}
+}
+
+// TestBadAnswers has an API server call another server by our webhook's configuration,
+// whose answers the webhook never gives. Most of them fail open. What follows from
+// failurePolicy=Ignore no longer is that a patch which can be decoded can also be
+// applied: such answers have the pod rejected.
+func TestBadAnswers(t *testing.T) {
+	w := suite.NewWorld(t, nil)
+	answered := func(change func(*admissionv1.AdmissionReview)) func(http.ResponseWriter, *admissionv1.AdmissionReview) {
+		return func(rw http.ResponseWriter, review *admissionv1.AdmissionReview) {
+			change(review)
+			_ = json.NewEncoder(rw).Encode(review) // a client that is gone needs no answer
+		}
+	}
+	patched := func(patch string) func(http.ResponseWriter, *admissionv1.AdmissionReview) {
+		return answered(func(r *admissionv1.AdmissionReview) { r.Response.Patch = []byte(patch) })
+	}
+	written := func(status int, body string) func(http.ResponseWriter, *admissionv1.AdmissionReview) {
+		return func(rw http.ResponseWriter, _ *admissionv1.AdmissionReview) {
+			rw.WriteHeader(status)
+			_, _ = io.WriteString(rw, body) // a client that is gone needs no answer
+		}
+	}
+	good := fmt.Sprintf(`[{"op":"add","path":"/spec/imagePullSecrets","value":[{"name":%q}]}]`, w.SecretName)
+	const (
+		injects = "the pod gets what the patch adds"
+		opens   = "the pod is created without"
+		rejects = "the pod is rejected"
+	)
+	answers := map[string]struct {
+		outcome string
+		answer  func(rw http.ResponseWriter, good *admissionv1.AdmissionReview)
+	}{
+		"a good one":                {injects, answered(func(*admissionv1.AdmissionReview) {})},
+		"HTTP 400":                  {opens, written(http.StatusBadRequest, "bad request")},
+		"HTTP 429":                  {opens, written(http.StatusTooManyRequests, "")},
+		"HTTP 500":                  {opens, written(http.StatusInternalServerError, "")},
+		"HTTP 500 with a refusal":   {opens, written(http.StatusInternalServerError, `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"allowed":false}}`)},
+		"nothing":                   {opens, written(http.StatusOK, "")},
+		"no JSON":                   {opens, written(http.StatusOK, "<html>")},
+		"half of it":                {opens, written(http.StatusOK, `{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1","response":{"uid":"`)},
+		"the end of the connection": {opens, func(http.ResponseWriter, *admissionv1.AdmissionReview) { panic(http.ErrAbortHandler) }},
+		"another kind":              {opens, answered(func(r *admissionv1.AdmissionReview) { r.Kind = "Review" })},
+		"another version":           {opens, answered(func(r *admissionv1.AdmissionReview) { r.APIVersion = "admission.k8s.io/v1beta1" })},
+		"no response":               {opens, answered(func(r *admissionv1.AdmissionReview) { r.Response = nil })},
+		"another UID":               {opens, answered(func(r *admissionv1.AdmissionReview) { r.Response.UID = "another" })},
+		"a patch without a type":    {opens, answered(func(r *admissionv1.AdmissionReview) { r.Response.PatchType = nil })},
+		"a type without a patch":    {opens, answered(func(r *admissionv1.AdmissionReview) { r.Response.Patch = nil })},
+		"an unknown type": {opens, answered(func(r *admissionv1.AdmissionReview) {
+			unknown := admissionv1.PatchType("MergePatch")
+			r.Response.PatchType = &unknown
+		})},
+		"a patch that is no JSON":                {opens, patched(`[{"op":`)},
+		"a patch to what is not there":           {rejects, patched(`[{"op":"add","path":"/spec/imagePullSecrets/-","value":{"name":"x"}}]`)},
+		"a patch that removes what is not there": {rejects, patched(`[{"op":"remove","path":"/spec/none"}]`)},
+		"a patch of an unknown operation":        {rejects, patched(`[{"op":"append","path":"/spec/imagePullSecrets","value":[]}]`)},
+		"a patch that leaves no pod":             {rejects, patched(`[{"op":"add","path":"/spec/imagePullSecrets","value":"x"}]`)},
+		"a refusal":                              {rejects, answered(func(r *admissionv1.AdmissionReview) { r.Response.Allowed = false })},
+	}
+	server := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		var review admissionv1.AdmissionReview
+		var pod corev1.Pod
+		err := json.NewDecoder(r.Body).Decode(&review)
+		if err == nil {
+			err = json.Unmarshal(review.Request.Object.Raw, &pod)
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		kind := admissionv1.PatchTypeJSONPatch
+		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: true, Patch: []byte(good), PatchType: &kind}
+		review.Request = nil
+		answers[pod.Annotations["answer"]].answer(rw, &review)
+	}))
+	t.Cleanup(server.Close)
+	edit(w, func(m *admissionregistrationv1.MutatingWebhook) {
+		m.ClientConfig = admissionregistrationv1.WebhookClientConfig{
+			URL:      &server.URL,
+			CABundle: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}),
+		}
+	})
+	pod := parse(t, pods["a container's image"].JSON, w.SecretName)
+	pod.Annotations = map[string]string{"answer": "a good one"}
+	ready := w.Namespace(host)
+	w.Eventually("the other server is called", func() error {
+		if created := create(t, w, ready, pod); len(pullSecrets(created)) == 0 {
+			return errors.New("a pod got nothing")
+		}
+		return nil
+	})
+	for name, c := range answers {
+		t.Run(name, func(t *testing.T) {
+			w := w.In(t)
+			namespace := w.Namespace(host)
+			pod := pod.DeepCopy()
+			pod.Name, pod.Annotations["answer"] = "web", name
+			created, err := w.Client.CoreV1().Pods(namespace).Create(t.Context(), pod, metav1.CreateOptions{})
+			outcome, open := rejects, failedOpen(w, namespace, 1) == 1
+			switch {
+			case err == nil && len(pullSecrets(created)) > 0:
+				outcome = injects
+			case err == nil:
+				outcome = opens
+			}
+			if outcome != c.outcome || open != (c.outcome == opens) {
+				t.Errorf("%s, failed open: %t; want that %s: %v", outcome, open, c.outcome, err)
+			}
+		})
 	}
 }
