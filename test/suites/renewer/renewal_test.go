@@ -123,8 +123,8 @@ func TestAWSTrouble(t *testing.T) {
 				w.Credential(other, keys)
 				before := w.WaitSecret(w.Namespace(other), other)
 				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1", Operation: fakeaws.OperationToken}, failure)
+				defer heal()
 				w.Credential(other, newKeys) // which need a token of their own
-				w.WaitEvent(before.Namespace, "TokenFailed", other)
 				waiting := w.Namespace(hostA, other)
 				w.WaitSecret(waiting, hostA) // the healthy one is not held up
 				w.WaitEvent(waiting, "TokenFailed", other)
