@@ -89,7 +89,8 @@ func TestAWSTrouble(t *testing.T) {
 	const hostA = "555555555568.dkr.ecr.us-east-1.amazonaws.com" // its own, beside other tests
 	const other = "444444444444.dkr.ecr.ap-south-1.amazonaws.com"
 	w := world(t, nil)
-	keys, newKeys := fixture.Keys(w.User("alice")), fixture.Keys(w.User("bob"))
+	bob := w.User("bob")
+	keys, bobs := fixture.Keys(w.User("alice")), fixture.Keys(bob)
 	w.Credential(hostA, keys)
 	renewer := w.Renewer()
 	good := w.Namespace(hostA)
@@ -124,7 +125,14 @@ func TestAWSTrouble(t *testing.T) {
 				before := w.WaitSecret(w.Namespace(other), other)
 				heal := w.AWS.Fail(fakeaws.Filter{Region: "ap-south-1", Operation: fakeaws.OperationToken}, failure)
 				defer heal()
-				w.Credential(other, newKeys) // which need a token of their own
+				asked := w.TokenCalls(bob.ARN(), "")
+				w.Credential(other, bobs) // which need a token of their own
+				w.Eventually("a call with the new keys", func() error {
+					if w.TokenCalls(bob.ARN(), "") == asked {
+						return errNone
+					}
+					return nil
+				})
 				waiting := w.Namespace(hostA, other)
 				w.WaitSecret(waiting, hostA) // the healthy one is not held up
 				w.WaitEvent(waiting, "TokenFailed", other)
