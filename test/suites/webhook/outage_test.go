@@ -179,10 +179,10 @@ func TestRestartUnderLoad(t *testing.T) {
 	}
 }
 
-// TestBadAnswers has an API server call another server by our webhook's configuration,
-// whose answers the webhook never gives. Most of them fail open. What follows from
-// failurePolicy=Ignore no longer is that a patch which can be decoded can also be
-// applied: such answers have the pod rejected.
+// TestBadAnswers has an API server call another server by the webhook's configuration,
+// which gives answers that the webhook never gives. With failurePolicy=Ignore, an
+// answer that the API server cannot use fails open, whatever its size. A patch that it
+// can decode and not apply does not: the pod is rejected.
 func TestBadAnswers(t *testing.T) {
 	w := suite.NewWorld(t, nil)
 	answered := func(change func(*admissionv1.AdmissionReview)) func(http.ResponseWriter, *admissionv1.AdmissionReview) {
