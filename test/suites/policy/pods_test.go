@@ -111,7 +111,8 @@ func mode(t *testing.T, inject, mode string, f func(*fixture.World)) {
 	t.Run(mode, func(t *testing.T) {
 		f(suite.NewWorld(t, map[string]any{
 			"secretName": ours,
-			"injection":  map[string]any{"mode": mode, "pods": inject, "exemptNamespaces": []string{"exempt"}},
+			// The timeout is for a busy machine, where a big pod could fail open otherwise.
+			"injection": map[string]any{"mode": mode, "pods": inject, "exemptNamespaces": []string{"exempt"}, "timeoutSeconds": 10},
 		}))
 	})
 }
