@@ -344,6 +344,38 @@ func TestSlowHeadersAreCutOff(t *testing.T) {
 	cutOff(t, raw, header)
 }
 
+// Connections without a request are closed, whether there was one before or not.
+func TestIdleConnectionsAreCutOff(t *testing.T) {
+	const short = 200 * time.Millisecond
+	body := reviewOf(podOf(hostA + "/app"))
+	for name, c := range map[string]struct {
+		header, idle time.Duration
+		sent         string
+	}{
+		"before the first request": {short, time.Hour, ""},
+		"after a request":          {time.Hour, short, fmt.Sprintf("POST /mutate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", len(body), body)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := startDefault(t, nil, func(cfg *Config) {
+				cfg.HeaderTimeout, cfg.IdleTimeout, cfg.ReadTimeout, cfg.WriteTimeout = c.header, c.idle, time.Hour, time.Hour
+			})
+			conn := r.dial(t)
+			if c.sent != "" {
+				fmt.Fprint(conn, c.sent)
+				res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+				if res.StatusCode != 200 || res.Close {
+					t.Fatalf("answer %s, close %t", res.Status, res.Close)
+				}
+			}
+			cutOff(t, conn)
+		})
+	}
+}
+
 // However many connections there are, whatever keeps them open, and however long
 // that would be allowed, an API server that comes next gets its answer.
 func TestANewConnectionGetsIn(t *testing.T) {
@@ -486,20 +518,45 @@ func (p *panicking) GetLive(context.Context, string) (ns *nsMeta, err error) {
 
 func TestPanicEndsOneRequestOnly(t *testing.T) {
 	r := startDefault(t, &panicking{}, nil)
-	for range 3 {
+	for i := range 3 {
 		if res, text := r.post(t, strings.NewReader(reviewOf(podOf(hostA+"/app")))); res.StatusCode != 500 || strings.Contains(text, "bug") {
 			t.Errorf("answer %s: %s", res.Status, text)
+		}
+		if n := r.count(t, panicked); n != float64(i+1) {
+			t.Errorf("%f panics counted of %d", n, i+1)
 		}
 	}
 	if res, _ := r.post(t, strings.NewReader(reviewOf(podOf("nginx")))); res.StatusCode != 200 {
 		t.Errorf("the next request: %s", res.Status)
 	}
-	if n := r.count(t, panicked); n != 3 {
-		t.Errorf("%f panics counted", n)
-	}
 	if log := r.log.take(); !strings.Contains(log, "a bug") || !strings.Contains(log, "mutate.go") {
 		t.Errorf("logged %s", log)
 	}
+
+	// A bubble's time stands still, so the requests are within warnInterval.
+	synctest.Test(t, func(t *testing.T) {
+		s, reg, log := unstarted(t, &panicking{})
+		for i := range 3 {
+			if res := ask(s, "", strings.NewReader(reviewOf(podOf(hostA+"/app")))); res.Code != 500 {
+				t.Errorf("answer %d", res.Code)
+			}
+			for _, res := range results {
+				want := 0.0
+				if res == panicked {
+					want = float64(i + 1)
+				}
+				if n := metric(t, reg, "pullpass_admissions_total", string(res)); n != want {
+					t.Errorf("%s counted %f times after %d panics", res, n, i+1)
+				}
+			}
+		}
+		text := log.take()
+		for _, once := range []string{"level=ERROR", "request panicked", "a bug", " stack=", "(*panicking).GetLive("} {
+			if n := strings.Count(text, once); n != 1 {
+				t.Errorf("%q is logged %d times: %s", once, n, text)
+			}
+		}
+	})
 }
 
 // A lookup ends before the API server's patience does, whatever the request has
