@@ -135,6 +135,7 @@ func TestCertificateStories(t *testing.T) {
 	now := time.Now()
 	a, b := validLeaf(t, 1), validLeaf(t, 2)
 	expired := newLeaf(t, 3, now.Add(-2*time.Hour), now.Add(-time.Hour))
+	stranger := newAuthority(t).leaf(t, 5, "other.example")
 	future := newLeaf(t, 4, now.Add(time.Hour), now.Add(2*time.Hour))
 	type step struct {
 		do     func(volume)
@@ -183,15 +184,26 @@ func TestCertificateStories(t *testing.T) {
 		"nor does one of the future": {start,
 			{func(v volume) { v.swap(future) }, 1, "", "not valid before", true},
 		},
+		"nor does one for another name": {start,
+			{func(v volume) { v.swap(stranger) }, 1, "", `not for --server-name=\"127.0.0.1\"`, true},
+			{func(volume) {}, 1, "", "", true},
+			{func(v volume) { v.swap(b) }, 2, "", "certificate files are usable", false},
+		},
+		"a certificate for another name at the start is replaced": {
+			{func(v volume) { v.swap(stranger) }, 5, "not for --server-name=", "not for --server-name=", true},
+			{func(v volume) { v.swap(a) }, 1, "", "certificate files are usable", false},
+		},
 		"a certificate of the future is not ready": {
 			{func(v volume) { v.swap(future) }, 4, "not valid before", "not valid before", true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			v := newVolume(t)
+			cfg := v.config()
+			cfg.ServerName = "127.0.0.1"
 			var log logBuffer
 			reg := prometheus.NewRegistry()
-			c, err := newCertificate(v.config(), newMetrics(reg), slog.New(slog.NewTextHandler(&log, nil)))
+			c, err := newCertificate(cfg, newMetrics(reg), slog.New(slog.NewTextHandler(&log, nil)))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -286,6 +298,7 @@ func TestUnreadableCertificatesEndTheStart(t *testing.T) {
 func TestCertificateForAPIServers(t *testing.T) {
 	const name = "pullpass-webhook.pullpass.svc"
 	ours, other := newAuthority(t), newAuthority(t)
+	expired, oursBefore := other.expired(t), ours.expired(t)
 	for what, c := range map[string]struct {
 		name    string
 		signed  leaf
@@ -300,6 +313,11 @@ func TestCertificateForAPIServers(t *testing.T) {
 		"another address":                                     {"192.0.2.1", validLeaf(t, 1), nil, `not for --server-name="192.0.2.1"`},
 		"the right bundle":                                    {name, ours.leaf(t, 1, name), []string{ours.pem}, ""},
 		"both authorities during a rotation":                  {name, ours.leaf(t, 1, name), []string{other.pem + ours.pem}, ""},
+		"an expired authority beside ours":                    {name, ours.leaf(t, 1, name), []string{expired.pem + ours.pem}, ""},
+		"ours beside an expired one":                          {name, ours.leaf(t, 1, name), []string{ours.pem + expired.pem}, ""},
+		"ours, and expired with the same key":                 {name, ours.leaf(t, 1, name), []string{oursBefore.pem + ours.pem}, ""},
+		"ours, which has expired":                             {name, ours.leaf(t, 1, name), []string{oursBefore.pem}, "API servers do not trust the certificate"},
+		"an expired authority that is not ours":               {name, ours.leaf(t, 1, name), []string{expired.pem}, "API servers do not trust the certificate"},
 		"the wrong bundle":                                    {name, ours.leaf(t, 1, name), []string{other.pem}, "API servers do not trust the certificate"},
 		"one of two webhooks with the wrong bundle":           {name, ours.leaf(t, 1, name), []string{ours.pem, other.pem}, "API servers do not trust the certificate"},
 		"a bundle of nothing":                                 {name, ours.leaf(t, 1, name), []string{"hello"}, "contains no certificate"},
@@ -357,6 +375,7 @@ func TestCertificateOfANewAuthorityWaitsForItsBundle(t *testing.T) {
 func TestWatchCABundles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, other := newAuthority(t), newAuthority(t)
+		expired := ours.expired(t)
 		s, _, log := unstarted(t, &fakeNamespaces{})
 		l := ours.leaf(t, 1)
 		pair, err := tls.X509KeyPair([]byte(l.cert), []byte(l.key))
@@ -368,7 +387,7 @@ func TestWatchCABundles(t *testing.T) {
 			bundle string
 			err    error
 			ready  bool
-		}{{ours.pem, nil, true}, {"", errors.New("forbidden"), true}, {"", errors.New("forbidden"), true}, {other.pem, nil, false}, {"", errors.New("gone"), false}, {ours.pem, nil, true}}
+		}{{ours.pem, nil, true}, {"", errors.New("forbidden"), true}, {"", errors.New("forbidden"), true}, {other.pem, nil, false}, {"", errors.New("gone"), false}, {expired.pem + ours.pem, nil, true}, {expired.pem, nil, false}, {ours.pem, nil, true}}
 		var asked atomic.Int32
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -414,8 +433,19 @@ func newAuthority(t testing.TB) authority {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return authorityUntil(t, key, time.Now().Add(time.Hour))
+}
+
+// expired returns the authority as it was before its certificate was renewed.
+func (a authority) expired(t testing.TB) authority {
+	t.Helper()
+	return authorityUntil(t, a.key, time.Now().Add(-time.Minute))
+}
+
+func authorityUntil(t testing.TB, key *ecdsa.PrivateKey, notAfter time.Time) authority {
+	t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
