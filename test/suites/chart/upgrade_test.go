@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -67,6 +69,64 @@ func TestUpgradeRestoresRoles(t *testing.T) {
 	}
 	run(true, "upgrade", "restored", repo.ChartDir(), "--force-conflicts")
 	restored("after it was changed")
+}
+
+// TestUpgradeRestoresTheConfiguration edits the webhook's configuration, as kubectl edit
+// does, and deletes it. An upgrade restores it; fields that somebody set take
+// --force-conflicts, as docs/operations.md has it.
+func TestUpgradeRestoresTheConfiguration(t *testing.T) {
+	const namespace, name = "configured", "configured-pullpass.configured"
+	createNamespace(t, namespace, "restricted")
+	helmIn(t, namespace, true, "install", "configured", repo.ChartDir())
+	defer helmIn(t, namespace, true, "uninstall", "configured")
+	configurations := control.Client().AdmissionregistrationV1().MutatingWebhookConfigurations()
+	get := func() *admissionregistrationv1.MutatingWebhookConfiguration {
+		t.Helper()
+		configuration, err := configurations.Get(t.Context(), name, metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return configuration
+	}
+	installed := get()
+	upgrade := []string{"upgrade", "configured", repo.ChartDir()}
+	restored := func(how string) {
+		t.Helper()
+		if d := cmp.Diff(installed.Webhooks, get().Webhooks); d != "" {
+			t.Errorf("%s the configuration is not what was installed (-installed +now):\n%s", how, d)
+		}
+	}
+
+	edit := func(change func(*admissionregistrationv1.MutatingWebhook)) {
+		t.Helper()
+		edited := get()
+		change(&edited.Webhooks[0])
+		if _, err := configurations.Update(t.Context(), edited, metav1.UpdateOptions{FieldManager: "kubectl-edit"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	edit(func(m *admissionregistrationv1.MutatingWebhook) {
+		m.FailurePolicy, m.TimeoutSeconds = new(admissionregistrationv1.Fail), new(int32(30))
+		m.NamespaceSelector, m.ObjectSelector, m.MatchConditions = nil, nil, nil
+		m.Rules[0].Resources = []string{"podtemplates"}
+	})
+	out := helmIn(t, namespace, false, upgrade...)
+	for _, text := range []string{name, "kubectl-edit", ".failurePolicy", ".timeoutSeconds", ".namespaceSelector", ".objectSelector", ".rules"} {
+		if !strings.Contains(out, text) {
+			t.Errorf("the refusal does not name %s:\n%s", text, out)
+		}
+	}
+	helmIn(t, namespace, true, append(upgrade, "--force-conflicts")...)
+	restored("after it was edited")
+	edit(func(m *admissionregistrationv1.MutatingWebhook) { m.MatchConditions = m.MatchConditions[:1] })
+	helmIn(t, namespace, true, upgrade...)
+	restored("after a condition was removed")
+	if err := configurations.Delete(t.Context(), name, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	helmIn(t, namespace, true, upgrade...)
+	restored("after it was deleted")
 }
 
 // TestUpgradeToACertificateOfYours takes the CA bundle over from cert-manager, and
