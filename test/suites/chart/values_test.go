@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"sigs.k8s.io/yaml"
 
 	"github.com/pullpass/pullpass/test/harness/cluster"
@@ -522,27 +523,77 @@ func TestNamesThatYAMLTakesForOthers(t *testing.T) {
 
 // TestReleasesNeverMeet renders releases whose names begin alike, in several
 // namespaces, with what may be elsewhere all in one namespace. They have no object
-// in common, those of helm test included.
+// in common, those of helm test included. Nor have those whose names, or aliases in
+// one chart, are as long as can be and differ in the last letter.
 func TestReleasesNeverMeet(t *testing.T) {
-	values := valuesFile(t, parse(t, everything), parse(t, `
+	common := merge(parse(t, everything), parse(t, `
 credentials: {namespace: shared}
 monitoring: {serviceMonitor: {namespace: shared}, prometheusRule: {namespace: shared}, dashboard: {namespace: shared}}
 `))
+	values := valuesFile(t, common)
 	owner := map[string]string{}
+	claim := func(whose, manifests string) {
+		t.Helper()
+		objects, err := cluster.ParseManifests([]byte(manifests))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range objects {
+			name := fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName())
+			if other, taken := owner[name]; taken {
+				t.Errorf("%s is of %s and of %s", name, other, whose)
+			}
+			owner[name] = whose
+			checkNames(t, o)
+		}
+	}
 	for _, namespace := range []string{"a", "b", "pullpass", "shared"} {
 		for _, release := range []string{"pullpass", "pullpass-test", "pullpass-renewer", "pullpass-webhook", "a-pullpass"} {
-			objects, err := cluster.ParseManifests([]byte(template(t, release, namespace, "--values", values)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, o := range objects {
-				name := fmt.Sprintf("%s %s/%s", o.GetKind(), o.GetNamespace(), o.GetName())
-				if other, taken := owner[name]; taken {
-					t.Errorf("%s is of %s and of %s/%s", name, other, namespace, release)
-				}
-				owner[name] = namespace + "/" + release
+			claim(namespace+"/"+release, template(t, release, namespace, "--values", values))
+		}
+	}
+	long := func(length int, last string) string { return strings.Repeat("long-", 13)[:length-1] + last }
+	namespace, release := long(63, "n"), long(53, "r") // no longer ones are valid
+	for _, last := range []string{"a", "b"} {
+		claim("a long release "+last, template(t, long(53, last), namespace, "--values", values))
+		claim("a long fullnameOverride "+last, template(t, release, namespace, "--values", values, "--set", "fullnameOverride="+long(50, last)))
+	}
+	aliases := []string{long(60, "a"), long(60, "b")}
+	both := valuesFile(t, at(aliases[:1], merge(common, map[string]any{"enabled": true})), at(aliases[1:], merge(common, map[string]any{"enabled": true})))
+	claim("long aliases", runHelm(t, true, "template", release, parentOf(t, aliases...), "--namespace", namespace, "--kube-version", control.Version(), "--values", both))
+}
+
+// checkNames holds that an object's name, its labels and the names in its certificate
+// are within their limits.
+func checkNames(t *testing.T, o *unstructured.Unstructured) {
+	t.Helper()
+	what := o.GetKind() + " " + o.GetName()
+	faults := validation.IsDNS1123Subdomain(o.GetName())
+	if o.GetKind() == "Service" {
+		faults = validation.IsDNS1035Label(o.GetName())
+	}
+	for _, fields := range [][]string{{"metadata", "labels"}, {"spec", "selector"}, {"spec", "selector", "matchLabels"}, {"spec", "template", "metadata", "labels"}} {
+		set, _, _ := unstructured.NestedMap(o.Object, fields...)
+		for _, value := range set {
+			if text, isText := value.(string); isText {
+				faults = append(faults, validation.IsValidLabelValue(text)...)
 			}
 		}
+	}
+	if o.GetKind() == "Certificate" {
+		if name, _, _ := unstructured.NestedString(o.Object, "spec", "commonName"); len(name) > 64 { // RFC 5280
+			faults = append(faults, "the common name is "+name)
+		}
+		hosts, _, _ := unstructured.NestedStringSlice(o.Object, "spec", "dnsNames")
+		for _, host := range hosts {
+			faults = append(faults, validation.IsDNS1123Subdomain(host)...)
+			for label := range strings.SplitSeq(host, ".") {
+				faults = append(faults, validation.IsDNS1123Label(label)...)
+			}
+		}
+	}
+	for _, fault := range faults {
+		t.Errorf("%s: %s", what, fault)
 	}
 }
 
