@@ -35,6 +35,8 @@ const (
 	secretName = "pullpass"
 	release    = "pullpass" // and its namespace
 
+	credentialName = "pullpass-aws-credentials-" + registry
+
 	// patience is how long something may take before a test gives up on it. It
 	// is no measure of speed.
 	patience = 2 * time.Minute
@@ -129,7 +131,7 @@ func helm(t *testing.T, b binary.Binary, vals map[string]any, args ...string) st
 func installRelease(t *testing.T, b binary.Binary, version string, more map[string]any) {
 	t.Helper()
 	installChart(t, b, version, more)
-	addCredential(t, release, "pullpass-aws-credentials-"+registry)
+	addCredential(t, release, credentialName)
 }
 
 func installChart(t *testing.T, b binary.Binary, version string, more map[string]any) {
@@ -266,8 +268,16 @@ func explain(p *corev1.Pod) string {
 	return strings.Join(reasons, "; ")
 }
 
-func hasSecret(p *corev1.Pod) bool {
-	return slices.Contains(p.Spec.ImagePullSecrets, corev1.LocalObjectReference{Name: secretName})
+func hasSecret(p *corev1.Pod) bool { return entries(p) > 0 }
+
+// entries counts how often a pod names the secret.
+func entries(p *corev1.Pod) (n int) {
+	for _, s := range p.Spec.ImagePullSecrets {
+		if s.Name == secretName {
+			n++
+		}
+	}
+	return n
 }
 
 // firstPulls counts pods by what came of their first pull. Two things may go

@@ -21,8 +21,13 @@ type load struct {
 	mu      sync.Mutex // guards all below
 	created int
 	refused []error
-	without []time.Time // created without the secret
+	without []creation // pods without the secret
+	twice   []string   // pods with more than one entry of it
+	settled int        // how many of without there were when it settled last
 }
+
+// A creation is the time that the API server took to create a pod, at most.
+type creation struct{ began, ended time.Time }
 
 const loadRate = 20
 
@@ -60,16 +65,20 @@ func (l *load) create(n int) {
 			Containers:    []corev1.Container{{Name: "main", Image: registry + "/load:1"}},
 		},
 	}, metav1.CreateOptions{})
+	end := time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch {
-	case err != nil:
+	if err != nil {
 		l.refused = append(l.refused, err)
-	case !hasSecret(pod):
-		l.created++
-		l.without = append(l.without, begin)
+		return
+	}
+	l.created++
+	switch entries(pod) {
+	case 0:
+		l.without = append(l.without, creation{begin, end})
+	case 1:
 	default:
-		l.created++
+		l.twice = append(l.twice, pod.Name)
 	}
 }
 
@@ -83,17 +92,43 @@ func (l *load) end() {
 func (l *load) check(t *testing.T) {
 	t.Helper()
 	if without := l.checkCreated(t); without > 0 {
-		t.Errorf("%d of %d pods were created without the secret, the first %s before the end", without, l.created, time.Since(l.without[0]))
+		t.Errorf("%d of %d pods were created without the secret, the first %s before the end", without, l.created, time.Since(l.without[0].began))
 	}
 }
 
-// checkCreated ends the load, holds that every pod was created, and returns how
-// many were without the secret.
+// checkWhile ends the load and holds that every pod was created, with the secret
+// from one moment until another, and that there were pods before and after, without
+// it.
+func (l *load) checkWhile(t *testing.T, from, to time.Time) {
+	t.Helper()
+	l.checkCreated(t)
+	before, after, between := 0, 0, 0
+	for _, c := range l.without {
+		switch {
+		case c.ended.Before(from):
+			before++
+		case c.began.After(to):
+			after++
+		case c.began.After(from) && c.ended.Before(to):
+			between++
+		}
+	}
+	t.Logf("without the secret, %d pods were created before, and %d after", before, after)
+	if before == 0 || after == 0 || between > 0 {
+		t.Errorf("%d pods were created without the secret in between; before %d, after %d, want some", between, before, after)
+	}
+}
+
+// checkCreated ends the load, holds that every pod was created, with one entry of the
+// secret at most, and returns how many were without it.
 func (l *load) checkCreated(t *testing.T) (without int) {
 	t.Helper()
 	l.end()
 	if len(l.refused) > 0 {
 		t.Errorf("%d pods were refused, the first: %v", len(l.refused), l.refused[0])
+	}
+	if len(l.twice) > 0 {
+		t.Errorf("%d pods have the secret more than once, as %s", len(l.twice), l.twice[0])
 	}
 	if l.created < loadRate {
 		t.Errorf("only %d pods were created", l.created)
@@ -117,4 +152,36 @@ func (l *load) more(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// settle waits until pods have been created with the secret for two seconds. It
+// returns how many were created without it since it was called last, and when.
+func (l *load) settle(t *testing.T) (first, last time.Time, without int) {
+	t.Helper()
+	count := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.without)
+	}
+	eventually(t, "pods are created with the secret", func() error {
+		before := count()
+		l.more(t)
+		if n := count() - before; n > 0 {
+			return fmt.Errorf("%d were created without it meanwhile", n)
+		}
+		return nil
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, c := range l.without[l.settled:] {
+		if first.IsZero() || c.began.Before(first) {
+			first = c.began
+		}
+		if c.ended.After(last) {
+			last = c.ended
+		}
+	}
+	without = len(l.without) - l.settled
+	l.settled = len(l.without)
+	return first, last, without
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,16 +14,20 @@ import (
 	"github.com/pullpass/pullpass/test/harness/binary"
 )
 
-// TestUpgrade installs the previous version, upgrades to this one and rolls back
-// while pods are created, and uninstalls, with each version of helm.
+// TestUpgrade installs the previous version, upgrades to this one, rolls back and
+// uninstalls while pods are created, with each version of helm. Pods have the secret
+// from the moment that installing ends until uninstalling begins.
 func TestUpgrade(t *testing.T) {
 	needNode(t)
 	t.Logf("the previous version is %s", previousRevision(t))
 	for _, b := range []binary.Binary{binary.Helm3, binary.Helm} {
 		t.Run(string(b), func(t *testing.T) {
 			before := clusterScoped(t)
-			installRelease(t, b, previous, nil)
 			l := startLoad(t, "upgrade-"+string(b))
+			l.more(t)
+			installChart(t, b, previous, nil)
+			installed := time.Now()
+			addCredential(t, release, credentialName)
 			waitSecret(t, l.namespace)
 
 			helm(t, b, values(current, nil), "upgrade", release, chart(current), "--wait", "--timeout", "3m")
@@ -31,10 +36,12 @@ func TestUpgrade(t *testing.T) {
 			helm(t, b, nil, "rollback", release, "1", "--wait", "--timeout", "3m")
 			waitWebhooks(t)
 			l.more(t)
-			l.check(t)
 			checkNothingShown(t)
 
+			uninstalling := time.Now()
 			helm(t, b, nil, "uninstall", release, "--wait")
+			l.more(t)
+			l.checkWhile(t, installed, uninstalling)
 			after := clusterScoped(t)
 			if left := slices.DeleteFunc(after, func(name string) bool { return slices.Contains(before, name) }); len(left) > 0 {
 				t.Errorf("uninstalling left %s", strings.Join(left, ", "))
