@@ -65,6 +65,7 @@ func TestInstalled(t *testing.T) {
 	always.check(t)
 	firstPulls.check(t)
 	checkNothingShown(t)
+	t.Run("the mode of injection is changed", testModeChanged)
 }
 
 // TestInPlaceOfEatr leaves the credentials where eatr had them, in a namespace with
@@ -358,7 +359,7 @@ func failedOpen(t *testing.T) int {
 }
 
 // testCertificateRenewed has cert-manager issue a new certificate, with a new
-// key, and waits until the webhook serves it.
+// key, and waits until the webhook serves it. The CA and the bundle stay the same.
 func testCertificateRenewed(t *testing.T) {
 	l := startLoad(t, "certificate-load")
 	service, err := client().CoreV1().Services(release).Get(t.Context(), release+"-webhook", metav1.GetOptions{})
@@ -374,6 +375,7 @@ func testCertificateRenewed(t *testing.T) {
 	}
 	before, err := serial()
 	must(t, err)
+	ca, bundle := authority(t)
 	// As cmctl renew does it.
 	patch := `{"status":{"conditions":[{"type":"Ready","status":"True","reason":"Ready"},` +
 		`{"type":"Issuing","status":"True","reason":"ManuallyTriggered","message":"by a test","lastTransitionTime":"` +
@@ -388,6 +390,46 @@ func testCertificateRenewed(t *testing.T) {
 	})
 	l.more(t)
 	l.check(t)
+	if caAfter, bundleAfter := authority(t); caAfter != ca || bundleAfter != bundle {
+		t.Errorf("the CA is\n%s\nand was\n%s\nthe bundle is\n%s\nand was\n%s", caAfter, ca, bundleAfter, bundle)
+	}
+}
+
+// authority returns the CA's certificate, and the bundle of the webhook's
+// configuration.
+func authority(t *testing.T) (ca, bundle string) {
+	t.Helper()
+	secret, err := client().CoreV1().Secrets(release).Get(t.Context(), release+"-ca", metav1.GetOptions{})
+	must(t, err)
+	configuration, err := client().AdmissionregistrationV1().MutatingWebhookConfigurations().Get(t.Context(), release, metav1.GetOptions{})
+	must(t, err)
+	ca, bundle = string(secret.Data[corev1.TLSCertKey]), string(configuration.Webhooks[0].ClientConfig.CABundle)
+	if ca == "" || bundle == "" {
+		t.Errorf("there is no CA %q or no bundle %q", ca, bundle)
+	}
+	return ca, bundle
+}
+
+// testModeChanged has the API server itself add the secret in place of the webhook,
+// and the webhook again. For a moment of each change, neither does, as
+// docs/operations.md says: helm deletes the old one at once, while API servers look for
+// new policies once a second, and a new webhook has to start.
+func testModeChanged(t *testing.T) {
+	l := startLoad(t, "mode-load")
+	l.more(t)
+	for _, mode := range []string{"policy", "webhook"} {
+		began := time.Now()
+		helm(t, binary.Helm, values(current, map[string]any{"injection": map[string]any{"mode": mode}}),
+			"upgrade", release, chart(current), "--wait", "--timeout", "3m")
+		took := time.Since(began)
+		first, last, without := l.settle(t)
+		t.Logf("helm changed the mode to %s in %s; %d pods were created without the secret, from %s until %s after its start",
+			mode, took, without, first.Sub(began), last.Sub(began))
+		if without > 0 && first.Before(began) {
+			t.Errorf("a pod was created without the secret %s before the mode was changed to %s", began.Sub(first), mode)
+		}
+	}
+	l.checkCreated(t)
 }
 
 // testDebug adds a debug container with an image of the registry to a pod that
