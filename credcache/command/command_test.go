@@ -118,6 +118,13 @@ func TestPrograms(t *testing.T) {
 		"a script that calls nothing":    {content: "#!/usr/bin/python3\nimport sys\n", reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
 		"a script that looks for Python": {content: strings.Replace(ownScript, "/usr/bin/python3", "/usr/bin/env python3", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
 		"a script by a shim of Python":   {content: strings.Replace(ownScript, "/usr/bin", "/opt/.pyenv/shims", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"Fedora's":                       {content: strings.Replace(ownScript, "python3", "python3 -sP", 1), python: "/usr/bin/python3"},
+		"with an option after a tab":     {content: strings.Replace(ownScript, "python3", "python3\t-E", 1), python: "/usr/bin/python3"},
+		"with spaces around":             {content: strings.Replace(ownScript, "#!/usr/bin/python3", "#! \t/usr/bin/python3 \t", 1), python: "/usr/bin/python3"},
+		"a script by another module":     {content: strings.Replace(ownScript, "python3", "python3 -m other", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"that module after a tab":        {content: strings.Replace(ownScript, "python3", "python3\t-m other", 1), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a script with Windows's lines":  {content: strings.ReplaceAll(ownScript, "\n", "\r\n"), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
+		"a line hidden in a comment":     {content: ownScript + "# x\ros.environ['AWS_PROFILE'] = 'bob'\n", reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
 		"a long script":                  {content: ownScript + strings.Repeat("#", maxScript), reason: "DIR/bin/aws is a script that is not the AWS CLI's own"},
 		"pyenv's shim":                   {path: ".pyenv/shims/aws", content: "#!/usr/bin/env bash\n", reason: "DIR/.pyenv/shims/aws is a shim, which decides at each run which program to run", shim: true},
 		"mise's shim":                    {path: "mise/shims/aws", content: binary, link: "bin/mise", reason: "DIR/mise/shims/aws is a shim, which decides at each run which program to run", shim: true},
@@ -164,6 +171,44 @@ func TestPrograms(t *testing.T) {
 				t.Errorf("%+v\nwant %+v", got, want)
 			}
 		})
+	}
+}
+
+// TestHarmless gives what may follow the interpreter in a script's first line.
+func TestHarmless(t *testing.T) {
+	for options, want := range map[string]bool{
+		"":                 true,
+		"-E":               true,
+		"-s":               true,
+		"-Es":              true,
+		"-I":               true,
+		"-u":               true,
+		"-sP":              true,
+		"-OO":              true,
+		"-BRS":             true,
+		"-v":               false,
+		"-E -s":            true, // macOS splits it, Linux does not
+		"-m other":         false,
+		"-mother":          false,
+		"-Em":              false,
+		"-E -m other":      false,
+		"-c pass":          false,
+		"-i":               false,
+		"-x":               false,
+		"-V":               false,
+		"-h":               false,
+		"-W error":         false,
+		"-Ximporttime":     false,
+		"-":                false,
+		"--":               false,
+		"--help":           false,
+		"E":                false,
+		"/opt/other":       false,
+		"-E /opt/other.py": false,
+	} {
+		if got := harmless(options); got != want {
+			t.Errorf("%q: %v, want %v", options, got, want)
+		}
 	}
 }
 

@@ -100,15 +100,20 @@ var entryLines = []string{
 }
 
 // entryPoint returns the Python interpreter of the AWS CLI's own script, or nothing.
-// An interpreter that is looked up in $PATH is not accepted: it may be a shim.
+// An interpreter that is looked up in $PATH is not accepted: it may be a shim. Nor is
+// a carriage return: it ends a line for Python, also that of a comment, but not for
+// the kernel.
 func entryPoint(script []byte) string {
-	if len(script) > maxScript {
+	if len(script) > maxScript || bytes.ContainsRune(script, '\r') {
 		return ""
 	}
 	first, rest, _ := strings.Cut(string(script), "\n")
-	interpreter, _, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(first, "#!")), " ")
+	interpreter, options := strings.Trim(strings.TrimPrefix(first, "#!"), " \t"), ""
+	if end := strings.IndexAny(interpreter, " \t"); end >= 0 {
+		interpreter, options = interpreter[:end], interpreter[end:]
+	}
 	if !filepath.IsAbs(interpreter) || !strings.HasPrefix(filepath.Base(interpreter), "python") ||
-		slices.Contains(strings.Split(interpreter, "/"), "shims") {
+		slices.Contains(strings.Split(interpreter, "/"), "shims") || !harmless(options) {
 		return ""
 	}
 	calls := false
@@ -126,6 +131,20 @@ func entryPoint(script []byte) string {
 		return ""
 	}
 	return interpreter
+}
+
+// harmless reports whether Python with these options, from a script's first line, runs
+// that script and nothing else. Only these are known to do so: -m and -c run something
+// else, for example, and -i waits for the user. Other options count as unknown, as do
+// arguments, which are the name of another script.
+func harmless(options string) bool {
+	for option := range strings.FieldsSeq(options) {
+		letters, ok := strings.CutPrefix(option, "-")
+		if !ok || letters == "" || strings.Trim(letters, "BEIOPRSsu") != "" {
+			return false
+		}
+	}
+	return true
 }
 
 // hasData reports whether a folder contains the AWS CLI's data, directly or where
