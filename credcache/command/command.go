@@ -260,12 +260,9 @@ func notFound(name string, err error) error {
 }
 
 func sameFile(a, b string) bool {
-	one, err := os.Stat(a)
-	if err != nil {
-		return false
-	}
-	two, err := os.Stat(b)
-	return err == nil && os.SameFile(one, two)
+	one, _ := os.Stat(a) // nothing is the same as a file that is not there
+	two, _ := os.Stat(b)
+	return os.SameFile(one, two)
 }
 
 // BaseName is the name of a program without its folder and, on Windows, without its

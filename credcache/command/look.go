@@ -2,6 +2,7 @@ package command
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -64,22 +65,20 @@ func look(name, path string) sight {
 	return sight{}
 }
 
-// readHead reads the first two bytes of a file, and a script up to maxScript.
+// readHead reads the beginning of a file, which is all of a script that can be the
+// AWS CLI's.
 func readHead(path string) ([]byte, error) {
 	f, _, err := files.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	head := make([]byte, 2, maxScript+1)
-	if n, err := io.ReadFull(f, head); err != nil || string(head) != "#!" {
-		return head[:n], nil
-	}
-	n, err := io.ReadFull(f, head[2:cap(head)])
-	if err != io.EOF && err != io.ErrUnexpectedEOF && err != nil { //nolint:errorlint // io.ReadFull returns these as they are
+	head := make([]byte, maxScript+1)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return head[:2+n], nil
+	return head[:n], nil
 }
 
 // entryLines are the lines of the AWS CLI's own script and of those that

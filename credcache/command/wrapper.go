@@ -78,7 +78,7 @@ func wrapperNames() string { return "aws-vault, aws-okta, aws-sso, saml2aws, op 
 // behindWrapper returns the command that a wrapper runs, and the wrapper.
 func behindWrapper(name string, args []string, env environ.List) (inner []string, w Wrapper, ok bool) {
 	end := slices.Index(args, "--")
-	if end < 0 || end+1 == len(args) {
+	if end < 0 {
 		return nil, Wrapper{}, false
 	}
 	for _, f := range forms(name) {
