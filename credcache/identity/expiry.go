@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -122,30 +123,24 @@ func Refreshed(before, after Identity, now time.Time) bool {
 }
 
 func isRefreshed(logins []string, was, is Input, now time.Time) bool {
-	for _, name := range logins {
-		if name != was.Name {
-			continue
-		}
-		var a, b map[string]any
-		if json.Unmarshal([]byte(was.Value), &a) != nil || json.Unmarshal([]byte(is.Value), &b) != nil {
-			return false
-		}
-		expires := a["expiresAt"]
-		same := []string{"startUrl", "region", "clientId", "clientSecret", "registrationExpiresAt"}
-		if keys, ok := a["accessToken"].(map[string]any); ok { // of aws login
-			expires, same = keys["expiresAt"], []string{"clientId", "dpopKey"}
-		}
-		text, _ := expires.(string)
-		end := parseEnd(text)
-		if end.IsZero() || end.Sub(now) > refreshWindow || a["refreshToken"] == nil {
-			return false
-		}
-		for _, field := range same {
-			if text, _ := a[field].(string); text == "" || a[field] != b[field] {
-				return false
-			}
-		}
-		return true
+	var a, b map[string]any
+	if !slices.Contains(logins, was.Name) || json.Unmarshal([]byte(was.Value), &a) != nil || json.Unmarshal([]byte(is.Value), &b) != nil {
+		return false
 	}
-	return false
+	expires := a["expiresAt"]
+	same := []string{"startUrl", "region", "clientId", "clientSecret", "registrationExpiresAt"}
+	if keys, ok := a["accessToken"].(map[string]any); ok { // of aws login
+		expires, same = keys["expiresAt"], []string{"clientId", "dpopKey"}
+	}
+	text, _ := expires.(string)
+	end := parseEnd(text)
+	if end.IsZero() || end.Sub(now) > refreshWindow || a["refreshToken"] == nil {
+		return false
+	}
+	for _, field := range same {
+		if text, _ := a[field].(string); text == "" || a[field] != b[field] {
+			return false
+		}
+	}
+	return true
 }

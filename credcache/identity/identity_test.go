@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,7 @@ type place struct {
 	bin  string // the one folder of $PATH
 	env  environ.List
 	user userconfig.Config // what the user allows
+	fail error             // of the user's configuration
 	args []string
 	info execcredential.Info
 }
@@ -87,7 +89,11 @@ func (p *place) inputs() Inputs {
 
 func (p *place) identity() Identity {
 	p.t.Helper()
-	c, err := command.Parse(p.args, p.env, func() (userconfig.Config, error) { return p.user, nil })
+	config := func() (userconfig.Config, error) { return p.user, p.fail }
+	if p.args[0] == "credcache-helper" {
+		return Of(command.ForHelper(filepath.Join(p.bin, "other"), p.args[1:], p.env, config), p.info)
+	}
+	c, err := command.Parse(p.args, p.env, config)
 	p.must(err)
 	return Of(c, p.info)
 }
@@ -136,6 +142,9 @@ func TestWhatChangesTheKey(t *testing.T) {
 		noKeys(p)
 		p.user.Profiles = []string{"default"}
 		p.write(".aws/config", "[default]\ncredential_process = x\n")
+	}
+	python := func(p *place) {
+		p.must(os.WriteFile(filepath.Join(p.bin, "aws"), []byte("#!"+p.home+"/python3\nfrom awscli.clidriver import main\n"), 0o700))
 	}
 	cluster := func(text string) change {
 		return func(p *place) { p.info.Cluster = json.RawMessage(text) }
@@ -239,6 +248,30 @@ func TestWhatChangesTheKey(t *testing.T) {
 		"an authenticator's own cache":   {before: []change{run("aws-iam-authenticator token")}, change: file(".kube/cache/aws-iam-authenticator/credentials.yaml", "x"), want: "aws-iam-authenticator's cache"},
 		"an authenticator's named cache": {before: []change{run("aws-iam-authenticator token"), set("AWS_IAM_AUTHENTICATOR_CACHE_FILE", "HOME/f")}, change: file("f", "x"), want: "file in AWS_IAM_AUTHENTICATOR_CACHE_FILE"},
 
+		"an authenticator's named configuration":  {before: []change{run("aws-iam-authenticator token"), set("AWS_CONFIG_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "file in AWS_CONFIG_FILE"},
+		"which it does not expand":                {before: []change{run("aws-iam-authenticator token"), set("AWS_CONFIG_FILE", "~/f")}, change: file("f", "[a]\n")},
+		"the usual, if its name is empty":         {before: []change{run("aws-iam-authenticator token"), set("AWS_CONFIG_FILE", "")}, change: file(".aws/config", "[a]\n"), want: "file ~/.aws/config"},
+		"none, if its name is empty, for aws":     {before: []change{set("AWS_CONFIG_FILE", "")}, change: file(".aws/config", "[a]\n")},
+		"the helper's, with a ~ in its name":      {before: []change{run("credcache-helper"), set("AWS_CONFIG_FILE", "~/f")}, change: file("f", "[a]\n"), want: "file in AWS_CONFIG_FILE"},
+		"another maker's, with a ~ in its name":   {before: []change{allow, set("AWS_CONFIG_FILE", "~/f")}, change: file("f", "[a]\n"), want: "expanded file in AWS_CONFIG_FILE"},
+		"another maker's, by its path":            {before: []change{allow, set("AWS_CONFIG_FILE", "HOME/f")}, change: file("f", "[a]\n"), want: "expanded file in AWS_CONFIG_FILE, file in AWS_CONFIG_FILE"},
+		"an authenticator's secret key":           {before: []change{run("aws-iam-authenticator token")}, change: set("AWS_SECRET_ACCESS_KEY", "y"), want: "AWS_SECRET_ACCESS_KEY"},
+		"Python's variable, for the AWS CLI":      {before: []change{python}, change: set("PYTHONPATH", "x"), want: "PYTHONPATH"},
+		"Python's variable, for a binary":         {change: set("PYTHONPATH", "x")},
+		"another variable, for Python":            {before: []change{python}, change: set("PERL5LIB", "x")},
+		"the interpreter":                         {before: []change{python}, change: func(p *place) { p.program(p.home, "python3") }, want: "change of interpreter of aws, file of interpreter of aws, inode of interpreter of aws, size of interpreter of aws, time of interpreter of aws"},
+		"a wrapper's variable without it":         {change: set("OP_ACCOUNT", "x")},
+		"something that is no variable":           {before: []change{allow}, change: func(p *place) { p.env = append(p.env, "x") }},
+		"boto's configuration, by name":           {change: set("BOTO_CONFIG", "x"), want: "BOTO_CONFIG"},
+		"a folder of configurations":              {change: set("XDG_CONFIG_HOME", "x"), want: "XDG_CONFIG_HOME"},
+		"Windows' home folder":                    {change: set("USERPROFILE", "x"), want: "USERPROFILE"},
+		"its drive":                               {change: set("HOMEDRIVE", "x"), want: "HOMEDRIVE"},
+		"its path":                                {change: set("HOMEPATH", "x"), want: "HOMEPATH"},
+		"whether the AWS CLI asks":                {change: set("AWS_CLI_AUTO_PROMPT", "on")},
+		"where the AWS CLI runs":                  {change: set("AWS_EXECUTION_ENV", "x")},
+		"a web identity of aws-vault's inclusion": {before: []change{run(vault), file(".aws/config", "[profile dev]\ninclude_profile = x\n[profile x]\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+		"a web identity of aws-vault's parent":    {before: []change{run(vault), file(".aws/config", "[profile dev]\nparent_profile = x\n[profile x]\nweb_identity_token_file = HOME/f\n")}, change: file("f", "x"), want: "web identity HOME/f"},
+
 		"a variable of another maker":         {before: []change{allow}, change: set("EDITOR", "vi"), want: "EDITOR"},
 		"one that is said not to matter":      {before: []change{allow, func(p *place) { p.user.Ignored = []string{"EDITOR"} }}, change: set("EDITOR", "vi")},
 		"another maker's working directory":   {before: []change{allow}, change: elsewhere, want: "working directory"},
@@ -286,9 +319,15 @@ func sameWords(a, b string) bool {
 // whole environment was part of the key.
 func TestVariablesOfSessions(t *testing.T) {
 	for _, name := range []string{
-		"ATUIN_HISTORY_ID", "PLUGIN_CLIENT_CERT", "KITTY_WINDOW_ID", "WEZTERM_PANE", "ZELLIJ_PANE_ID", "STARSHIP_SESSION_KEY",
-		"DIRENV_DIR", "__MISE_SESSION", "VSCODE_GIT_IPC_HANDLE", "FNM_MULTISHELL_PATH", "KUBECONFIG", "SSH_AUTH_SOCK", "MAKEFLAGS",
-		"GITHUB_OUTPUT", "INVOCATION_ID", "TERM", "SHLVL", "PWD",
+		"ATUIN_HISTORY_ID", "ATUIN_SESSION", "PLUGIN_CLIENT_CERT", "PLUGIN_MIN_PORT", "PLUGIN_MAX_PORT", "PLUGIN_PROTOCOL_VERSIONS",
+		"KITTY_WINDOW_ID", "KITTY_PID", "WEZTERM_PANE", "WEZTERM_UNIX_SOCKET", "ZELLIJ", "ZELLIJ_PANE_ID", "ZELLIJ_SESSION_NAME",
+		"ALACRITTY_WINDOW_ID", "STARSHIP_SESSION_KEY", "STARSHIP_SHELL", "DIRENV_DIR", "__MISE_SESSION", "VSCODE_GIT_IPC_HANDLE",
+		"FNM_MULTISHELL_PATH", "KUBECONFIG", "KUBECACHEDIR", "KUBERNETES_EXEC_INFO", "_", "SHLVL", "PWD", "OLDPWD",
+		"SSH_TTY", "SSH_CLIENT", "SSH_CONNECTION", "SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_TTY", "SECURITYSESSIONID", "XDG_SESSION_ID",
+		"TERM", "TERM_PROGRAM", "TERM_PROGRAM_VERSION", "TERM_SESSION_ID", "COLORTERM", "COLUMNS", "LINES", "WINDOWID", "WINDOW",
+		"STY", "TMUX", "TMUX_PANE", "VTE_VERSION", "ITERM_SESSION_ID", "MAKEFLAGS", "MFLAGS", "MAKELEVEL",
+		"INVOCATION_ID", "JOURNAL_STREAM", "SYSTEMD_EXEC_PID",
+		"GITHUB_OUTPUT", "GITHUB_ENV", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY",
 	} {
 		p := newPlace(t)
 		p.user.Commands, p.args = []string{"other"}, []string{"other"}
@@ -296,6 +335,28 @@ func TestVariablesOfSessions(t *testing.T) {
 		p.env = p.env.With(name, "x")
 		if !slices.Equal(before, p.inputs()) {
 			t.Errorf("%s makes another key", name)
+		}
+	}
+}
+
+// TestEnvironments compares the hashes of environments in which a command fails.
+func TestEnvironments(t *testing.T) {
+	secret := []byte("secret")
+	before := Environment(environ.List{"A=b", "C=d"}, secret)
+	for name, c := range map[string]struct {
+		env  environ.List
+		same bool
+	}{
+		"another order":      {environ.List{"C=d", "A=b"}, true},
+		"another terminal":   {environ.List{"A=b", "C=d", "TERM=x"}, true},
+		"what is no name":    {environ.List{"A=b", "C=d", "x"}, true},
+		"another value":      {environ.List{"A=b", "C=e"}, false},
+		"a variable less":    {environ.List{"A=b"}, false},
+		"a variable more":    {environ.List{"A=b", "C=d", "PATH=x"}, false},
+		"values that turned": {environ.List{"A=d", "C=b"}, false},
+	} {
+		if got := Environment(c.env, secret) == before; got != c.same {
+			t.Errorf("%s: the same %v", name, got)
 		}
 	}
 }
@@ -325,6 +386,11 @@ func TestInputsThatChangeMeanwhile(t *testing.T) {
 	if before.Same(p.identity()) {
 		t.Error("a change of the credentials is not reported")
 	}
+	seen, hidden := before, before
+	hidden.Opaque = make([]command.Opaque, 1)
+	if seen.Same(hidden) || hidden.Same(seen) {
+		t.Error("something that credcache cannot see is not reported")
+	}
 }
 
 // TestOpaque compares the reasons why tokens are not cached. An empty reason means that
@@ -341,6 +407,8 @@ func TestOpaque(t *testing.T) {
 		env                 []string // instead of keys
 		args                string
 		user                userconfig.Config
+		own                 bool  // aws is the user's own script, which is allowed
+		fail                error // of the user's configuration
 		reason              string
 	}{
 		"keys in the environment":              {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}},
@@ -410,6 +478,34 @@ func TestOpaque(t *testing.T) {
 		"an endpoint, with =":               {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws eks get-token --endp=https://x"},
 		"an authenticator reads no file":    {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_SECRET_ACCESS_KEY=x"}, args: "aws-iam-authenticator token -i file:///x"},
 
+		"an empty profile is the default":      {credentials: "[default]\n" + staticKeys, env: []string{"AWS_PROFILE="}},
+		"of the other variable":                {credentials: "[dev]\n" + staticKeys, env: []string{"AWS_DEFAULT_PROFILE=dev"}},
+		"of a default that is named twice":     {config: "[profile x]\ncredential_process = x\n", env: []string{"AWS_PROFILE=default", "AWS_DEFAULT_PROFILE="}, reason: noKeys},
+		"a key without its secret":             {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "aws-iam-authenticator token", reason: noKeys},
+		"the same key, for the helper":         {env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, args: "credcache-helper"},
+		"a secret without its key":             {env: []string{"AWS_SECRET_ACCESS_KEY=x"}, args: "aws-iam-authenticator token", reason: noKeys},
+		"old names of keys":                    {env: []string{"AWS_ACCESS_KEY=AKIA", "AWS_SECRET_KEY=x"}, args: "aws-iam-authenticator token"},
+		"old names of keys, for the AWS CLI":   {env: []string{"AWS_ACCESS_KEY=AKIA", "AWS_SECRET_KEY=x"}, reason: noKeys},
+		"boto's file without keys":             {env: []string{"AWS_CREDENTIAL_FILE=~/.aws/credentials"}, credentials: "[x]\nAWSSecretKey=x\n", reason: noKeys},
+		"boto's file of an unknown user":       {env: []string{"BOTO_CONFIG=~nobody-of-that-name/x"}, reason: "~nobody-of-that-name/x cannot be expanded: the home folder of the user nobody-of-that-name is unknown; use a full path\n" + noKeys},
+		"logins of an unknown user":            {env: []string{"AWS_LOGIN_CACHE_DIRECTORY=~nobody-of-that-name"}, config: "[default]\nlogin_session = me\n", reason: "AWS_LOGIN_CACHE_DIRECTORY cannot be expanded: the home folder of the user nobody-of-that-name is unknown; set it to a full path"},
+		"the environment, where there is none": {config: "[default]\nrole_arn = r\ncredential_source = Environment\n", reason: "the AWS profile default uses credentials in the environment, where there are none; use a profile that has credentials"},
+		"a process beside AWS SSO":             {config: "[default]\ncredential_process = x\n" + ssoProfile, reason: process},
+		"a process beside aws login":           {config: "[default]\ncredential_process = x\nlogin_session = me\n", reason: process},
+		"a process that nobody knows of":       {config: "[default]\ncredential_process = x\n", user: userconfig.Config{Profiles: []string{"default"}}, fail: errors.New("broken"), reason: process},
+		"aws-vault's profiles in a circle":     {config: "[profile dev]\nsource_profile = base\n[profile base]\nsource_profile = dev\n", args: "aws-vault exec dev -- aws eks get-token"},
+		"a process that aws-sso does not read": {config: "[default]\ncredential_process = x\n", args: "aws-sso exec -p x -- aws eks get-token"},
+		"a profile's process behind aws-vault": {config: "[default]\ncredential_process = x\n", args: "aws-sso exec -p x -- aws eks get-token --profile default", reason: process},
+
+		"one's own aws, without keys":   {own: true},
+		"one's own aws, with a process": {own: true, config: "[default]\ncredential_process = x\n"},
+		"one's own aws, with an alias":  {own: true, alias: "[toplevel]\neks = !x\n"},
+		"one's own aws, with plugins":   {own: true, config: "[plugins]\nx = y\n"},
+		"one's own aws, a broken file":  {own: true, config: "x"},
+		"plugins, for an authenticator": {config: "[plugins]\nx = y\n[default]\n" + staticKeys, args: "aws-iam-authenticator token"},
+		"text, for an authenticator":    {config: "[default]\noutput = text\n" + staticKeys, args: "aws-iam-authenticator token"},
+		"a broken file of aliases":      {alias: "x", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "parsing the AWS CLI's aliases: line 1 is before the first section; correct ~/.aws/cli/alias"},
+
 		"an alias":                   {alias: "[toplevel]\neks = !x\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS CLI's alias file redefines eks; rename the alias"},
 		"plugins":                    {config: "[plugins]\nx = y\n", env: []string{"AWS_ACCESS_KEY_ID=AKIA"}, reason: "the AWS configuration makes the AWS CLI load plugins; remove the section [plugins]"},
 		"text":                       {env: []string{"AWS_ACCESS_KEY_ID=AKIA", "AWS_DEFAULT_OUTPUT=text"}, reason: "the output format of the AWS CLI is text, which clients cannot read; add --output json to its arguments"},
@@ -426,7 +522,11 @@ func TestOpaque(t *testing.T) {
 			p.write(".aws/credentials", c.credentials)
 			p.write(".aws/cli/alias", c.alias)
 			p.user = c.user
-			p.user.Where = "CONFIG"
+			p.user.Where, p.fail = "CONFIG", c.fail
+			if c.own {
+				p.user.Commands = []string{"aws"}
+				p.must(os.WriteFile(filepath.Join(p.bin, "aws"), []byte("#!/bin/sh\n"), 0o700))
+			}
 			if c.args != "" {
 				p.args = strings.Fields(c.args)
 			}
@@ -494,6 +594,7 @@ func TestPrompts(t *testing.T) {
 	}{
 		"keys":            {config: "[default]\n" + staticKeys},
 		"a role with MFA": {config: mfa, args: "aws eks get-token --profile dev", want: true},
+		"a role alone":    {config: strings.Replace(mfa, "mfa_serial = m\n", "", 1), args: "aws eks get-token --profile dev"},
 		"not in effect":   {config: mfa, args: "aws eks get-token --profile base"},
 		"aws-vault":       {args: "aws-vault exec dev -- aws eks get-token", want: true},
 		"an allowed one":  {args: "other", allowed: []string{"other"}, want: true},
@@ -537,6 +638,14 @@ func TestATokenEndsWithItsCredentials(t *testing.T) {
 		"nor are keys":                      {env: []string{"AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z"}, credentials: stored("")},
 		"the credentials file says when":    {credentials: stored("x_security_token_expires = 2026-11-23T12:03:00Z"), want: "12:03"},
 		"in another way":                    {credentials: stored("expiration = 2026-11-23 12:03:00"), want: "12:03"},
+		"with a zone, without a colon":      {credentials: stored("aws_expiration = 2026-11-23T14:03:00+0200"), want: "12:03"},
+		"with a space and a zone":           {credentials: stored("aws_expiration = 2026-11-23 14:03:00+02:00"), want: "12:03"},
+		"with UTC":                          {credentials: stored("aws_expiration = 2026-11-23T12:03:00UTC"), want: "12:03"},
+		"another time":                      {credentials: stored("issued = 2026-11-23T12:03:00Z")},
+		"the configuration says when":       {config: stored("expiration = 2026-11-23T12:03:00Z"), want: "12:03"},
+		"the first of two":                  {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:03:00Z", "AWS_SESSION_EXPIRATION=2026-11-23T12:05:00Z"}, want: "12:03"},
+		"the second of two":                 {env: []string{"AWS_ACCESS_KEY_ID=A", "AWS_CREDENTIAL_EXPIRATION=2026-11-23T12:05:00Z", "AWS_SESSION_EXPIRATION=2026-11-23T12:03:00Z"}, want: "12:03"},
+		"the AWS CLI's later time":          {credentials: stored("expiration = 2026-11-23 12:03:00"), cached: cached("ASIAONE", "2026-11-23T12:05:00Z"), want: "12:03"},
 		"in another zone":                   {credentials: stored("aws_expiration = 2026-11-23T14:03:00+02:00"), want: "12:03"},
 		"the AWS CLI says when":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00Z"), want: "12:03"},
 		"the AWS CLI's old way":             {credentials: stored(""), cached: cached("ASIAONE", "2026-11-23T12:03:00UTC"), want: "12:03"},
@@ -582,6 +691,7 @@ func TestRefreshedLogins(t *testing.T) {
 		"long before its end":       {before: login("a", far, "c"), after: login("b", far, "c")},
 		"by another client":         {before: login("a", near, "c"), after: login("b", near, "d")},
 		"what cannot be refreshed":  {before: strings.Replace(login("a", near, "c"), "refreshToken", "x", 1), after: login("b", near, "c")},
+		"nobody knows its end":      {before: login("a", "soon", "c"), after: login("b", near, "c")},
 		"nothing at all":            {before: login("a", near, "c"), after: login("a", near, "c")},
 		"something else as well":    {before: login("a", near, "c"), after: login("b", near, "c"), more: func(p *place) { p.write(".aws/credentials", "[x]\n") }},
 		"what is no login any more": {before: login("a", near, "c"), after: "x"},
@@ -620,6 +730,7 @@ func TestWhatElseWasRefreshed(t *testing.T) {
 		"it was not there":          {func(before, _ *Identity) { before.Inputs[0].Absent = true }, false},
 		"it has gone":               {func(_, after *Identity) { after.Inputs[0].Absent = true }, false},
 		"it is no login":            {func(before, _ *Identity) { before.logins = nil }, false},
+		"only another is a login":   {func(before, _ *Identity) { before.logins = []string{"x"} }, false},
 		"another is the login":      {func(before, _ *Identity) { before.logins = []string{"x", "login"} }, true},
 	} {
 		before := Identity{Inputs: []Input{login("a", time.Minute)}, logins: []string{"login"}}
@@ -627,6 +738,42 @@ func TestWhatElseWasRefreshed(t *testing.T) {
 		c.change(&before, &after)
 		if got := Refreshed(before, after, noon); got != c.want {
 			t.Errorf("%s: %t, want %t", name, got, c.want)
+		}
+	}
+}
+
+// TestSigners checks which keys may sign the token. A token that another key signed
+// is somebody else's.
+func TestSigners(t *testing.T) {
+	profiles := "[default]\naws_access_key_id = AKIADEFAULT\naws_secret_access_key = x\n[dev]\naws_access_key_id = AKIADEV\naws_secret_access_key = x\n"
+	for name, c := range map[string]struct {
+		config string
+		env    []string
+		args   string
+		want   []string
+	}{
+		"the default's":               {want: []string{"AKIADEFAULT"}},
+		"a profile's":                 {env: []string{"AWS_PROFILE=dev"}, want: []string{"AKIADEV"}},
+		"either profile's":            {env: []string{"AWS_PROFILE=dev", "AWS_DEFAULT_PROFILE=default"}, want: []string{"AKIADEFAULT", "AKIADEV"}},
+		"the same profile's":          {env: []string{"AWS_PROFILE=dev", "AWS_DEFAULT_PROFILE=dev"}, want: []string{"AKIADEV"}},
+		"the environment's":           {env: []string{"AWS_ACCESS_KEY_ID=AKIAENV"}, want: []string{"AKIAENV"}},
+		"not the environment's":       {env: []string{"AWS_ACCESS_KEY_ID=AKIAENV"}, args: "aws eks get-token --profile dev", want: []string{"AKIADEV"}},
+		"a role's session":            {config: "[profile r]\nrole_arn = r\nsource_profile = dev\n", env: []string{"AWS_PROFILE=r"}},
+		"one profile's, or a session": {config: "[profile r]\nrole_arn = r\nsource_profile = dev\n", env: []string{"AWS_PROFILE=r", "AWS_DEFAULT_PROFILE=dev"}},
+		"what aws-vault provides":     {args: "aws-vault exec dev -- aws eks get-token"},
+		"an authenticator's":          {env: []string{"AWS_ACCESS_KEY_ID=AKIAENV", "AWS_SECRET_ACCESS_KEY=x"}, args: "aws-iam-authenticator token", want: []string{"AKIAENV"}},
+		"an authenticator's old name": {env: []string{"AWS_ACCESS_KEY=AKIAENV", "AWS_SECRET_KEY=x"}, args: "aws-iam-authenticator token", want: []string{"AKIAENV"}},
+		"half of its environment's":   {env: []string{"AWS_ACCESS_KEY_ID=AKIAENV"}, args: "aws-iam-authenticator token", want: []string{"AKIADEFAULT"}},
+	} {
+		p := newPlace(t)
+		p.env = append(environ.List{"HOME=" + p.home}, c.env...)
+		p.write(".aws/config", c.config)
+		p.write(".aws/credentials", profiles)
+		if c.args != "" {
+			p.args = strings.Fields(c.args)
+		}
+		if got := p.identity().Signers; !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}
 }

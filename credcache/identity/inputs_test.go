@@ -15,6 +15,7 @@ func TestKeysTellInputsApart(t *testing.T) {
 		"split elsewhere":           {{Name: "ab", Value: "c"}},
 		"two arguments":             {{Name: "a", Value: "b"}, {Name: "a", Value: "c"}},
 		"in another order":          {{Name: "a", Value: "c"}, {Name: "a", Value: "b"}},
+		"another name":              {{Name: "x", Value: "bc"}},
 		"empty":                     {{Name: "a"}},
 		"absent":                    {{Name: "a", Absent: true}},
 		"a value with another's":    {{Name: "a", Value: "b\x00\x00\x00\x00\x00\x00\x00\x01a\x01\x00\x00\x00\x00\x00\x00\x00\x01c"}},

@@ -102,7 +102,7 @@ func (o *collector) wrapped(config *awsconfig.Config) {
 		}
 		for ; len(next) > 0; next = next[1:] {
 			p := config.Profiles[next[0]]
-			if p == nil || slices.Contains(seen, next[0]) {
+			if slices.Contains(seen, next[0]) {
 				continue
 			}
 			seen = append(seen, next[0])
@@ -172,8 +172,7 @@ func (o *collector) chain(config *awsconfig.Config, chain awsconfig.Chain) {
 	}
 	name := chain.Profile
 	p := config.Profiles[name]
-	if _, also := p["credential_process"]; also && chain.Source != awsconfig.Process &&
-		(chain.Source == awsconfig.Login || chain.Source == awsconfig.SSO) {
+	if _, also := p["credential_process"]; also && (chain.Source == awsconfig.Login || chain.Source == awsconfig.SSO) {
 		o.process(name) // the precedence depends on the version of the tool
 	}
 	switch chain.Source {
