@@ -379,8 +379,8 @@ func (c *Command) option(name string, least int) (found string) {
 func (c *Command) LoadsArguments() bool {
 	previous := ""
 	for _, arg := range c.Maker {
-		option, value, joined := strings.Cut(arg, "=")
-		if !joined || !strings.HasPrefix(arg, "--") {
+		option, value, _ := strings.Cut(arg, "=")
+		if !strings.HasPrefix(arg, "--") {
 			option, value = previous, arg
 		}
 		previous = arg

@@ -59,17 +59,21 @@ func TestTokenMakersAreRecognised(t *testing.T) {
 		"aws-iam-authenticator":                                                false,
 		"aws eks get-token x":                                                  true,
 		"aws --region=r eks get-token":                                         true,
-		"aws --no-verify-ssl --no-paginate --no-sign-request --cli-auto-prompt --no-cli-auto-prompt eks get-token": true,
-		"aws-iam-authenticator --cache --token-only --forward-session-name token":                                  true,
-		"aws-iam-authenticator -ix token":          true,
-		"aws-iam-authenticator --config token":     false,
-		"aws-vault -- aws eks get-token":           false,
-		"aws-vault p exec -- aws eks get-token":    false,
-		"aws-vault exec -x -- aws eks get-token":   false,
-		"aws-vault exec p -d -- aws eks get-token": true,
-		"saml2aws exec p -- aws eks get-token":     false,
-		"env --unset=A aws eks get-token":          false,
-		"env A=b -i aws eks get-token":             false,
+		"aws --no-verify-ssl eks --no-paginate get-token":                      true,
+		"aws --no-sign-request eks --cli-auto-prompt get-token":                true,
+		"aws --no-cli-pager eks --no-cli-auto-prompt get-token":                true,
+		"aws-iam-authenticator --cache token":                                  true,
+		"aws-iam-authenticator --token-only token":                             true,
+		"aws-iam-authenticator --forward-session-name token":                   true,
+		"aws-iam-authenticator -ix token":                                      true,
+		"aws-iam-authenticator --config token":                                 false,
+		"aws-vault -- aws eks get-token":                                       false,
+		"aws-vault p exec -- aws eks get-token":                                false,
+		"aws-vault exec -x -- aws eks get-token":                               false,
+		"aws-vault exec p -d -- aws eks get-token":                             true,
+		"saml2aws exec p -- aws eks get-token":                                 false,
+		"env --unset=A aws eks get-token":                                      false,
+		"env A=b -i aws eks get-token":                                         false,
 
 		// All that may come before "--".
 		"aws-vault -n --no-session --lazy --stdout --debug -s --server --ec2-server --ecs-server exec -d x --duration x --region x -t x --mfa-token x --prompt x --backend x p -- aws eks get-token": true,
@@ -420,6 +424,22 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
+// TestTheWorkingDirectoryInPATH names a program by its path that $PATH finds in the
+// working directory only, where anyone may have put it.
+func TestTheWorkingDirectoryInPATH(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "aws"), []byte(ownScript), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+	t.Setenv("PATH", ".")
+	_, err := Parse([]string{dir + "/aws", "eks", "get-token"}, nil, func() (userconfig.Config, error) { return userconfig.Config{}, nil })
+	var refused *RefusalError
+	if !errors.As(err, &refused) || refused.Allow != dir+"/aws" {
+		t.Errorf("the error is %v", err)
+	}
+}
+
 func TestOptions(t *testing.T) {
 	for args, want := range map[string][2]string{ // profile, output
 		"aws eks get-token": {},
@@ -474,6 +494,9 @@ func TestArgumentsFromElsewhere(t *testing.T) {
 		"aws --endpoint-url=fileb://x eks get-token":      true,
 		"aws --endpoint-url a --role-arn https://x":       true,
 		"aws eks get-token -- https://x":                  true, // "--" is no abbreviation
+		"aws --endpoint-url --x=https://y":                true,
+		"aws eks get-token --role-arn file":               false,
+		"aws eks get-token --role-arn https":              false,
 		"aws --endpoint-url A=b --role-arn x=https://y":   false,
 		"aws --endpoint-url x=https://y https://z":        true,
 		"https://x eks get-token --role-arn endpoint=url": true,
