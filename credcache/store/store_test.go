@@ -409,6 +409,207 @@ func TestNotes(t *testing.T) {
 	}
 }
 
+// TestCollect has files of every kind and age.
+func TestCollect(t *testing.T) {
+	cache := newCache(t)
+	now := time.Now()
+	type file struct {
+		name string
+		age  time.Duration
+		kept bool
+	}
+	key := func(n byte) string { return Key{n}.String() }
+	files := []file{
+		{key(1) + ".entry", 48 * time.Hour, false}, // expired a day ago
+		{key(1) + ".inputs", 48 * time.Hour, false},
+		{key(2) + ".entry", 48 * time.Hour, true}, // a second less
+		{key(2) + ".inputs", 48 * time.Hour, true},
+		{key(3) + ".entry", 24*time.Hour - time.Second, true}, // expired, and written today
+		{key(4) + ".lock", 48 * time.Hour, false},
+		{key(5) + ".lock", 48 * time.Hour, true}, // held
+		{key(6) + ".failure", 24 * time.Hour, false},
+		{key(7) + ".failure", 24*time.Hour - time.Second, true},
+		{".credcache-1", 48 * time.Hour, false},
+		{".credcache-2", time.Hour, true},
+		{"secret", 48 * time.Hour, true},
+		{"secret.lock", 48 * time.Hour, true},
+		{"README", 48 * time.Hour, true},
+	}
+	remake := func() {
+		t.Helper()
+		for n, expired := range map[byte]time.Duration{1: 24 * time.Hour, 2: 24*time.Hour - time.Second, 3: 48 * time.Hour} {
+			if err := cache.Put(Key{n}, &Entry{Expires: now.Add(-expired), Token: "t", Status: json.RawMessage("{}")}, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range files {
+			path := filepath.Join(cache.dir, f.name)
+			if _, err := os.Lstat(path); err != nil {
+				err = os.WriteFile(path, nil, 0o600)
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := os.Chtimes(path, now.Add(-f.age), now.Add(-f.age)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	check := func(what string, collects bool) {
+		t.Helper()
+		for _, f := range files {
+			_, err := os.Lstat(filepath.Join(cache.dir, f.name))
+			if kept := err == nil; kept != (f.kept || !collects) {
+				t.Errorf("%s: %s is there: %v", what, f.name, kept)
+			}
+		}
+	}
+	holder, _, err := cache.Lead(Key{5}, Wait{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Land(Outcome{Kind: Nothing})
+	for _, step := range []struct {
+		what     string
+		marked   time.Duration // how long ago it last collected
+		collects bool
+	}{
+		{"within the hour", time.Hour - time.Second, false},
+		{"after an hour", time.Hour, true},
+		{"when the clock went back", -time.Minute, true},
+	} {
+		remake()
+		marker := filepath.Join(cache.dir, "collected")
+		if err := errors.Join(os.WriteFile(marker, nil, 0o600), os.Chtimes(marker, now, now.Add(-step.marked))); err != nil {
+			t.Fatal(err)
+		}
+		cache.Collect(now)
+		check(step.what, step.collects)
+	}
+	remake()
+	if err := os.Remove(filepath.Join(cache.dir, "collected")); err != nil {
+		t.Fatal(err)
+	}
+	cache.Collect(now)
+	check("the first time", true)
+	remake()
+	cache.Collect(time.Now())
+	check("again at once", false)
+}
+
+func TestClear(t *testing.T) {
+	cache := newCache(t)
+	for n := range byte(3) {
+		if err := cache.Put(Key{n}, &Entry{Token: "t", Status: json.RawMessage("{}")}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flight, _, err := cache.Lead(Key{1}, Wait{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := cache.Entries(); err != nil || len(keys) != 3 || keys[0] != (Key{0}).String() {
+		t.Errorf("it has %q, %v", keys, err)
+	}
+	if removed, err := Clear(cache.dir); removed != 3 || err != nil {
+		t.Errorf("%d tokens were removed, %v", removed, err)
+	}
+	var left []string
+	names, err := os.ReadDir(cache.dir)
+	for _, name := range names {
+		left = append(left, name.Name())
+	}
+	if want := []string{Key{1}.String() + ".lock", "secret", "secret.lock"}; err != nil || !reflect.DeepEqual(left, want) {
+		t.Errorf("left: %q, %v", left, err)
+	}
+	flight.Land(Outcome{Kind: Nothing})
+	if removed, err := Clear(cache.dir + "/none"); removed != 0 || err != nil {
+		t.Errorf("where there is none, %d were removed, %v", removed, err)
+	}
+}
+
+// TestMostAlike finds what credcache explain compares with.
+func TestMostAlike(t *testing.T) {
+	cache := newCache(t)
+	if found, changed := cache.MostAlike(nil); found != nil || changed != nil {
+		t.Errorf("in an empty cache: %+v, %q", found, changed)
+	}
+	for n, c := range []struct {
+		written int64
+		inputs  string
+	}{{3, "abX"}, {1, "aXX"}, {2, "abY"}} {
+		var digests []Digest
+		for i, hash := range c.inputs {
+			digests = append(digests, Digest{Name: string(rune('a' + i)), Hash: string(hash)})
+		}
+		entry := &Entry{Written: time.Unix(c.written, 0), Command: c.inputs, Token: "t", Status: json.RawMessage("{}")}
+		if err := cache.Put(Key{byte(n)}, entry, digests); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(cache.path(Key{7}, ".entry"), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ inputs, command, changed string }{
+		"the newest of two": {"abc", "abX", "c"},
+		"the most alike":    {"aXc", "aXX", "c"},
+		"the same":          {"abY", "abY", ""},
+	} {
+		var digests []Digest
+		for i, hash := range c.inputs {
+			digests = append(digests, Digest{Name: string(rune('a' + i)), Hash: string(hash)})
+		}
+		if found, changed := cache.MostAlike(digests); found == nil || found.Command != c.command || strings.Join(changed, "") != c.changed {
+			t.Errorf("%s: %+v, %q", name, found, changed)
+		}
+	}
+}
+
+func TestDir(t *testing.T) {
+	for want, env := range map[string]environ.List{
+		"/k/credcache":             {"HOME=/h", "KUBECACHEDIR=/k"},
+		"/h/.kube/cache/credcache": {"HOME=/h", "KUBECACHEDIR="},
+	} {
+		if got, err := Dir(env); got != want || err != nil {
+			t.Errorf("%q: %q, %v, want %q", env, got, err, want)
+		}
+	}
+	_, err := Dir(nil)
+	checkReason(t, "no home folder", err, "finding the cache folder: neither HOME nor KUBECACHEDIR is set")
+}
+
+// TestSecretsThatAreLost makes the cache where there was one.
+func TestSecretsThatAreLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil  func(cache *Cache) error
+		same   bool
+		reason string // with DIR
+	}{
+		"as it was":      {spoil: func(*Cache) error { return nil }, same: true},
+		"no secret":      {spoil: func(c *Cache) error { return os.Remove(filepath.Join(c.dir, secretFile)) }},
+		"a short secret": {spoil: func(c *Cache) error { return os.Truncate(filepath.Join(c.dir, secretFile), 31) }},
+		"an open folder": {spoil: func(c *Cache) error { return os.Chmod(c.dir, 0o755) }, reason: "opening the cache: DIR is accessible to other users (drwxr-xr-x); run chmod go= on it"},
+		"both": {spoil: func(c *Cache) error {
+			return errors.Join(os.Remove(filepath.Join(c.dir, secretFile)), os.Chmod(c.dir, 0o755))
+		}, reason: "creating the cache: DIR is accessible to other users (drwxr-xr-x); run chmod go= on it"},
+		"it is not a folder": {spoil: func(c *Cache) error { return errors.Join(os.RemoveAll(c.dir), os.WriteFile(c.dir, nil, 0o600)) }, reason: "creating the cache's secret: open DIR/secret.lock: not a directory"},
+	} {
+		env := environ.List{"KUBECACHEDIR=" + t.TempDir()}
+		before, err := OpenOrMake(env)
+		if err == nil {
+			err = c.spoil(before)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		after, err := OpenOrMake(env)
+		checkReason(t, name, err, strings.ReplaceAll(c.reason, "DIR", before.dir))
+		if err == nil && bytes.Equal(before.Secret(), after.Secret()) != c.same {
+			t.Errorf("%s: the secret is the same: %v", name, !c.same)
+		}
+	}
+}
+
 // TestForeignFolders is for root with a user's HOME: what it makes there would lock
 // the user out.
 func TestForeignFolders(t *testing.T) {
