@@ -274,6 +274,65 @@ func TestALeaderStays(t *testing.T) {
 	}
 }
 
+// TestAReplicaThatWaitsEnds stops a replica before it leads.
+func TestAReplicaThatWaitsEnds(t *testing.T) {
+	for name, trouble := range map[string]func(*leaseServer){
+		"another holds the lease":          renewedBy("other"),
+		"the API server cannot be reached": func(s *leaseServer) { renewedBy("other")(s); s.down = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &leaseServer{}
+				trouble(s)
+				work, over, stop := leading(t, electionOf(t, s, "one"))
+				time.Sleep(leaseDuration / 2)
+				start := time.Now()
+				stop()
+				if err := <-over; err != nil || time.Since(start) > 0 {
+					t.Errorf("it ended after %s with %v", time.Since(start), err)
+				}
+				if len(work) > 0 || s.holder() != "other" || len(s.writes) > 0 {
+					t.Errorf("it worked %d times, and %q holds the lease after %d writes", len(work), s.holder(), len(s.writes))
+				}
+			})
+		})
+	}
+}
+
+// TestWorkThatEnds has the work end by itself, before and after the lease is lost.
+func TestWorkThatEnds(t *testing.T) {
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		lost bool
+		err  error
+		want error
+	}{
+		"well":                       {},
+		"with an error":              {err: broken, want: broken},
+		"after the lease":            {lost: true, want: errLeaseLost},
+		"after that, with its error": {lost: true, err: broken, want: broken},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &leaseServer{}
+				err := electionOf(t, s, "one").lead(t.Context(), func(ctx context.Context) error {
+					if c.lost {
+						s.edit(renewedBy("other"))
+						<-ctx.Done()
+					}
+					return c.err
+				})
+				if !errors.Is(err, c.want) || c.want == nil && err != nil {
+					t.Errorf("it ended with %v, want %v", err, c.want)
+				}
+				if want := map[bool]string{true: "other"}[c.lost]; s.holder() != want {
+					t.Errorf("%q holds the lease", s.holder())
+				}
+			})
+		})
+	}
+}
+
 // TestOneLeadsAtATime runs three replicas, and ends or cuts off whichever leads.
 func TestOneLeadsAtATime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
