@@ -28,9 +28,10 @@ type leaseServer struct {
 	lease   *coordinationv1.Lease // nil: there is none
 	version int
 	down    bool
-	hangs   bool          // it takes requests, and does not answer
-	deaf    int           // how many answers to writes are lost from here on
-	slow    time.Duration // that answers to writes take from here on
+	hangs   bool               // it takes requests, and does not answer
+	deaf    int                // how many answers to writes are lost from here on
+	slow    time.Duration      // that answers to writes take from here on
+	raced   func(*leaseServer) // another replica's write, just before the next one
 	writes  []time.Time
 }
 
@@ -64,6 +65,10 @@ func (s *leaseServer) RoundTrip(r *http.Request) (*http.Response, error) {
 	var lease coordinationv1.Lease
 	if err := json.NewDecoder(bytes.NewReader(body)).Decode(&lease); err != nil {
 		return nil, err
+	}
+	if raced := s.raced; raced != nil {
+		s.raced = nil
+		raced(s)
 	}
 	switch {
 	case r.Method == http.MethodPost && s.lease != nil:
@@ -163,6 +168,11 @@ func TestALeaseIsTakenRenewedAndReleased(t *testing.T) {
 				time.AfterFunc(time.Duration(n)*retryPeriod, func() { s.edit(renewedBy("other")) })
 			}
 		}, within: 2*retryPeriod + retryPeriod*12/10 + leaseDuration, transitions: 4},
+		"one that another creates first": {before: func(s *leaseServer) { s.raced = renewedBy("other") }, within: retryPeriod*12/10 + leaseDuration, transitions: 4},
+		"one that another takes first": {before: func(s *leaseServer) {
+			renewedBy("")(s)
+			s.raced = renewedBy("other")
+		}, within: retryPeriod*12/10 + leaseDuration, transitions: 4},
 		"one that this replica holds already": {before: renewedBy("one"), within: 0, transitions: 3},
 	} {
 		t.Run(name, func(t *testing.T) {
