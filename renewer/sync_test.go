@@ -953,6 +953,61 @@ func TestWritesAreForgotten(t *testing.T) {
 	}
 }
 
+// TestNothingIsKeptOfNamespacesThatAreGone has namespaces come, fail at first, get their
+// secrets and go.
+func TestNothingIsKeptOfNamespacesThatAreGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tried := map[string]bool{}
+		work, _, _ := controllerOf(t, apiServer(func(r *http.Request) *http.Response {
+			if !tried[r.URL.Path] {
+				tried[r.URL.Path] = true
+				return answer(500, &metav1.Status{Status: metav1.StatusFailure, Reason: metav1.StatusReasonInternalError, Code: 500})
+			}
+			return accepted(t, r, "7")
+		}))
+		shop(t, work)
+		look := func(names []string) {
+			for _, name := range names {
+				work.queue.addUrgent(name)
+			}
+			for work.queue.Len() > 0 {
+				work.processNextWorkItem(t.Context())
+			}
+		}
+		var names []string
+		for i := range 20 {
+			name := fmt.Sprint("team-", i)
+			names = append(names, name)
+			add(t, work.namespaces.Informer, namespaceOf(name, map[string]string{hostA: "true"}))
+		}
+		look(names)
+		failures := func() (n int) {
+			for _, name := range names {
+				n += work.queue.NumRequeues(name)
+			}
+			return n
+		}
+		if n := failures(); n != len(names) {
+			t.Errorf("%d failures, want one of each of %d", n, len(names))
+		}
+		time.Sleep(time.Second) // until they are tried again
+		synctest.Wait()
+		look(names)
+		if s, w := len(work.status.namespaces), len(work.writes.last); s != len(names) || w != len(names) {
+			t.Errorf("%d states and %d writes of %d namespaces", s, w, len(names))
+		}
+		for _, name := range names {
+			if err := work.namespaces.Informer.GetStore().Delete(namespaceOf(name, nil)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		look(names)
+		if s, w, m, f := len(work.status.namespaces), len(work.writes.last), len(work.queue.lanes.marked), failures(); s+w+m+f > 0 {
+			t.Errorf("%d states, %d writes, %d marks and %d failures are kept", s, w, m, f)
+		}
+	})
+}
+
 // TestBehind has a cache that may not know of the last write.
 func TestBehind(t *testing.T) {
 	at := func(version string) secretState { return secretState{exists: true, uid: "u", resourceVersion: version} }

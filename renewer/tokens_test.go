@@ -424,12 +424,20 @@ func TestAWSFails(t *testing.T) {
 		if len(calls) < 30 {
 			t.Fatalf("%d calls in 20 minutes", len(calls))
 		}
-		most := time.Second
+		most, shortest, longest := time.Second, 1.0, 0.0
 		for i := range calls[1:] {
-			if gap := calls[i+1].at - calls[i].at; gap < most/2 || gap > most {
+			gap := calls[i+1].at - calls[i].at
+			if gap < most/2 || gap > most {
 				t.Errorf("call %d came %s after the last, want %s to %s", i+1, gap, most/2, most)
 			}
+			share := float64(gap) / float64(most)
+			shortest, longest = min(shortest, share), max(longest, share)
 			most = min(2*most, 40*time.Second)
+		}
+		// So that all renewers do not ask at the same moment. That 30 draws are all
+		// alike is less likely than 1 in 100 million.
+		if longest-shortest < 0.25 {
+			t.Errorf("delays are from %.2f to %.2f of the longest possible, want jitter", shortest, longest)
 		}
 		if token, err := r.token(registryOf(hostA)); token.Auth != "" || !errors.Is(err, errAWS) {
 			t.Errorf("token %+v, %v", token, err)
