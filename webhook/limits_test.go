@@ -83,7 +83,7 @@ func TestBodiesAreReadWhole(t *testing.T) {
 					t.Errorf("read %d bytes and the error %v", len(got), err)
 				}
 				wantTaken(t, l, cost)
-				if n, err := b.Read(make([]byte, 9)); n != 0 || err != io.EOF {
+				if n, err := b.Read(make([]byte, 9)); n != 0 || err != io.EOF { //nolint:errorlint // as io.Reader promises
 					t.Errorf("after the end: %d bytes, %v", n, err)
 				}
 				wantTaken(t, l, cost)
@@ -208,7 +208,7 @@ func TestBodiesArrive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begin, broken := time.Now(), errors.New("broken")
 		b, _ := newBody(t.Context(), newLimits(), io.MultiReader(slowly(time.Second), bytes.NewReader([]byte("a")), slowly(time.Second), iotest.ErrReader(broken)), -1, time.Minute)
-		if n, err := io.Copy(io.Discard, b); n != 1 || err != broken {
+		if n, err := io.Copy(io.Discard, b); n != 1 || !errors.Is(err, broken) {
 			t.Errorf("%d bytes and the error %v", n, err)
 		}
 		if after := b.arrived.Sub(begin); after != 2*time.Second {
