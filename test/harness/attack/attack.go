@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -197,17 +198,21 @@ func Main() {
 	run(context.Background(), t)
 }
 
-// underWay is what the attacking process prints once each attacker has had a connection.
-const underWay = "under way: each attacker had a connection"
+// enough is how many attackers of a method have had a connection, at least, when the
+// attack is under way. A server that sheds connections may let the last ones wait long.
+const enough = 64
 
-// UnderWay returns nil once each attacker of a process of Start has had a connection.
+// underWay is what the attacking process prints then.
+const underWay = "under way: enough attackers had a connection"
+
+// UnderWay returns nil once enough attackers of a process of Start have had a connection.
 func UnderWay(attackers *process.Process) error {
 	log, err := os.ReadFile(attackers.LogFile())
 	if err != nil {
 		return err
 	}
 	if !strings.Contains(string(log), underWay) {
-		return errors.New("not every attacker has had a connection yet")
+		return errors.New("too few attackers have had a connection yet")
 	}
 	return nil
 }
@@ -246,9 +251,15 @@ func run(ctx context.Context, t Target) {
 		if t.Only != "" && t.Only != m.name {
 			continue
 		}
+		many := int64(min(m.many, enough))
+		connecting.Add(int(many))
+		var had atomic.Int64
 		for i := range m.many {
-			connecting.Add(1)
-			connected := sync.OnceFunc(connecting.Done)
+			connected := sync.OnceFunc(func() {
+				if had.Add(1) <= many {
+					connecting.Done()
+				}
+			})
 			attackers.Go(func() {
 				for ctx.Err() == nil {
 					m.once(ctx, t, i, connected)

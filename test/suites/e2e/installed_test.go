@@ -106,7 +106,7 @@ func testOneApply(t *testing.T) {
 	const lanes = 2 // side by side
 	times := 25     // one after the other in each
 	if testing.Short() {
-		times = 15
+		times = 10
 	}
 	var late atomic.Int32
 	t.Run("side by side", func(t *testing.T) {

@@ -37,7 +37,7 @@ const byHand = "by hand: "
 
 // TestSamePods creates the whole corpus, in every kind of namespace, once in each
 // mode. What the API server made of a pod, or said against it, has to be the same
-// byte by byte. With -short it takes a fifth of the images, of which there are most.
+// byte by byte. With -short it takes a tenth of the images, of which there are most.
 func TestSamePods(t *testing.T) {
 	if suite.Cluster.Minor() < 36 { // there are no such policies: the chart has to say so
 		_, err := cluster.RenderChart(t.Context(), repo.ChartDir(), "r", "r", map[string]any{"injection": map[string]any{"mode": "policy"}})
@@ -57,7 +57,7 @@ func TestSamePods(t *testing.T) {
 	createNamespace(t, "exempt", fixture.True(corpus.Host))
 	for inject, every := range map[string]int{"matching": 1, "all": 20} { // one in so many of the images
 		if testing.Short() {
-			every = max(every, 5)
+			every = max(every, 10)
 		}
 		t.Run(inject, func(t *testing.T) {
 			var byWebhook, byPolicy map[string]string
