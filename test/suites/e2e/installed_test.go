@@ -65,7 +65,9 @@ func TestInstalled(t *testing.T) {
 	always.check(t)
 	firstPulls.check(t)
 	checkNothingShown(t)
-	t.Run("the mode of injection is changed", testModeChanged)
+	if !testing.Short() { // a rare change, and a busy API server may not create each pod in time
+		t.Run("the mode of injection is changed", testModeChanged)
+	}
 }
 
 // TestInPlaceOfEatr leaves the credentials where eatr had them, in a namespace with

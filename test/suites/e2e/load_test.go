@@ -69,7 +69,7 @@ func (l *load) create(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
-		l.refused = append(l.refused, err)
+		l.refused = append(l.refused, fmt.Errorf("%s, begun at %s, ended after %s: %w", l.namespace, begin.Format(time.TimeOnly), end.Sub(begin).Round(time.Millisecond), err))
 		return
 	}
 	l.created++
