@@ -434,8 +434,8 @@ func TestAWSFails(t *testing.T) {
 			shortest, longest = min(shortest, share), max(longest, share)
 			most = min(2*most, 40*time.Second)
 		}
-		// So that all renewers do not ask at the same moment. That 30 draws are all
-		// alike is less likely than 1 in 100 million.
+		// So that all renewers do not ask at the same moment. Of 29 even draws, the chance
+		// of a spread below half of the range is 29/2^28 at most, 1 in 9 million.
 		if longest-shortest < 0.25 {
 			t.Errorf("delays are from %.2f to %.2f of the longest possible, want jitter", shortest, longest)
 		}
