@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -105,7 +106,7 @@ func TestScripts(t *testing.T) {
 			"entry":   entry,
 			"age":     age,
 			"await":   await,
-			"running": running,
+			"waiting": waiting,
 			"settled": settled,
 			"killall": killChild,
 			"signed":  signed,
@@ -230,11 +231,36 @@ func await(ts *testscript.TestScript, _ bool, args []string) {
 	}, "aws did not run %d times", want)
 }
 
-// running N PROGRAM: so many processes of this script's run the program.
-func running(ts *testscript.TestScript, _ bool, args []string) {
+// waiting N: so many processes of this script's have a lock of the cache open. They
+// are the one that runs the command and those that wait for it, whose identity is
+// decided by now.
+func waiting(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)
-	eventually(ts, func() bool { return len(processes(ts.Getenv("HOME"), args[1])) == want }, "not %d processes run %s", want, args[1])
+	lock := func(path string) bool {
+		return filepath.Dir(path) == ts.Getenv("CACHE") && filepath.Ext(path) == ".lock"
+	}
+	eventually(ts, func() bool {
+		n := 0
+		for _, pid := range processes(ts.Getenv("HOME"), "credcache") {
+			if slices.ContainsFunc(openFiles(pid), lock) {
+				n++
+			}
+		}
+		return n == want
+	}, "not %d processes wait", want)
+}
+
+// openFiles are the paths of the files that a process has open.
+func openFiles(pid int) []string {
+	links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid)) // the pattern is a good one
+	var paths []string
+	for _, link := range links {
+		if path, err := os.Readlink(link); err == nil { // or it was closed meanwhile
+			paths = append(paths, path)
+		}
+	}
+	return paths
 }
 
 // settled: every process that this script left in the background has ended, such
