@@ -70,15 +70,15 @@ func TestInstalled(t *testing.T) {
 	}
 }
 
-// TestInPlaceOfEatr leaves the credentials where eatr had them, in a namespace with
-// other secrets, and moves nothing: pods pull.
+// TestInPlaceOfEatr installs with Helm 3 and leaves the credentials where eatr had
+// them, in a namespace with other secrets, and moves nothing: pods pull.
 func TestInPlaceOfEatr(t *testing.T) {
 	needNode(t)
 	const theirs = "ci-cd"
 	_, err := theCluster.CreateNamespace(t.Context(), theirs, nil)
 	must(t, err)
 	addCredential(t, theirs, "eatr-aws-credentials-"+registry)
-	installChart(t, binary.Helm, current, map[string]any{"credentials": map[string]any{"secretPrefix": "eatr-aws-credentials", "namespace": theirs}})
+	installChart(t, binary.Helm3, current, map[string]any{"credentials": map[string]any{"secretPrefix": "eatr-aws-credentials", "namespace": theirs}})
 	newNamespace(t, "moved")
 	kubectl(t, "create", "deployment", "web", "--namespace", "moved", "--image", privateImage(t, "moved/web"))
 	waitRunning(t, "moved", "web-", 1)

@@ -15,12 +15,17 @@ import (
 )
 
 // TestUpgrade installs the previous version, upgrades to this one, rolls back and
-// uninstalls while pods are created, with each version of helm. Pods have the secret
-// from the moment that installing ends until uninstalling begins.
+// uninstalls while pods are created, with each version of helm, or with -short with
+// Helm 4. Pods have the secret from the moment that installing ends until
+// uninstalling begins.
 func TestUpgrade(t *testing.T) {
 	needNode(t)
 	t.Logf("the previous version is %s", previousRevision(t))
-	for _, b := range []binary.Binary{binary.Helm3, binary.Helm} {
+	versions := []binary.Binary{binary.Helm, binary.Helm3}
+	if testing.Short() {
+		versions = versions[:1]
+	}
+	for _, b := range versions {
 		t.Run(string(b), func(t *testing.T) {
 			before := clusterScoped(t)
 			l := startLoad(t, "upgrade-"+string(b))
