@@ -384,7 +384,8 @@ func (c *Cluster) start(b binary.Binary, args ...string) (*process.Process, erro
 		Path:    c.paths[b],
 		Args:    args,
 		Dir:     c.dir,
-		Env:     []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir, "GOGC=400"}, // as in run.sh
+		Env: []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir,
+			"GOGC=400", "GOMEMLIMIT=800MiB"}, // as in run.sh
 		LogFile: filepath.Join(c.dir, string(b)+".log"),
 		Died:    func(err error) { fmt.Fprintf(c.log, "%s\n", err) },
 	})

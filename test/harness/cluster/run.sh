@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs a program of the control plane in its cluster's folder, with nothing of the
-# caller's environment: variables such as ETCD_NAME are flags to etcd. GOGC is so
-# high because tests have memory to spare and no processor time.
+# caller's environment: variables such as ETCD_NAME are flags to etcd. They collect
+# garbage less often, up to a limit: tests have memory to spare and no processor time.
 #
 # envtest starts a program by its path alone, and leaves it running when the test
 # binary is killed. So the path that it is given is a link to this script in the
@@ -9,7 +9,7 @@
 # the process that must not be outlived.
 name=$(basename "$0")
 cd "$(dirname "$0")" || exit
-set -- env -i PATH="$PATH" HOME="$PWD" TMPDIR="$PWD" GOGC=400 "./bin/$name" "$@"
+set -- env -i PATH="$PATH" HOME="$PWD" TMPDIR="$PWD" GOGC=400 GOMEMLIMIT=800MiB "./bin/$name" "$@"
 [ "$(uname)" = Linux ] || exec "$@"
 # The parent may have ended before setpriv asked to be told of it.
 # shellcheck disable=SC2016 # the inner shell expands them
