@@ -380,10 +380,10 @@ func (c *Cluster) startControllerManager() (err error) {
 // start starts a program that envtest does not know.
 func (c *Cluster) start(b binary.Binary, args ...string) (*process.Process, error) {
 	return process.Start(process.Options{
-		Name:    string(b),
-		Path:    c.paths[b],
-		Args:    args,
-		Dir:     c.dir,
+		Name: string(b),
+		Path: c.paths[b],
+		Args: args,
+		Dir:  c.dir,
 		Env: []string{"PATH=" + os.Getenv("PATH") + ":/usr/sbin:/sbin", "HOME=" + c.dir, "TMPDIR=" + c.dir,
 			"GOGC=400", "GOMEMLIMIT=800MiB"}, // as in run.sh
 		LogFile: filepath.Join(c.dir, string(b)+".log"),

@@ -19,7 +19,7 @@
 //	endless      leave a child that keeps stdout open
 //	refused      sign with a wrong secret key
 //
-// Each run adds a line to the file named by $RUNS.
+// Each run adds a line to the file named by $RUNS once it has read $FAKE.
 package main
 
 import (
@@ -39,19 +39,19 @@ import (
 )
 
 func main() {
-	if path := os.Getenv("RUNS"); path != "" {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		check(err)
-		_, err = fmt.Fprintf(f, "%s\n", strings.Join(os.Args[1:], " "))
-		check(err)
-		check(f.Close())
-	}
 	fake := map[string]string{}
 	if content, err := os.ReadFile(os.Getenv("FAKE")); err == nil {
 		for _, word := range strings.Fields(string(content)) {
 			name, value, _ := strings.Cut(word, "=")
 			fake[name] = value
 		}
+	}
+	if path := os.Getenv("RUNS"); path != "" {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+		check(err)
+		_, err = fmt.Fprintf(f, "%s\n", strings.Join(os.Args[1:], " "))
+		check(err)
+		check(f.Close())
 	}
 	duration := func(name string) time.Duration {
 		if fake[name] == "" {
