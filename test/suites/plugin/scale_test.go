@@ -68,8 +68,11 @@ func TestScale(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // how it ended is looked at below
+		close(ended)
+	}()
 	resident := peakUntil(ended, cmd.Process.Pid)
 	took := time.Since(begin)
 	if code := cmd.ProcessState.ExitCode(); code != 1 {
@@ -94,7 +97,7 @@ var peakResident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 // kubectl, or of the plugin that it becomes. It asks every few milliseconds, since what
 // is told of a process that has ended includes the memory of its parent before exec. It
 // is 0 where a system does not tell.
-func peakUntil(ended <-chan error, pid int) (peak int64) {
+func peakUntil(ended <-chan struct{}, pid int) (peak int64) {
 	for {
 		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 		if m := peakResident.FindSubmatch(status); m != nil {
