@@ -9,11 +9,17 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// OK calls f until it returns nil, many times a second and for as long as patience
+// often begins with many tries in a second and comes down to five, so that long waits
+// leave the processors to what is waited for.
+var often = wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.2, Steps: 100, Cap: 200 * time.Millisecond}
+
+// OK calls f until it returns nil, several times a second and for as long as patience
 // lasts. Its error says what was waited for and what f said last.
 func OK(ctx context.Context, patience time.Duration, what string, f func() error) error {
 	var last error
-	err := wait.PollUntilContextTimeout(ctx, 50*time.Millisecond, patience, true, func(context.Context) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err := often.DelayFunc().Until(ctx, true, false, func(context.Context) (bool, error) {
 		last = f()
 		return last == nil, nil
 	})

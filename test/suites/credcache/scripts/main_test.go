@@ -9,6 +9,7 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -36,6 +37,10 @@ func TestMain(m *testing.M) {
 }
 
 func run(m *testing.M) int {
+	flag.Parse()
+	// Thousands of processes are started, and with the race detector each takes three
+	// times as long. Tests of the packages have it look at what is concurrent in one.
+	race := !testing.Short() && install.RaceDetector()
 	var err error
 	if bin, err = os.MkdirTemp("", "credcache-scripts-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -49,7 +54,7 @@ func run(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if err := errors.Join(install.BuildPrograms(ctx, bin, install.RaceDetector(), "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
+	if err := errors.Join(install.BuildPrograms(ctx, bin, race, "credcache", "credcache-helper"), eks.Build(ctx, bin)); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
