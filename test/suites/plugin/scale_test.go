@@ -22,12 +22,12 @@ import (
 
 // TestScale shows the status of 10,000 labelled namespaces with 20,000 pods on a
 // cluster of its own, within the 200 MiB that are promised; with -short, which saves
-// minutes, of 1,000. No renewer runs: that would take longer, and the plugin reads as
+// minutes, of 500. No renewer runs: that would take longer, and the plugin reads as
 // much without.
 func TestScale(t *testing.T) {
 	namespaces, memory := 10_000, int64(200<<20)
 	if testing.Short() {
-		namespaces, memory = 1000, 100<<20
+		namespaces, memory = 500, 100<<20
 	}
 	// Pods need no ServiceAccount then, which is a quarter of the work.
 	c, err := cluster.Start(t.Context(), cluster.Options{APIServerFlags: []string{"--disable-admission-plugins=ServiceAccount"}})

@@ -37,7 +37,7 @@ const byHand = "by hand: "
 
 // TestSamePods creates the whole corpus, in every kind of namespace, once in each
 // mode. What the API server made of a pod, or said against it, has to be the same
-// byte by byte. With -short it takes a tenth of the images, of which there are most, and
+// byte by byte. With -short it takes a twentieth of the images, of which there are most, and
 // each other pod in every second namespace.
 func TestSamePods(t *testing.T) {
 	if suite.Cluster.Minor() < 36 { // there are no such policies: the chart has to say so
@@ -58,7 +58,7 @@ func TestSamePods(t *testing.T) {
 	createNamespace(t, "exempt", fixture.True(corpus.Host))
 	for inject, every := range map[string]int{"matching": 1, "all": 20} { // one in so many of the images
 		if testing.Short() {
-			every = max(every, 10)
+			every = max(every, 20)
 		}
 		t.Run(inject, func(t *testing.T) {
 			var byWebhook, byPolicy map[string]string
