@@ -9,9 +9,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// often begins with many tries in a second and comes down to five, so that long waits
-// leave the processors to what is waited for.
-var often = wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.2, Steps: 100, Cap: 200 * time.Millisecond}
+// pauses begin at 20 ms and grow to 200 ms, so that a long wait leaves the processors to
+// what is waited for.
+var pauses = wait.Backoff{Duration: 20 * time.Millisecond, Factor: 1.2, Steps: 100, Cap: 200 * time.Millisecond}
 
 // OK calls f until it returns nil, several times a second and for as long as patience
 // lasts. Its error says what was waited for and what f said last.
@@ -19,7 +19,7 @@ func OK(ctx context.Context, patience time.Duration, what string, f func() error
 	var last error
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	err := often.DelayFunc().Until(ctx, true, false, func(context.Context) (bool, error) {
+	err := pauses.DelayFunc().Until(ctx, true, false, func(context.Context) (bool, error) {
 		last = f()
 		return last == nil, nil
 	})

@@ -124,8 +124,8 @@ func templateArgs(release, namespace string, args ...string) []string {
 
 // TestAccepted applies what helm renders, under strict field validation, into
 // namespaces that enforce the restricted Pod Security Standard and warn of what
-// breaks it, but for the node's network. With -short each file of values has one of the
-// names of releases.
+// breaks it, but for the node's network. With -short each file of values is tried with
+// one name of the release.
 func TestAccepted(t *testing.T) {
 	n := 0
 	all := valuesFiles(t)

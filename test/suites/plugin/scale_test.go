@@ -3,10 +3,7 @@ package plugin
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"os/exec"
-	"regexp"
-	"strconv"
 	"testing"
 	"time"
 
@@ -25,7 +22,7 @@ import (
 // minutes, of 500. No renewer runs: that would take longer, and the plugin reads as
 // much without.
 func TestScale(t *testing.T) {
-	namespaces, memory := 10_000, int64(200<<20)
+	namespaces, memory := 10_000, 200<<20
 	if testing.Short() {
 		namespaces, memory = 500, 100<<20
 	}
@@ -91,18 +88,14 @@ func TestScale(t *testing.T) {
 	}
 }
 
-var peakResident = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
-
 // peakUntil returns the most that a process has resident until it ends, in bytes: of
 // kubectl, or of the plugin that it becomes. It asks every few milliseconds, since what
 // is told of a process that has ended includes the memory of its parent before exec. It
 // is 0 where a system does not tell.
-func peakUntil(ended <-chan struct{}, pid int) (peak int64) {
+func peakUntil(ended <-chan struct{}, pid int) (peak int) {
 	for {
-		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if m := peakResident.FindSubmatch(status); m != nil {
-			kilobytes, _ := strconv.ParseInt(string(m[1]), 10, 64)
-			peak = max(peak, kilobytes<<10)
+		if now, err := process.PeakMemory(pid); err == nil { // or it has just ended
+			peak = max(peak, now)
 		}
 		select {
 		case <-ended:

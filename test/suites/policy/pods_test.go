@@ -37,8 +37,8 @@ const byHand = "by hand: "
 
 // TestSamePods creates the whole corpus, in every kind of namespace, once in each
 // mode. What the API server made of a pod, or said against it, has to be the same
-// byte by byte. With -short it takes a twentieth of the images, of which there are most, and
-// each other pod in every second namespace.
+// byte by byte. With -short it takes a twentieth of the images, of which there are
+// most, and the other pods in every second namespace.
 func TestSamePods(t *testing.T) {
 	if suite.Cluster.Minor() < 36 { // there are no such policies: the chart has to say so
 		_, err := cluster.RenderChart(t.Context(), repo.ChartDir(), "r", "r", map[string]any{"injection": map[string]any{"mode": "policy"}})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -17,6 +16,7 @@ import (
 	"github.com/pullpass/pullpass/test/harness/attack"
 	"github.com/pullpass/pullpass/test/harness/fixture"
 	"github.com/pullpass/pullpass/test/harness/install"
+	"github.com/pullpass/pullpass/test/harness/process"
 )
 
 // memoryBound is what the webhook promises to stay under, and collectorLimit what
@@ -40,8 +40,6 @@ func lean(t *testing.T, w *fixture.World, env ...string) *install.Program {
 	return p
 }
 
-var peak = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
-
 // forgetPeak has the peak begin with what is resident now: see proc(5).
 func forgetPeak(t *testing.T, p *install.Program) {
 	t.Helper()
@@ -53,15 +51,11 @@ func forgetPeak(t *testing.T, p *install.Program) {
 // peakMemory returns the most that a program has had resident, in bytes.
 func peakMemory(t *testing.T, p *install.Program) int {
 	t.Helper()
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.PID()), "status"))
+	memory, err := process.PeakMemory(p.PID())
 	if err != nil {
 		t.Skip("this system does not tell the memory of a process: ", err)
 	}
-	kilobytes, err := strconv.Atoi(string(peak.FindSubmatch(status)[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kilobytes << 10
+	return memory
 }
 
 // processorTime returns the time that a process has computed.

@@ -38,8 +38,8 @@ func TestMain(m *testing.M) {
 
 func run(m *testing.M) int {
 	flag.Parse()
-	// Thousands of processes are started, and with the race detector each takes three
-	// times as long. Tests of the packages have it look at what is concurrent in one.
+	// Thousands of processes are started, and with the race detector they take twice as
+	// long. Tests of the packages have it look at what is concurrent in one process.
 	race := !testing.Short() && install.RaceDetector()
 	var err error
 	if bin, err = os.MkdirTemp("", "credcache-scripts-"); err != nil {
