@@ -29,14 +29,15 @@ import (
 )
 
 // New makes an image for this machine of one layer: files of the machine by
-// their absolute paths in the image. The same files and configuration give the
-// same image.
+// their absolute paths in the image. It is not compressed, because it does not leave
+// this machine. The same files and configuration give the same image.
 func New(files map[string]string, config v1.Config) (v1.Image, error) {
-	return build(files, config, runtime.GOARCH, time.Time{})
+	return build(files, config, runtime.GOARCH, time.Time{}, gzip.NoCompression)
 }
 
-// build makes an image for Linux on one architecture.
-func build(files map[string]string, config v1.Config, arch string, created time.Time) (v1.Image, error) {
+// build makes an image for Linux on one architecture, of a layer that is compressed at
+// a level of compress/gzip.
+func build(files map[string]string, config v1.Config, arch string, created time.Time, compression int) (v1.Image, error) {
 	var layer bytes.Buffer
 	archive := tar.NewWriter(&layer)
 	made := map[string]bool{}
@@ -69,7 +70,7 @@ func build(files map[string]string, config v1.Config, arch string, created time.
 	}
 	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(layer.Bytes())), nil
-	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(gzip.BestCompression), tarball.WithCompressedCaching)
+	}, tarball.WithMediaType(types.OCILayer), tarball.WithCompressionLevel(compression), tarball.WithCompressedCaching)
 	if err != nil {
 		return nil, err
 	}
@@ -125,18 +126,19 @@ func Pause(dir, mark string) (v1.Image, error) {
 
 // FromDockerfile makes the image for this machine that a Dockerfile's last stage
 // describes. That stage is FROM scratch, and copies files which are given here by
-// their paths in the stage before it.
+// their paths in the stage before it. It is not compressed.
 func FromDockerfile(path string, files map[string]string) (v1.Image, error) {
-	return Recipe{Dockerfile: path, Files: files, Arch: runtime.GOARCH}.Make()
+	return Recipe{Dockerfile: path, Files: files, Arch: runtime.GOARCH, Uncompressed: true}.Make()
 }
 
 // A Recipe says what an image is made of.
 type Recipe struct {
-	Dockerfile string            // whose last stage is followed
-	Files      map[string]string // of this machine, by their paths in the stage before
-	Args       map[string]string // build arguments
-	Arch       string            // as Go names it
-	Created    time.Time         // what the image says
+	Dockerfile   string            // whose last stage is followed
+	Files        map[string]string // of this machine, by their paths in the stage before
+	Args         map[string]string // build arguments
+	Arch         string            // as Go names it
+	Created      time.Time         // what the image says
+	Uncompressed bool              // to save time where the image does not leave the machine
 }
 
 var label = regexp.MustCompile(`([\w.-]+)="([^"]*)"`)
@@ -188,7 +190,11 @@ func (r Recipe) Make() (v1.Image, error) {
 			return nil, fmt.Errorf("%s: %s is not understood here", r.Dockerfile, words[0])
 		}
 	}
-	return build(copied, config, r.Arch, r.Created)
+	compression := gzip.BestCompression
+	if r.Uncompressed {
+		compression = gzip.NoCompression
+	}
+	return build(copied, config, r.Arch, r.Created, compression)
 }
 
 // Index puts images together, one for each architecture.
