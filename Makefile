@@ -98,7 +98,7 @@ soak: ## Run all of it for DURATION while faults are drawn from SEED; REPORT is 
 
 ##@ Check
 
-# On 2 cores some 10 minutes, and more the first time, when Kubernetes is compiled.
+# On 2 cores some 8 minutes, and 18 the first time, when Kubernetes is compiled.
 # TESTFLAGS are flags of go test, such as TESTFLAGS='-run TestRotation'. With -short
 # the longest tests try a part, the same one each time, of what they try in test-long.
 .PHONY: test

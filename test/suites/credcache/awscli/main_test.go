@@ -70,7 +70,7 @@ func run(m *testing.M) int {
 func build(ctx context.Context) error {
 	passwd := filepath.Join(bin, "passwd") // a user without a configuration
 	err := os.WriteFile(passwd, fmt.Appendf(nil, "me:x:%d:0::%s:/bin/sh\n", os.Geteuid(), bin), 0o600)
-	err = errors.Join(err, os.Setenv("GOFLAGS", "-ldflags=-X=github.com/pullpass/pullpass/credcache/userconfig.passwd="+passwd),
+	err = errors.Join(err, os.Setenv("GOFLAGS", os.Getenv("GOFLAGS")+" -ldflags=-X=github.com/pullpass/pullpass/credcache/userconfig.passwd="+passwd),
 		install.BuildPrograms(ctx, bin, false, "credcache", "credcache-helper"), eks.Build(ctx, bin))
 	if err != nil {
 		return err

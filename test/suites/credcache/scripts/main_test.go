@@ -72,7 +72,7 @@ func ownUser() error {
 	passwd := filepath.Join(bin, "passwd")
 	line := fmt.Sprintf("me:x:%d:0::%s:/bin/sh\n", os.Geteuid(), user)
 	return errors.Join(os.Mkdir(user, 0o700), os.WriteFile(passwd, []byte(line), 0o600),
-		os.Setenv("GOFLAGS", "-ldflags=-X=github.com/pullpass/pullpass/credcache/userconfig.passwd="+passwd))
+		os.Setenv("GOFLAGS", os.Getenv("GOFLAGS")+" -ldflags=-X=github.com/pullpass/pullpass/credcache/userconfig.passwd="+passwd))
 }
 
 // environment is that of a user with keys in the environment.
