@@ -613,6 +613,9 @@ func TestAlerts(t *testing.T) {
 		if !ok {
 			groups = rules(t, "pullpass", "pullpass", merge(enabled("prometheusRule"), s.values))
 			rendered[key] = groups
+			dir := t.TempDir()
+			write(t, filepath.Join(dir, "rules.yaml"), groups)
+			runPromtool(t, dir, "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml")
 		}
 		for _, r := range groups.Groups[0].Rules {
 			exists[r.Alert] = true
@@ -625,7 +628,6 @@ func TestAlerts(t *testing.T) {
 			dir := t.TempDir()
 			write(t, filepath.Join(dir, "rules.yaml"), groups)
 			write(t, filepath.Join(dir, "test.yaml"), s.test(groups))
-			runPromtool(t, dir, "check", "rules", "--lint=all", "--lint-fatal", "rules.yaml")
 			runPromtool(t, dir, "test", "rules", "test.yaml")
 		})
 	}

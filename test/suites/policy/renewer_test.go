@@ -186,15 +186,17 @@ func TestEveryRegistrysLabelIsSeen(t *testing.T) {
 
 // TestLabelledAMomentAgo labels namespaces that have been there for a while. The API
 // server knows their labels from a cache, and may refuse what comes before it has
-// seen the new ones. Soon it does not, and the renewer comes again.
+// seen the new ones. Soon it does not, and the renewer comes again. With -short the
+// renewer has a quarter as many namespaces.
 func TestLabelledAMomentAgo(t *testing.T) {
+	number := 40
 	w := suite.NewWorld(t, nil)
 	client := renewersClient(w)
 	label := func(namespace, host string) {
 		w.Must(discard(w.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+host+`":"true"}}}`), metav1.PatchOptions{})))
 	}
 	var namespaces []string
-	for range 40 {
+	for range number {
 		namespaces = append(namespaces, w.Namespace())
 	}
 	w.Eventually("the policy to be in force", func() error {
@@ -215,8 +217,11 @@ func TestLabelledAMomentAgo(t *testing.T) {
 
 	w.Credential(corpus.Host, fixture.Keys(w.User("one")))
 	w.Renewer()
+	if testing.Short() {
+		number = 10
+	}
 	namespaces = nil
-	for range 40 {
+	for range number {
 		namespaces = append(namespaces, w.Namespace())
 	}
 	for _, namespace := range namespaces {
