@@ -311,7 +311,7 @@ func TestEndWithoutTheAPIServer(t *testing.T) {
 }
 
 // TestPolicyBesideTheWebhook installs the policy beside the webhook, as in a change
-// of modes. A pod that gets the secret from both has it once.
+// of modes, and takes it away again. A pod that gets the secret from both has it once.
 func TestPolicyBesideTheWebhook(t *testing.T) {
 	if suite.Cluster.Minor() < 36 {
 		t.Skip("MutatingAdmissionPolicy came with Kubernetes 1.36")
@@ -335,6 +335,22 @@ func TestPolicyBesideTheWebhook(t *testing.T) {
 		present, err := webhook.Metric(t.Context(), "pullpass_admissions_total", "result", "present")
 		if err == nil && present == 0 {
 			err = errors.New("the policy is not in force")
+		}
+		return err
+	})
+
+	// It stays in force for a moment, in which the next test's pods would get its secret.
+	w.Must(policy.Uninstall(t.Context()))
+	before, err := webhook.Metric(t.Context(), "pullpass_admissions_total", "result", "injected")
+	w.Must(err)
+	w.Eventually("the webhook adds the secret itself again", func() error {
+		created := create(t, w, namespace, pod)
+		if got := pullSecrets(created); !slices.Equal(got, []string{w.SecretName}) {
+			t.Fatalf("pull secrets %q", got)
+		}
+		injected, err := webhook.Metric(t.Context(), "pullpass_admissions_total", "result", "injected")
+		if err == nil && injected == before {
+			err = errors.New("the policy is still in force")
 		}
 		return err
 	})
