@@ -126,7 +126,7 @@ func Pause(dir, mark string) (v1.Image, error) {
 
 // FromDockerfile makes the image for this machine that a Dockerfile's last stage
 // describes. That stage is FROM scratch, and copies files which are given here by
-// their paths in the stage before it. It is not compressed.
+// their paths in the stage before it. The image is not compressed.
 func FromDockerfile(path string, files map[string]string) (v1.Image, error) {
 	return Recipe{Dockerfile: path, Files: files, Arch: runtime.GOARCH, Uncompressed: true}.Make()
 }

@@ -189,14 +189,13 @@ func TestEveryRegistrysLabelIsSeen(t *testing.T) {
 // seen the new ones. Soon it does not, and the renewer comes again. With -short the
 // renewer has a quarter as many namespaces.
 func TestLabelledAMomentAgo(t *testing.T) {
-	number := 40
 	w := suite.NewWorld(t, nil)
 	client := renewersClient(w)
 	label := func(namespace, host string) {
 		w.Must(discard(w.Client.CoreV1().Namespaces().Patch(t.Context(), namespace, types.MergePatchType, []byte(`{"metadata":{"labels":{"`+host+`":"true"}}}`), metav1.PatchOptions{})))
 	}
 	var namespaces []string
-	for range number {
+	for range 40 {
 		namespaces = append(namespaces, w.Namespace())
 	}
 	w.Eventually("the policy to be in force", func() error {
@@ -217,6 +216,7 @@ func TestLabelledAMomentAgo(t *testing.T) {
 
 	w.Credential(corpus.Host, fixture.Keys(w.User("one")))
 	w.Renewer()
+	number := 40
 	if testing.Short() {
 		number = 10
 	}
