@@ -127,19 +127,21 @@ test-release: ## Make a snapshot of a release and install it, which takes root o
 	@test/tools/run-tests release -- $(TESTFLAGS)
 
 # For FUZZTIME each. Inputs that find something new are not minimised: of a review
-# of 6 KB that would take all of the time.
+# of 6 KB that would take all of the time. When the time is up, Go before 1.27 sometimes
+# fails with "context deadline exceeded", having found nothing: https://go.dev/issue/75804.
 FUZZTIME ?= 20s
 
 .PHONY: fuzz
 fuzz: ## Run each fuzz test for FUZZTIME
-	@for m in $(MODULES); do \
+	@said=$$(mktemp); for m in $(MODULES); do \
 		for file in $$(cd $$m && git grep -l '^func Fuzz' -- '*_test.go' ':!:test' 2>/dev/null || true); do \
 			for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' $$m/$$file); do \
 				echo "fuzz: $$name in $$m/$$(dirname $$file) for $(FUZZTIME)"; \
-				(cd $$m && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "./$$(dirname $$file)") || failed=1; \
+				(cd $$m && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x "./$$(dirname $$file)") 2>&1 | tee "$$said" || \
+					{ grep -q '^    context deadline exceeded$$' "$$said" && ! grep -q 'Failing input' "$$said"; } || failed=1; \
 			done; \
 		done; \
-	done; exit $${failed:-0}
+	done; rm "$$said"; exit $${failed:-0}
 
 # Each version takes some 6 minutes on 2 cores to compile the first time. With
 # COMPAT=1.30 one version only.
